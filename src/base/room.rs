@@ -109,6 +109,25 @@ impl<V> Room<V> {
         self.items.iter()
     }
 
+    /// Keeps what `stays`, by key and item.
+    pub(crate) fn retain(&mut self, mut stays: impl FnMut(&str, &V) -> bool) {
+        // From the end: whatever takes the place of one that goes was looked at before.
+        for place in (0..self.items.len()).rev() {
+            if self.items.get(place).is_some_and(|(key, item)| !stays(key, item)) {
+                self.remove_at(place);
+            }
+        }
+    }
+
+    /// At most so many items right below a place, and the place where those begin. Who walks so
+    /// from the end to the first place meets all that stay meanwhile, some of them twice: what is
+    /// removed gives its place to the last one.
+    pub(crate) fn below(&self, end: usize, most: usize) -> (usize, &[(Arc<str>, V)]) {
+        let end = end.min(self.items.len());
+        let begin = end.saturating_sub(most);
+        (begin, self.items.get(begin..end).unwrap_or_default())
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -135,6 +154,30 @@ mod tests {
                 let key = format!("k{number}");
                 assert_eq!(room.get(&key), model.get(&key));
             }
+        }
+    }
+
+    #[test]
+    fn a_walk_meets_all_that_stay_whatever_comes_and_goes_meanwhile() {
+        for _ in 0..50 {
+            let mut room = Room::default();
+            for number in 0..200_u32 {
+                room.insert(&number.to_string(), number);
+            }
+            let (mut seen, mut end) = (std::collections::BTreeSet::new(), usize::MAX);
+            while end > 0 {
+                let (begin, items) = room.below(end, 7);
+                assert!(items.len() <= 7);
+                seen.extend(items.iter().map(|(_, item)| *item));
+                end = begin;
+                for _ in 0..fastrand::u32(..9) {
+                    // The even ones stay.
+                    room.remove(&(fastrand::u32(..100) * 2 + 1).to_string());
+                    room.insert(&format!("new {}", fastrand::u32(..)), 1000);
+                    room.retain(|_, item| *item < 1000 || fastrand::bool());
+                }
+            }
+            assert!((0..200).step_by(2).all(|number| seen.contains(&number)), "{seen:?}");
         }
     }
 

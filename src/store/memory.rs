@@ -123,9 +123,11 @@ struct Windows {
 
 #[derive(Debug)]
 struct Values {
-    /// What must not be lost, and epochs.
+    /// What must not be lost, revocations aside, and epochs.
     map: HashMap<String, Value, foldhash::fast::RandomState>,
-    /// How many of each kind the map holds, by the kind's number.
+    /// Revocations: people look through them while requests are answered.
+    revoked: Room<Value>,
+    /// How many of each kind both hold, by the kind's number.
     counts: [usize; Kind::ALL.len()],
     cached: Room<Value>,
     /// What `cached` weighs.
@@ -180,6 +182,7 @@ impl MemoryStore {
         let values = lock(&self.values);
         let mut counts = [0; Kind::ALL.len()];
         values.map.keys().for_each(|key| counts[Kind::of(key) as usize] += 1);
+        counts[Kind::Revocation as usize] += values.revoked.len();
         assert_eq!(values.counts, counts);
         for kind in [Kind::Session, Kind::Revocation, Kind::ApiKey, Kind::Mark] {
             assert!(values.count(kind) <= values.bounds.most(kind).0, "{kind:?}");
@@ -189,7 +192,8 @@ impl MemoryStore {
         let weights = values.cached.iter().map(|(key, value)| weight(key, value));
         assert_eq!(values.cached_bytes, weights.sum::<usize>());
         assert!(values.cached_bytes <= values.bounds.cache_bytes);
-        values.map.len() + values.cached.len() + lock(&self.windows).room.len()
+        let held = values.map.len() + values.revoked.len() + values.cached.len();
+        held + lock(&self.windows).room.len()
     }
 
     /// What gave way so far.
@@ -367,6 +371,7 @@ impl Values {
     fn new(bounds: MemoryBounds) -> Self {
         Self {
             map: HashMap::default(),
+            revoked: Room::default(),
             counts: [0; Kind::ALL.len()],
             cached: Room::default(),
             cached_bytes: 0,
@@ -377,21 +382,31 @@ impl Values {
         }
     }
 
+    fn held(&self, key: &str) -> Option<&Value> {
+        match Kind::of(key) {
+            Kind::Cached => self.cached.get(key),
+            Kind::Revocation => self.revoked.get(key),
+            _ => self.map.get(key),
+        }
+    }
+
+    fn held_mut(&mut self, key: &str) -> Option<&mut Value> {
+        match Kind::of(key) {
+            Kind::Cached => self.cached.get_mut(key),
+            Kind::Revocation => self.revoked.get_mut(key),
+            _ => self.map.get_mut(key),
+        }
+    }
+
     fn live(&self, key: &str) -> Option<&Value> {
-        let found = match Kind::of(key) {
-            Kind::Cached => self.cached.get(key)?,
-            _ => self.map.get(key)?,
-        };
+        let found = self.held(key)?;
         found.used.set(self.tick());
         (!found.is_over(Instant::now())).then_some(found)
     }
 
     fn live_mut(&mut self, key: &str) -> Option<&mut Value> {
         self.live(key)?;
-        match Kind::of(key) {
-            Kind::Cached => self.cached.get_mut(key),
-            _ => self.map.get_mut(key),
-        }
+        self.held_mut(key)
     }
 
     fn text(&self, key: &str) -> Option<Bytes> {
@@ -414,7 +429,7 @@ impl Values {
         if kind == Kind::Cached {
             return self.insert_cached(key, value);
         }
-        if let Some(known) = self.map.get_mut(key) {
+        if let Some(known) = self.held_mut(key) {
             *known = value;
             return Ok(());
         }
@@ -423,7 +438,11 @@ impl Values {
             self.room_for(&[key])?;
         }
         self.counts[kind as usize] += 1;
-        self.map.insert(key.to_owned(), value);
+        if kind == Kind::Revocation {
+            self.revoked.insert(key, value);
+        } else {
+            self.map.insert(key.to_owned(), value);
+        }
         Ok(())
     }
 
@@ -433,7 +452,7 @@ impl Values {
         let Some(kind) = keys.first().map(|key| Kind::of(key)) else { return Ok(()) };
         let (most, name) = self.bounds.most(kind);
         let fits = |values: &Self| {
-            let is_new = |key: &&&str| !values.map.contains_key(**key);
+            let is_new = |key: &&&str| values.held(key).is_none();
             values.count(kind) + keys.iter().filter(is_new).count() <= most
         };
         if !fits(self) {
@@ -486,7 +505,11 @@ impl Values {
             self.cached_bytes -= removed.as_ref().map_or(0, |old| weight(key, old));
             return removed.is_some();
         }
-        let removed = self.map.remove(key).is_some();
+        let removed = match kind {
+            Kind::Revocation => self.revoked.remove(key),
+            _ => self.map.remove(key),
+        };
+        let removed = removed.is_some();
         self.counts[kind as usize] -= usize::from(removed);
         removed
     }
@@ -498,11 +521,13 @@ impl Values {
     /// Keeps what `stays`, by key and value.
     fn retain(&mut self, stays: impl Fn(&str, &Value) -> bool) {
         let counts = &mut self.counts;
-        self.map.retain(|key, value| {
+        let mut counted = |key: &str, value: &Value| {
             let stays = stays(key, value);
             counts[Kind::of(key) as usize] -= usize::from(!stays);
             stays
-        });
+        };
+        self.map.retain(|key, value| counted(key, value));
+        self.revoked.retain(counted);
     }
 
     /// Forgets what has expired, at most once a second: under a flood of what is all alive, a sweep

@@ -1,15 +1,19 @@
 //! The revocations in the embedded store, for people.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Kind, MemoryStore, Value, lock};
+use super::{Kind, MemoryStore, lock};
 use crate::store::revoked::{Known, Revocation, RevocationList};
 use crate::store::{SessionValue, StoreError};
 
-/// Most revocations of one list: they are copied while requests wait.
+/// Most revocations of one list.
 const LISTED_MAX: usize = 100_000;
+/// Those of them that are copied at a time: requests wait meanwhile.
+const COPIED_AT_ONCE: usize = 1000;
 /// What a key of a not-before time has in itself, and one of the blacklist has not.
 const NOT_BEFORE: &str = ":auth:not-before:";
 
@@ -21,14 +25,18 @@ impl MemoryStore {
 
     /// See [`crate::store::Store::revocations`].
     pub fn revocations(&self) -> RevocationList {
-        let now = Instant::now();
-        let unix = unix();
-        let (count, revocations) = {
-            let values = lock(&self.values);
-            let all = values.map.iter().filter(|(key, _)| Kind::of(key) == Kind::Revocation);
-            let live = all.filter(|(_, value)| !value.is_over(now));
-            (values.count(Kind::Revocation), live.take(LISTED_MAX).map(known(now, unix)).collect())
-        };
+        let (now, unix) = (Instant::now(), unix());
+        let count = lock(&self.values).count(Kind::Revocation);
+        let (mut revocations, mut end) = (Vec::new(), usize::MAX);
+        while end > 0 && revocations.len() < LISTED_MAX {
+            let (begin, copied) = self.copied(end, now);
+            revocations.extend(copied.into_iter().map(|it| known(&it, now, unix)));
+            end = begin;
+        }
+        // What changed its place in between may have been met twice.
+        revocations.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        revocations.dedup_by(|one, other| one.key == other.key);
+        revocations.truncate(LISTED_MAX);
         RevocationList {
             revocations,
             is_from_stream: false,
@@ -37,6 +45,29 @@ impl MemoryStore {
             bound: LISTED_MAX.min(self.bounds.most(Kind::Revocation).0),
         }
     }
+
+    /// Some of those that stand below a place and are not over, and the place of the first.
+    fn copied(&self, end: usize, now: Instant) -> (usize, Vec<Copied>) {
+        let values = lock(&self.values);
+        let (begin, some) = values.revoked.below(end, COPIED_AT_ONCE);
+        let live = some.iter().filter(|(_, value)| !value.is_over(now));
+        let copied = live.map(|(key, value)| Copied {
+            key: Arc::clone(key),
+            text: match &value.value {
+                SessionValue::Text(text) => text.clone(),
+                SessionValue::Fields(_) => Bytes::new(),
+            },
+            expires: value.expires,
+        });
+        (begin, copied.collect())
+    }
+}
+
+/// A revocation as it is kept: to copy it allocates nothing.
+struct Copied {
+    key: Arc<str>,
+    text: Bytes,
+    expires: Option<Instant>,
 }
 
 /// What the key of a revocation holds: its existence revokes, so that there is room for its time.
@@ -47,24 +78,19 @@ pub(super) fn held(revocation: &Revocation<'_>) -> String {
     }
 }
 
-fn known(now: Instant, unix: Duration) -> impl Fn((&String, &Value)) -> Known {
-    move |(key, value)| {
-        let held = match &value.value {
-            SessionValue::Text(text) => std::str::from_utf8(text).ok(),
-            SessionValue::Fields(_) => None,
-        };
-        let held: Option<i64> = held.and_then(|text| text.trim().parse().ok());
-        let not_before = held.filter(|_| key.contains(NOT_BEFORE));
-        // A not-before time is that of the second after its making.
-        let told_ms = match not_before {
-            Some(at) => at.saturating_sub(1).saturating_mul(1000),
-            None => held.unwrap_or(0),
-        };
-        let told_ms = u64::try_from(told_ms).unwrap_or(0);
-        let left = value.expires.map(|at| at.saturating_duration_since(now));
-        let until = left.map_or(u64::MAX, |left| unix.saturating_add(left).as_secs());
-        Known { key: key.clone(), not_before, until, since: told_ms / 1000, told_ms }
-    }
+fn known(Copied { key, text, expires }: &Copied, now: Instant, unix: Duration) -> Known {
+    let held: Option<i64> = std::str::from_utf8(text).ok().and_then(|it| it.trim().parse().ok());
+    let not_before = held.filter(|_| key.contains(NOT_BEFORE));
+    // A not-before time is that of the second after its making.
+    let told_ms = match not_before {
+        Some(at) => at.saturating_sub(1).saturating_mul(1000),
+        None => held.unwrap_or(0),
+    };
+    let told_ms = u64::try_from(told_ms).unwrap_or(0);
+    let left = expires.map(|at| at.saturating_duration_since(now));
+    let until = left.map_or(u64::MAX, |left| unix.saturating_add(left).as_secs());
+    let key = String::from(&**key);
+    Known { key, not_before, until, since: told_ms / 1000, told_ms }
 }
 
 fn unix() -> Duration {

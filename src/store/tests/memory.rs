@@ -221,6 +221,33 @@ async fn a_base_is_made_once_and_outlives_every_response() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn more_revocations_than_are_copied_at_once_are_listed_once_each() {
+    let store = MemoryStore::new(5000);
+    let key = |number: u32| format!("app:auth:blacklist:{number}");
+    for number in 0..2500 {
+        let ttl = if number % 5 == 0 { SECOND } else { 10 * SECOND };
+        store.put(&key(number), Bytes::from_static(b"1700000000123"), Some(ttl)).unwrap();
+    }
+    store.put("app:auth:not-before:42", Bytes::from_static(b"7"), None).unwrap();
+    store.put("app:session:s", Bytes::from_static(b"{}"), None).unwrap();
+    assert!(store.delete(&key(1)));
+    advance(SECOND).await;
+    let list = store.revocations();
+    assert!(list.is_complete && list.is_current);
+    let mut found: Vec<String> = list.revocations.iter().map(|it| it.key.clone()).collect();
+    let live = (2..2500).filter(|number| number % 5 != 0).map(key);
+    let mut expected: Vec<String> = live.chain(["app:auth:not-before:42".to_owned()]).collect();
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    let of = |key: &str| list.revocations.iter().find(|it| it.key == key).unwrap();
+    assert_eq!(of(&key(2)).told_ms, 1_700_000_000_123);
+    let subject = of("app:auth:not-before:42");
+    assert_eq!((subject.not_before, subject.until), (Some(7), u64::MAX));
+    store.assert_counted();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_may_not_be_lost_is_refused_and_what_is_over_makes_room() {
     let store = MemoryStore::new(2);
     let value = || Bytes::from_static(b"1");
