@@ -24,9 +24,9 @@ pub async fn selftest(settings: &config::Store) -> Vec<Located> {
 async fn of_one(settings: &config::Store) -> Vec<Finding> {
     let (mut found, mut findings) = (None, Vec::new());
     if let StoreUrl::Sentinel { sentinels, primary } = &settings.url {
-        let (address, of_sentinels) = selftest_sentinels::find(settings, sentinels, primary).await;
-        findings = of_sentinels;
-        let Some((host, port)) = address else { return findings };
+        let told = selftest_sentinels::find(settings, sentinels, primary).await;
+        findings = told.findings;
+        let Some((host, port)) = told.primary else { return findings };
         let url = StoreUrl::Redis { host, port, db: 0 };
         found = Some(config::Store { url, ..settings.clone() });
     }

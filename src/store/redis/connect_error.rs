@@ -34,6 +34,15 @@ impl ConnectError {
         }
     }
 
+    /// Whether something has answered, though not with what was asked for.
+    pub(super) fn is_answer(&self) -> bool {
+        match self {
+            Self::Redis(error) => error.code().is_some() || tls_error(error).is_some(),
+            Self::Replica | Self::Stranger => true,
+            Self::Timeout | Self::Files(_) => false,
+        }
+    }
+
     /// Whether Redis refused who the gateway is, or did not prove who it is itself.
     pub(super) fn is_refusal(&self) -> bool {
         let Self::Redis(error) = self else { return false };

@@ -11,14 +11,14 @@ use super::check::selftest;
 use super::connect_error::ConnectError;
 use super::doctor_info::{self, Facts};
 use super::doctor_operator;
-use super::doctor_row::{Checked, Verdict};
+use super::doctor_row::{Checked, SLOW_REMEDY, Verdict, lost};
 use super::doctor_times;
 use super::finding::Located;
 use super::selftest::{Depth, Look, Sight};
 use super::{selftest_cluster, selftest_sentinels};
 use crate::config::{self, CacheEpochs, StoreUrl};
 
-/// Longest look at one server, its connections included.
+/// Longest look at one server, its connections included. What was seen until then is told.
 const VISIT_MAX: Duration = Duration::from_secs(30);
 /// Most servers of a Redis Cluster that are visited; the self-test looks at all.
 const PLACES_MAX: usize = 16;
@@ -30,6 +30,25 @@ struct Place {
     sight: Sight,
 }
 
+/// Where the servers are.
+#[derive(Default)]
+struct Places {
+    all: Vec<Place>,
+    /// Whether somebody who was asked for them has answered, but not so.
+    is_refused: bool,
+    /// Whether the sentinels were asked, and none has answered.
+    is_silent: bool,
+}
+
+/// What was seen of one server so far.
+#[derive(Default)]
+struct Visit {
+    /// Who it is, once there was a connection.
+    facts: Option<Facts>,
+    /// What was measured, what INFO tells, what the operator is told.
+    rows: [Vec<Checked>; 3],
+}
+
 /// All of it, of the Redis of these settings. Its own keys live for some seconds. Must be called
 /// within a tokio runtime.
 pub async fn doctor(settings: &config::Store) -> Vec<Checked> {
@@ -37,57 +56,92 @@ pub async fn doctor(settings: &config::Store) -> Vec<Checked> {
         return vec![Checked::good("store", "memory", "nothing to look at")];
     }
     let mut seen: Option<Facts> = None;
-    let (mut rows, mut refusal) = (Vec::new(), false);
+    let (mut rows, mut gone) = (Vec::new(), Vec::new());
     let places = places(settings).await;
-    for place in places.iter().take(PLACES_MAX) {
-        let visited = timeout(VISIT_MAX, visit(place)).await;
-        match visited.unwrap_or(Err(ConnectError::Timeout)) {
-            Ok((facts, mut more)) => {
-                more.iter_mut().for_each(|row| row.servers.extend(place.name.clone()));
-                rows.extend(more);
-                seen.get_or_insert(facts);
+    let mut is_refused = places.is_refused;
+    for place in places.all.iter().take(PLACES_MAX) {
+        let mut visit = Visit::default();
+        let ended = timeout(VISIT_MAX, visit.pay(place)).await;
+        let named = |mut row: Checked| {
+            row.servers.extend(place.name.clone());
+            row
+        };
+        rows.extend(visit.rows.into_iter().flatten().map(named));
+        seen = seen.or(visit.facts);
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                is_refused |= error.is_answer();
+                gone.push(named(lost("connection", &error)));
             }
-            Err(error) => refusal |= error.condition().is_some(),
+            Err(_) => rows.push(named(cut())),
         }
     }
-    if let Some(others) = places.len().checked_sub(PLACES_MAX).filter(|others| *others > 0) {
+    if let Some(others) = places.all.len().checked_sub(PLACES_MAX).filter(|others| *others > 0) {
         let value = format!("{others} more servers were not visited");
         let bound = format!("at most {PLACES_MAX} are");
         rows.push(Checked::new("servers", Verdict::Unknown, value, bound));
     }
-    let is_silent = seen.is_none() && !refusal;
-    let mut all = of_selftest(settings, &selftest(settings).await, seen.as_ref());
-    if is_silent {
-        let lost = |row: &&mut Checked| row.verdict == Verdict::Unusable;
-        all.iter_mut().filter(lost).for_each(|row| row.verdict = Verdict::Unreachable);
+    let found = selftest(settings).await;
+    let mut all = of_selftest(settings, &found, seen.as_ref());
+    if seen.is_none() && !is_refused {
+        all.iter_mut().for_each(|row| unreachable(row, places.is_silent));
+    }
+    // Otherwise that is told already, with what to do.
+    if found.iter().all(|it| it.finding.check != "connection") {
+        all.extend(gone);
     }
     all.extend(rows);
     all
 }
 
+/// What a silence shows cannot be reached, rather than not be used.
+fn unreachable(row: &mut Checked, are_sentinels_silent: bool) {
+    let is_of_silence = match row.check {
+        "connection" => true,
+        "sentinel" => are_sentinels_silent,
+        _ => false,
+    };
+    if is_of_silence && row.verdict == Verdict::Unusable {
+        row.verdict = Verdict::Unreachable;
+    }
+}
+
+/// The look at a server took too long.
+fn cut() -> Checked {
+    let most = VISIT_MAX.as_secs();
+    let value = format!("ended after {most} s: what is missing here was not looked at");
+    let row = Checked::new("visit", Verdict::Poor, value, format!("{most} s for one server"));
+    row.or(SLOW_REMEDY)
+}
+
 /// The servers of these settings, as far as anybody says where they are.
-async fn places(settings: &config::Store) -> Vec<Place> {
+async fn places(settings: &config::Store) -> Places {
     let sight = |is_in_cluster, tag| Sight { depth: Depth::Whole, is_in_cluster, tag };
     match &settings.url {
         StoreUrl::Cluster { seeds } => {
-            let all = selftest_cluster::primaries(settings, seeds).await.into_iter();
+            let (all, is_refused) = selftest_cluster::primaries(settings, seeds).await;
             let place = |(name, settings, tag)| Place {
                 name: Some(name),
                 settings,
                 sight: sight(true, tag),
             };
-            all.map(place).collect()
+            Places { all: all.into_iter().map(place).collect(), is_refused, ..Places::default() }
         }
         StoreUrl::Sentinel { sentinels, primary } => {
-            let (address, _) = selftest_sentinels::find(settings, sentinels, primary).await;
+            let found = selftest_sentinels::find(settings, sentinels, primary).await;
             let place = |(host, port)| {
                 let url = StoreUrl::Redis { host, port, db: 0 };
                 let settings = config::Store { url, ..settings.clone() };
                 Place { name: None, settings, sight: sight(false, None) }
             };
-            address.map(place).into_iter().collect()
+            let all = found.primary.map(place).into_iter().collect();
+            Places { all, is_silent: found.is_silent, ..Places::default() }
         }
-        _ => vec![Place { name: None, settings: settings.clone(), sight: sight(false, None) }],
+        _ => {
+            let own = Place { name: None, settings: settings.clone(), sight: sight(false, None) };
+            Places { all: vec![own], ..Places::default() }
+        }
     }
 }
 
@@ -124,7 +178,7 @@ fn of_selftest(settings: &config::Store, found: &[Located], seen: Option<&Facts>
         let value = match seen {
             Some(facts) if row == "server" => Some(facts.server.clone()),
             Some(facts) if row == "role" => Some(facts.role.clone()),
-            Some(_) if !is_fatal => Some("as it should be".to_owned()),
+            _ if !is_fatal => Some("as it should be".to_owned()),
             _ => None,
         };
         rows.push(value.map_or_else(
@@ -146,28 +200,44 @@ fn of_finding(row: &'static str, bound: &str, Located { servers, finding }: &Loc
     Checked { servers: servers.clone(), ..checked }
 }
 
-/// What one server tells of itself, and how well it answers.
-async fn visit(place: &Place) -> Result<(Facts, Vec<Checked>), ConnectError> {
-    let settings = &place.settings;
-    let look = Look::new(settings, place.sight.clone());
-    let connection = look.dial(|_| {}).await?;
-    let mut pipeline = Pipeline::new();
-    pipeline.cmd("INFO");
-    let info = look.send(&connection, &pipeline).await?.pop().unwrap_or_default();
-    let info = redis::from_redis_value::<InfoDict>(info).ok();
-    let Sight { is_in_cluster, tag, .. } = &place.sight;
-    let has_key = tag.is_some() || !is_in_cluster;
-    let mut rows = doctor_times::look(&look, &connection, settings, has_key).await?;
-    match &info {
-        Some(info) => rows.extend(doctor_info::rows(info, now_s())),
-        None => {
-            let value = "the gateway's user may not ask INFO";
-            let row = Checked::new("memory", Verdict::Unknown, value, "INFO");
-            rows.push(row.or("ACL SETUSER … +info, or all that `portcullis acl` prints"));
+impl Visit {
+    /// Adds what one server tells of itself, and how well it answers.
+    ///
+    /// # Errors
+    /// There is no connection to it.
+    async fn pay(&mut self, place: &Place) -> Result<(), ConnectError> {
+        let Place { settings, sight, .. } = place;
+        let [times, told, operator] = &mut self.rows;
+        let look = Look::new(settings, sight.clone());
+        let connection = look.dial(|_| {}).await?;
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("INFO");
+        match look.send(&connection, &pipeline).await {
+            Ok(mut replies) => {
+                let info = replies.pop().unwrap_or_default();
+                let info = redis::from_redis_value::<InfoDict>(info).ok();
+                self.facts = Some(doctor_info::facts(info.as_ref()));
+                told.extend(of_info(info.as_ref()));
+            }
+            Err(error) => {
+                self.facts = Some(doctor_info::facts(None));
+                told.push(lost("memory", &error));
+            }
         }
+        let has_key = sight.tag.is_some() || !sight.is_in_cluster;
+        doctor_times::look(&look, &connection, settings, has_key, times).await;
+        doctor_operator::look(settings, sight.clone(), operator).await;
+        Ok(())
     }
-    rows.extend(doctor_operator::look(settings, place.sight.clone()).await);
-    Ok((doctor_info::facts(info.as_ref()), rows))
+}
+
+fn of_info(info: Option<&InfoDict>) -> Vec<Checked> {
+    if let Some(info) = info {
+        return doctor_info::rows(info, now_s());
+    }
+    let value = "the gateway's user may not ask INFO";
+    let row = Checked::new("memory", Verdict::Unknown, value, "INFO");
+    vec![row.or("ACL SETUSER … +info, or all that `portcullis acl` prints")]
 }
 
 fn now_s() -> u64 {
@@ -208,6 +278,20 @@ mod tests {
         let rows = told(&[gone], None);
         assert_eq!(rows[0], ("connection", Verdict::Unusable));
         assert!(rows[1..].iter().all(|(_, verdict)| *verdict == Verdict::Unknown), "{rows:?}");
+    }
+
+    #[test]
+    fn a_silence_is_unreachable_and_an_answer_is_not() {
+        let verdict = |check, silent| {
+            let mut row = Checked::new(check, Verdict::Unusable, "", "");
+            unreachable(&mut row, silent);
+            row.verdict
+        };
+        assert_eq!(verdict("connection", false), Verdict::Unreachable);
+        assert_eq!(verdict("server", true), Verdict::Unusable);
+        let of_sentinels = [false, true].map(|silent| verdict("sentinel", silent));
+        assert_eq!(of_sentinels, [Verdict::Unusable, Verdict::Unreachable]);
+        assert_eq!(cut().verdict, Verdict::Poor);
     }
 
     #[test]

@@ -2,14 +2,16 @@
 //! was slow, and whether the gateway's user may do more than it needs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use redis::{Pipeline, Value};
+use tokio::time::Instant;
 
 use super::connect_error::ConnectError;
 use super::connection::Connection;
 use super::dial::user;
 use super::doctor_info::about;
-use super::doctor_row::{Checked, Verdict};
+use super::doctor_row::{Checked, SLOW_REMEDY, Verdict, lost};
 use super::reply::server_error;
 use super::selftest::{Look, Sight};
 use super::slow_log::{self, OURS, kind};
@@ -21,6 +23,8 @@ const KEYS_MAX: usize = 2000;
 /// keys, few of those that are met are the gateway's.
 const SCAN_COUNT: usize = 200;
 const SCANS_MAX: usize = 250;
+/// Longest time for that.
+const SCANNING_MAX: Duration = Duration::from_secs(5);
 /// A value above this is large, in bytes.
 const LARGE_BYTES: u64 = 1 << 20;
 /// The family whose keys may have no end.
@@ -30,14 +34,14 @@ const SURPLUS: &str = "FLUSHALL";
 /// Checks of this file, for those who are told of none of them.
 const NAMES: [&str; 3] = ["keys", "slow_log", "surplus"];
 
-/// All of it, of one server.
-pub(super) async fn look(settings: &config::Store, sight: Sight) -> Vec<Checked> {
+/// All of it, of one server. Each row is there as soon as it is known: the look may be ended.
+pub(super) async fn look(settings: &config::Store, sight: Sight, rows: &mut Vec<Checked>) {
     let table = settings.usage.table();
     let Some(operator) = &settings.operator else {
         let remedy = format!(
             "`portcullis acl --operator` prints a user who may look; name it in [{table}.operator]"
         );
-        return unknown("nobody may look", &remedy);
+        return rows.extend(none(Verdict::Unknown, "nobody may look", &remedy));
     };
     let (written, file) = (operator.password.clone(), operator.password_file.clone());
     // A disk may take its time.
@@ -50,21 +54,30 @@ pub(super) async fn look(settings: &config::Store, sight: Sight) -> Vec<Checked>
         ..settings.clone()
     };
     let look = Look::new(&own, sight);
-    let seen = async {
-        let connection = look.dial(|_| {}).await?;
-        let keys = keys(&look, &connection, &settings.prefix).await?;
-        let slow = slow(&look, &connection, settings).await?;
-        let surplus = surplus(&look, &connection, settings).await?;
-        Ok::<_, ConnectError>(vec![keys, slow, surplus])
+    let connection = match look.dial(|_| {}).await {
+        Ok(connection) => connection,
+        Err(error) => return rows.extend(not_answered(&error, table)),
     };
-    seen.await.unwrap_or_else(|error| {
-        let remedy = format!("see that [{table}.operator] is right: `portcullis acl --operator`");
-        unknown(&format!("the operator is not answered: {error}"), &remedy)
-    })
+    let seen = keys(&look, &connection, &settings.prefix).await;
+    rows.push(seen.unwrap_or_else(|error| lost("keys", &error)));
+    let seen = slow(&look, &connection, settings).await;
+    rows.push(seen.unwrap_or_else(|error| lost("slow_log", &error)));
+    let seen = surplus(&look, &connection, settings).await;
+    rows.push(seen.unwrap_or_else(|error| lost("surplus", &error)));
 }
 
-fn unknown(value: &str, remedy: &str) -> Vec<Checked> {
-    NAMES.map(|name| Checked::new(name, Verdict::Unknown, value, "").or(remedy)).into()
+fn none(verdict: Verdict, value: &str, remedy: &str) -> [Checked; 3] {
+    NAMES.map(|name| Checked::new(name, verdict, value, "").or(remedy))
+}
+
+/// A user whom Redis refuses leaves this unknown; a Redis that is silent now is not well.
+fn not_answered(error: &ConnectError, table: &str) -> [Checked; 3] {
+    let value = format!("the operator is not answered: {error}");
+    if error.is_answer() || matches!(error, ConnectError::Files(_)) {
+        let remedy = format!("see that [{table}.operator] is right: `portcullis acl --operator`");
+        return none(Verdict::Unknown, &value, &remedy);
+    }
+    none(Verdict::Poor, &value, SLOW_REMEDY)
 }
 
 fn not_permitted(check: &'static str, settings: &config::Store, rights: &str) -> Checked {
@@ -142,6 +155,7 @@ async fn keys(
     prefix: &str,
 ) -> Result<Checked, ConnectError> {
     let (mut sample, mut cursor) = (Sample::default(), "0".to_owned());
+    let begin = Instant::now();
     for _ in 0..SCANS_MAX {
         let mut scan = Pipeline::new();
         scan.cmd("SCAN").arg(&cursor).arg("MATCH").arg(format!("{prefix}:*"));
@@ -155,7 +169,7 @@ async fn keys(
         }
         cursor = next;
         sample.is_whole = cursor == "0";
-        if sample.is_whole || sample.keys >= KEYS_MAX as u64 {
+        if sample.is_whole || sample.keys >= KEYS_MAX as u64 || begin.elapsed() >= SCANNING_MAX {
             break;
         }
     }
@@ -258,6 +272,16 @@ async fn surplus(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_operator_who_is_refused_is_unknown_and_a_silent_redis_poor() {
+        let verdicts = |error| not_answered(&error, "store").map(|it| it.verdict);
+        let answers = [ConnectError::Replica, ConnectError::Files("no file".to_owned())];
+        for error in answers {
+            assert_eq!(verdicts(error), [Verdict::Unknown; 3]);
+        }
+        assert_eq!(verdicts(ConnectError::Timeout), [Verdict::Poor; 3]);
+    }
 
     #[test]
     fn keys_are_told_by_family_and_by_what_is_wrong_with_them() {

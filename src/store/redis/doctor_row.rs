@@ -4,6 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::connect_error::ConnectError;
+
+/// What to do where answers are late.
+pub(super) const SLOW_REMEDY: &str = "look at SLOWLOG, LATENCY DOCTOR, the processor and the \
+                                      network; or raise store.timeout";
+
 /// How it is, from well to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
@@ -74,6 +80,12 @@ impl Checked {
         }
         self
     }
+}
+
+/// What was not answered, though there was a connection: Redis is slow, or gone meanwhile.
+pub(super) fn lost(check: &'static str, why: &ConnectError) -> Checked {
+    let row = Checked::new(check, Verdict::Poor, why.to_string(), "an answer in connect_timeout");
+    row.or(SLOW_REMEDY)
 }
 
 /// The time that something takes that is done once, and what it came to.

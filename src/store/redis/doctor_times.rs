@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::connect_error::ConnectError;
 use super::connection::Connection;
-use super::doctor_row::{Checked, Verdict, timed};
+use super::doctor_row::{Checked, SLOW_REMEDY, Verdict, lost, timed};
 use super::link::now_ms;
 use super::reply::server_error;
 use super::scripts::Scripts;
@@ -18,7 +18,7 @@ use crate::store::window::{Window, WindowSet};
 /// How often each is asked.
 const ASKED: usize = 200;
 /// Longest time for that.
-const ASKING_MAX: Duration = Duration::from_secs(10);
+const ASKING_MAX: Duration = Duration::from_secs(8);
 /// How often the clock is asked; the quickest answer counts.
 const CLOCK_ASKED: usize = 5;
 /// From here on clocks are watched, and from here on they are poor, in milliseconds.
@@ -28,26 +28,35 @@ const SLOW: (f64, f64) = (0.5, 0.9);
 /// The life of the key that is charged, in milliseconds.
 const KEY_TTL_MS: u64 = 5000;
 
-/// Both, of one server; `has_key` says whether keys of the look lie there.
-///
-/// # Errors
-/// It does not answer any more.
+/// Both, of one server; `has_key` says whether keys of the look lie there. Each row is there as
+/// soon as it is known: the look may be ended.
 pub(super) async fn look(
     look: &Look<'_>,
     connection: &Connection,
     settings: &config::Store,
     has_key: bool,
-) -> Result<Vec<Checked>, ConnectError> {
-    let mut rows = vec![clock(look, connection).await?];
+    rows: &mut Vec<Checked>,
+) {
+    rows.push(clock(look, connection).await.unwrap_or_else(|error| lost("clock", &error)));
     let mut ping = Pipeline::new();
     ping.cmd("PING");
-    let pings = ask(look, connection, &ping).await?;
-    let questions = match question(look, connection, settings).await? {
-        Some(question) if has_key => Some(ask(look, connection, &question).await?),
+    let pings = ask(look, connection, &ping).await;
+    let questions = match &pings.lost {
+        None if has_key => questions(look, connection, settings).await,
         _ => None,
     };
     rows.push(latency(&pings, questions.as_ref(), settings.timeout));
-    Ok(rows)
+}
+
+async fn questions(
+    look: &Look<'_>,
+    connection: &Connection,
+    settings: &config::Store,
+) -> Option<Times> {
+    match question(look, connection, settings).await {
+        Ok(question) => Some(ask(look, connection, &question?).await),
+        Err(error) => Some(Times { lost: Some(error.to_string()), ..Times::default() }),
+    }
 }
 
 async fn clock(look: &Look<'_>, connection: &Connection) -> Result<Checked, ConnectError> {
@@ -116,12 +125,16 @@ async fn question(
 
 /// How long each of many took.
 #[derive(Debug, Default)]
-struct Times(Vec<Duration>);
+struct Times {
+    took: Vec<Duration>,
+    /// Why the next one was not answered, where that has ended the asking.
+    lost: Option<String>,
+}
 
 impl Times {
     /// What this part of them stayed below.
     fn quantile(&self, part: f64) -> Duration {
-        let mut sorted = self.0.clone();
+        let mut sorted = self.took.clone();
         sorted.sort_unstable();
         let at = (part * sorted.len() as f64) as usize;
         sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
@@ -129,27 +142,36 @@ impl Times {
 
     fn told(&self, what: &str) -> String {
         let ms = |part| self.quantile(part).as_secs_f64() * 1e3;
-        format!("{} {what}: p50 {:.2} ms, p99 {:.2} ms", self.0.len(), ms(0.5), ms(0.99))
+        let mut told = format!("{} {what}", self.took.len());
+        if !self.took.is_empty() {
+            told = format!("{told}: p50 {:.2} ms, p99 {:.2} ms", ms(0.5), ms(0.99));
+        }
+        match &self.lost {
+            Some(why) => format!("{told}, then {why}"),
+            None => told,
+        }
     }
 }
 
-async fn ask(
-    look: &Look<'_>,
-    connection: &Connection,
-    question: &Pipeline,
-) -> Result<Times, ConnectError> {
+/// What is not answered ends the asking; what was measured until then is told.
+async fn ask(look: &Look<'_>, connection: &Connection, question: &Pipeline) -> Times {
     let (mut times, begin) = (Times::default(), Instant::now());
-    while times.0.len() < ASKED && begin.elapsed() < ASKING_MAX {
+    while times.took.len() < ASKED && begin.elapsed() < ASKING_MAX {
         let (took, replies) = timed(look.send(connection, question)).await;
-        replies?;
-        times.0.push(took);
+        if let Err(error) = replies {
+            times.lost = Some(error.to_string());
+            break;
+        }
+        times.took.push(took);
     }
-    Ok(times)
+    times
 }
 
 fn latency(pings: &Times, questions: Option<&Times>, most: Duration) -> Checked {
     let slowest = questions.unwrap_or(pings).quantile(0.99).as_secs_f64() / most.as_secs_f64();
+    let is_lost = pings.lost.is_some() || questions.is_some_and(|it| it.lost.is_some());
     let verdict = match slowest {
+        _ if is_lost => Verdict::Poor,
         part if part >= SLOW.1 => Verdict::Poor,
         part if part >= SLOW.0 => Verdict::Watch,
         _ => Verdict::Good,
@@ -162,9 +184,7 @@ fn latency(pings: &Times, questions: Option<&Times>, most: Duration) -> Checked 
         "store.timeout is {} ms: p99 at 50 % of it is watched, at 90 % poor",
         most.as_millis()
     );
-    let remedy = "look at SLOWLOG, LATENCY DOCTOR, the processor and the network; or raise \
-                  store.timeout";
-    Checked::new("latency", verdict, value, bound).or(remedy)
+    Checked::new("latency", verdict, value, bound).or(SLOW_REMEDY)
 }
 
 #[cfg(test)]
@@ -193,7 +213,7 @@ mod tests {
         let times = |slow_ms: u64| {
             let mut all = vec![Duration::from_millis(1); 197];
             all.extend([Duration::from_millis(slow_ms); 3]);
-            Times(all)
+            Times { took: all, lost: None }
         };
         let most = Duration::from_millis(50);
         for (slow, expected) in
@@ -207,5 +227,19 @@ mod tests {
                         p99 25.00 ms";
         assert_eq!(told, expected);
         assert_eq!(Times::default().quantile(0.99), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_not_answered_is_poor_and_keeps_what_was_measured() {
+        let most = Duration::from_millis(50);
+        let well = || Times { took: vec![Duration::from_millis(1); 9], lost: None };
+        let cut = || Times { lost: Some("no answer".to_owned()), ..well() };
+        let row = latency(&cut(), None, most);
+        let expected = "9 pings: p50 1.00 ms, p99 1.00 ms, then no answer";
+        assert_eq!((row.verdict, &*row.value), (Verdict::Poor, expected));
+        let never = Times { took: Vec::new(), ..cut() };
+        let row = latency(&well(), Some(&never), most);
+        assert_eq!(row.verdict, Verdict::Poor);
+        assert!(row.value.ends_with("; 0 questions, then no answer"), "{row:?}");
     }
 }

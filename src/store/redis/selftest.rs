@@ -93,7 +93,7 @@ pub(super) async fn of_server(
     }
     if let (StoreUrl::Sentinel { sentinels, primary }, Depth::Whole) = (&settings.url, depth) {
         look.checks.insert("sentinel");
-        look.findings = selftest_sentinels::find(settings, sentinels, primary).await.1;
+        look.findings = selftest_sentinels::find(settings, sentinels, primary).await.findings;
     }
     look.take().await?;
     let findings = of(settings.usage.table(), look.findings);

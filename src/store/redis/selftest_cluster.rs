@@ -25,25 +25,28 @@ pub(super) fn tag(is_own: impl Fn(u16) -> bool) -> Option<String> {
 }
 
 /// The primaries of the cluster, as far as a seed tells of them: the name of each, its settings,
-/// and a hash tag of keys that lie there.
+/// and a hash tag of keys that lie there. And whether a seed has answered, but not so.
 pub(super) async fn primaries(
     settings: &config::Store,
     seeds: &[Address],
-) -> Vec<(String, config::Store, Option<String>)> {
-    let mut best: Option<View> = None;
+) -> (Vec<(String, config::Store, Option<String>)>, bool) {
+    let (mut best, mut is_refused): (Option<View>, bool) = (None, false);
     for seed in seeds {
-        if let Ok(Some(view)) = view_from(settings, seed).await
-            && best.as_ref().is_none_or(|best| view.beats(best))
-        {
-            best = Some(view);
+        match view_from(settings, seed).await {
+            Ok(Some(view)) if best.as_ref().is_none_or(|best| view.beats(best)) => {
+                best = Some(view);
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => is_refused = true,
+            Err(error) => is_refused |= error.is_answer(),
         }
     }
-    let Some(view) = best else { return Vec::new() };
+    let Some(view) = best else { return (Vec::new(), is_refused) };
     let primaries = view.primaries.iter().enumerate().map(|(at, member)| {
         let own = config::Store { url: url(&member.address), ..settings.clone() };
         (name(&member.address), own, tag_of(&view, at))
     });
-    primaries.collect()
+    (primaries.collect(), is_refused)
 }
 
 /// All that is not as it should be with the cluster and its servers, with where.

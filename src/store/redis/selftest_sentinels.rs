@@ -10,19 +10,31 @@ use crate::config;
 const SENTINELS_MIN: usize = 3;
 const SUFFERS: &str = "fail-over";
 
-/// Where the sentinels say that the primary is, and what is not as it should be with them.
-pub(super) async fn find(
-    settings: &config::Store,
-    named: &[Address],
-    watched: &str,
-) -> (Option<Address>, Vec<Finding>) {
+/// What was found.
+pub(super) struct Found {
+    /// Where the sentinels say that the primary is.
+    pub(super) primary: Option<Address>,
+    /// What is not as it should be with them.
+    pub(super) findings: Vec<Finding>,
+    /// Whether none of them has answered anything.
+    pub(super) is_silent: bool,
+}
+
+/// Asks all of them.
+pub(super) async fn find(settings: &config::Store, named: &[Address], watched: &str) -> Found {
     let speech = Speech::of(settings, watched);
-    let mut findings = Vec::new();
+    let (mut findings, mut is_silent) = (Vec::new(), true);
     let mut views: Vec<View> = Vec::new();
     for address in named {
         match speech.ask_once(address).await {
-            Ok(view) => views.push(view),
-            Err(fault) => findings.push(silent(address, &fault, watched)),
+            Ok(view) => {
+                is_silent = false;
+                views.push(view);
+            }
+            Err(fault) => {
+                is_silent &= !fault.is_answer();
+                findings.push(silent(address, &fault, watched));
+            }
         }
     }
     let all: Vec<&View> = views.iter().collect();
@@ -30,7 +42,7 @@ pub(super) async fn find(
         let seen = "no sentinel of {store}.url says where the primary is";
         let remedy = "correct the sentinels and the name in {store}.url, or [{store}.sentinel]";
         findings.push(Finding::fatal("sentinel", seen, remedy));
-        return (None, findings);
+        return Found { primary: None, findings, is_silent };
     };
     if views.iter().any(|view| view.primary != claim.primary) {
         let seen = "sentinels do not agree on where the primary is";
@@ -48,7 +60,7 @@ pub(super) async fn find(
                     start";
         findings.push(Finding::warning("sentinel", seen, "start", "name several in {store}.url"));
     }
-    (Some(claim.primary), findings)
+    Found { primary: Some(claim.primary), findings, is_silent }
 }
 
 fn silent((host, port): &Address, fault: &Fault, watched: &str) -> Finding {

@@ -150,6 +150,14 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// Whether something has answered there.
+    pub(super) fn is_answer(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_answer(),
+            Self::Garbled => true,
+        }
+    }
+
     fn is_refusal(&self) -> bool {
         matches!(self, Self::Connect(error) if error.is_refusal())
     }

@@ -163,6 +163,50 @@ fn what_cannot_serve_is_unusable_and_what_is_silent_unreachable() {
 }
 
 #[test]
+fn a_redis_that_is_slow_keeps_all_rows_that_it_has_answered() {
+    let redis = Redis::start();
+    let store = format!("url = \"{}\"\nconnect_timeout = \"2s\"\n", redis.url());
+    // Writes wait, so that each limit that is asked for waits too; all else is answered.
+    assert_eq!(redis.cli(&["CLIENT", "PAUSE", "600000", "WRITE"]), "OK");
+    let ran = alone(&store, &["--json"]);
+    let told = json(&ran);
+    assert_eq!(ran.code, Some(2), "{told:#}");
+    let latency = row(&told, "latency");
+    assert_eq!(latency["level"], "poor", "{latency}");
+    let value = latency["value"].as_str().expect("text");
+    assert!(value.contains("pings: p50 ") && value.contains("then no answer"), "{latency}");
+    for check in ["clock", "policy", "evictions", "clients"] {
+        assert_eq!(row(&told, check)["level"], "good", "{check}: {told:#}");
+    }
+    assert_eq!(redis.cli(&["CLIENT", "UNPAUSE"]), "OK");
+    assert_eq!(alone(&store, &[]).code, Some(0), "it is over");
+}
+
+#[test]
+fn what_answers_is_not_unreachable_whatever_it_was_taken_for() {
+    let mut redis = Redis::start();
+    let address = redis.address();
+    let cluster = format!("url = \"redis-cluster://{address}\"\nconnect_timeout = \"2s\"\n");
+    let ran = alone(&cluster, &["--json"]);
+    let told = json(&ran);
+    assert_eq!((ran.code, levels(&told, "unusable")), (Some(2), vec!["server".into()]), "{told:#}");
+    let stranger = "username = \"nobody\"\npassword = \"correct-horse\"\n";
+    let ran = alone(&format!("{cluster}{stranger}"), &["--json"]);
+    let told = json(&ran);
+    let expected = (Some(2), vec!["connection".to_owned()]);
+    assert_eq!((ran.code, levels(&told, "unusable")), expected, "{told:#}");
+    let sentinel = format!("url = \"redis-sentinel://{address}/shop\"\nconnect_timeout = \"2s\"\n");
+    let ran = alone(&sentinel, &["--json"]);
+    let told = json(&ran);
+    let expected = (Some(2), vec!["sentinel".to_owned()]);
+    assert_eq!((ran.code, levels(&told, "unusable")), expected, "{told:#}");
+    redis.kill();
+    for silent in [cluster, sentinel] {
+        assert_eq!(alone(&silent, &[]).code, Some(3), "{silent}");
+    }
+}
+
+#[test]
 fn one_look_at_a_time_and_only_for_who_operates() {
     let redis = Redis::start();
     let proxy = TcpProxy::start(redis.address());
