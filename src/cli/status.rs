@@ -62,9 +62,10 @@ fn screen(answer: &Value) -> String {
     lines.push(figures.join("  "));
     let of = |name: &str| {
         let bound = &answer["bounds"][name];
-        match (&bound[0], &bound[1]) {
-            (used, Value::Null) => used.to_string(),
-            (used, most) => format!("{used} of {most}"),
+        match (bound[0].as_u64(), bound[1].as_u64()) {
+            (None, _) => NONE.to_owned(),
+            (Some(used), None) => used.to_string(),
+            (Some(used), Some(most)) => format!("{used} of {most}"),
         }
     };
     lines.push(format!("connections {}  in flight {}", of("connections"), of("in_flight")));
@@ -127,12 +128,13 @@ fn upstreams(upstreams: &Value) -> Vec<String> {
     let all = upstreams.as_object().into_iter().flatten();
     let rows = all.map(|(name, upstream)| {
         let (taking, all) = (&upstream["servers"][0], &upstream["servers"][1]);
-        let mark = match (taking.as_u64(), all.as_u64()) {
-            (Some(0), _) => "✖",
-            (taking, all) if taking < all => "▲",
-            _ => "●",
+        let state = match (taking.as_u64(), all.as_u64()) {
+            (Some(0), Some(all)) => format!("✖ 0 of {all} in"),
+            (Some(taking), Some(all)) if taking < all => format!("▲ {taking} of {all} in"),
+            (Some(taking), Some(all)) => format!("● {taking} of {all} in"),
+            _ => "○ unknown".to_owned(),
         };
-        vec![plain(name), format!("{mark} {taking} of {all} in")]
+        vec![plain(name), state]
     });
     let mut rows: Vec<Vec<String>> = rows.collect();
     if rows.is_empty() {
@@ -264,5 +266,14 @@ upstream  servers
 search    ✖ 0 of 1 in
 shop      ▲ 1 of 2 in";
         assert_eq!(screen(&answer), expected);
+    }
+
+    #[test]
+    fn a_number_that_is_missing_is_unknown() {
+        let answer = json!({ "upstreams": { "shop": { "servers": [null, 2] }, "away": {} } });
+        let told = screen(&answer);
+        assert!(told.contains("connections –  in flight –"), "{told}");
+        assert!(told.contains("shop      ○ unknown") && told.contains("away      ○ unknown"));
+        assert!(!told.contains("null"), "{told}");
     }
 }
