@@ -10,6 +10,8 @@ use crate::observe::CacheCounts;
 const FULL: (f64, f64) = (0.7, 0.9);
 /// The same of the share of server errors.
 const ERRORS: (f64, f64) = (0.01, 0.05);
+/// With fewer requests in ten seconds that share says nothing.
+const ERRORS_OF_MIN: f64 = 20.0;
 /// The same of the memory of Redis.
 const MEMORY: (f64, f64) = (0.8, 0.9);
 /// The same of `store.timeout`, for the slowest hundredth of its answers.
@@ -56,6 +58,8 @@ pub(super) struct Finding {
 /// What was found by a look at Redis.
 #[derive(Debug, Default)]
 pub(super) struct OfStore {
+    /// The use of the store, in its word.
+    pub(super) usage: &'static str,
     pub(super) check: &'static str,
     pub(super) seen: String,
     pub(super) suffers: String,
@@ -101,13 +105,13 @@ pub(super) struct Seen {
     pub(super) store: Vec<OfStore>,
     /// The slowest hundredth of the store's answers and `store.timeout`, in seconds.
     pub(super) store_p99_s: Option<(f64, f64)>,
-    /// Bytes that Redis uses, and its `maxmemory`.
-    pub(super) memory: Vec<(u64, u64)>,
+    /// The use of a store, bytes that its Redis uses, and its `maxmemory`. Only an operator is told.
+    pub(super) memory: Vec<(&'static str, u64, u64)>,
     pub(super) connections: (u64, u64),
     pub(super) backlog: (u64, u64),
     pub(super) near: (u64, u64),
-    /// The share of server errors in the last ten seconds.
-    pub(super) error_ratio: Option<f64>,
+    /// The requests of the last ten seconds, and the share of them that ended in a server error.
+    pub(super) errors: Option<(f64, f64)>,
     pub(super) cached: Vec<OfCache>,
     pub(super) reload_refused: bool,
     pub(super) file_differs: bool,
@@ -117,8 +121,8 @@ pub(super) struct Seen {
     pub(super) limits: Vec<OfLimit>,
     /// Routes that have had no request for [`UNUSED_HOURS`].
     pub(super) unused: Vec<String>,
-    /// Places of issuers' keys that are older than two refreshes.
-    pub(super) old_keys: Vec<String>,
+    /// Verifiers whose keys are older than two refreshes, and where these come from.
+    pub(super) old_keys: Vec<(String, String)>,
 }
 
 /// The level of a share that is bad when it is large.
@@ -172,22 +176,27 @@ fn of_store(seen: &Seen, all: &mut Vec<Finding>) {
         let remedy = "See that Redis runs: portcullis check --store tells more.".to_owned();
         all.push(finding(format!("store_away_{usage}"), Level::Poor, "store", [what, why, remedy]));
     }
-    for OfStore { check, seen, suffers, remedy } in &seen.store {
+    for OfStore { usage, check, seen: what, suffers, remedy } in &seen.store {
         let (id, level) = match *check {
-            "eviction" => ("redis_evicts".to_owned(), Level::Poor),
-            "memory" => continue,
-            check => (format!("selftest_{check}"), Level::Watch),
+            "eviction" => (format!("redis_evicts_{usage}"), Level::Poor),
+            // The operator's numbers say it, with their own bounds.
+            "memory" if seen.memory.iter().any(|(told, ..)| told == usage) => continue,
+            "memory" => (format!("redis_memory_{usage}"), Level::Poor),
+            check => (format!("selftest_{check}_{usage}"), Level::Watch),
         };
-        let texts = [format!("{seen}."), format!("What suffers: {suffers}."), remedy.clone()];
+        let what = format!("The {usage} store: {what}.");
+        let texts = [what, format!("What suffers: {suffers}."), remedy.clone()];
         all.push(finding(id, level, "store", texts));
     }
-    for (used, most) in &seen.memory {
+    for (usage, used, most) in &seen.memory {
         let share = part((*used, *most));
         if let Some(level) = level(share, MEMORY) {
-            let what = format!("Redis uses {} of its maxmemory.", percent(share));
+            let what =
+                format!("The {usage} store: Redis uses {} of its maxmemory.", percent(share));
             let why = format!("{used} of {most} bytes; 80 % is watched, 90 % is poor.");
             let remedy = "Raise maxmemory, or store less: GET /v1/store shows what grows.";
-            all.push(finding("redis_memory", level, "store", [what, why, remedy.to_owned()]));
+            let id = format!("redis_memory_{usage}");
+            all.push(finding(id, level, "store", [what, why, remedy.to_owned()]));
         }
     }
     if let Some((p99, timeout)) = seen.store_p99_s
@@ -226,11 +235,12 @@ fn of_bounds(seen: &Seen, all: &mut Vec<Finding>) {
 }
 
 fn of_requests(seen: &Seen, all: &mut Vec<Finding>) {
-    if let Some(ratio) = seen.error_ratio
+    if let Some((requests, ratio)) = seen.errors
+        && requests >= ERRORS_OF_MIN
         && let Some(level) = level(ratio, ERRORS)
     {
-        let what = format!("{} of the requests end in a server error.", percent(ratio));
-        let why = "In the last ten seconds; 1 % is watched, 5 % is poor.".to_owned();
+        let what = format!("{} of {requests} requests ended in a server error.", percent(ratio));
+        let why = "In ten seconds, from 20 requests on; 1 % is watched, 5 % is poor.".to_owned();
         let remedy = "GET /v1/requests?status=5xx names them, and says why.".to_owned();
         all.push(finding("errors", level, "traffic", [what, why, remedy]));
     }
@@ -331,11 +341,11 @@ fn of_files(seen: &Seen, all: &mut Vec<Finding>) {
         let remedy = "Reload it: SIGHUP, or POST /v1/config/reload.";
         watch("config_differs", "config", [what, "By its SHA-256.", remedy]);
     }
-    for url in &seen.old_keys {
-        let what = format!("The keys of {url} are old.");
+    for (name, url) in &seen.old_keys {
+        let what = format!("The keys of auth.{name} are old: {url}.");
         let why = "They could not be fetched for two jwks.refresh.";
         let remedy = "issuers in GET /v1/status says why.";
-        watch("issuer_keys_old", "identity", [&what, why, remedy]);
+        watch(&format!("issuer_keys_old_{name}"), "identity", [&what, why, remedy]);
     }
     if seen.lines_lost > 0 {
         let what = format!("{} lines of the access log were lost.", seen.lines_lost);
@@ -438,8 +448,14 @@ mod tests {
         let of: [(&str, u64, u64, Make); 5] = [
             ("connections", 70, 90, |n| Seen { connections: (n, 100), ..Seen::default() }),
             ("backlog", 70, 90, |n| Seen { backlog: (n, 100), ..Seen::default() }),
-            ("redis_memory", 80, 90, |n| Seen { memory: vec![(n, 100)], ..Seen::default() }),
-            ("errors", 1, 5, |n| Seen { error_ratio: Some(n as f64 / 100.0), ..Seen::default() }),
+            ("redis_memory_main", 80, 90, |n| Seen {
+                memory: vec![("main", n, 100)],
+                ..Seen::default()
+            }),
+            ("errors", 1, 5, |n| Seen {
+                errors: Some((20.0, n as f64 / 100.0)),
+                ..Seen::default()
+            }),
             ("store_slow", 25, 45, |n| Seen {
                 store_p99_s: Some((n as f64 / 1000.0 + 1e-9, 0.05)),
                 ..Seen::default()
@@ -454,7 +470,33 @@ mod tests {
         }
         let near = |used| ids(&Seen { near: (used, 100), ..Seen::default() });
         assert_eq!((near(94), near(95)), (vec![], vec![("near_full".to_owned(), Level::Watch)]));
-        assert_eq!(ids(&Seen { memory: vec![(9, 0)], ..Seen::default() }), [], "no maxmemory");
+        assert_eq!(ids(&Seen { memory: vec![("main", 9, 0)], ..Seen::default() }), []);
+        let few = Seen { errors: Some((19.0, 1.0)), ..Seen::default() };
+        assert_eq!(ids(&few), [], "too few requests");
+    }
+
+    #[test]
+    fn each_store_and_each_issuer_is_muted_by_itself() {
+        let of = |usage, check| OfStore { usage, check, ..OfStore::default() };
+        let old = |name: &str| (name.to_owned(), "https://id.example/keys".to_owned());
+        let seen = Seen {
+            store: vec![of("cache", "eviction"), of("limits", "eviction"), of("limits", "memory")],
+            old_keys: vec![old("staff"), old("shop")],
+            ..Seen::default()
+        };
+        let mute = ["redis_evicts_cache", "issuer_keys_old_staff"].map(str::to_owned);
+        let found = find(&seen, &mute);
+        let told: Vec<_> = found.iter().map(|it| (it.id.as_str(), it.muted)).collect();
+        let expected = [
+            ("redis_evicts_limits", false),
+            ("redis_memory_limits", false),
+            ("issuer_keys_old_shop", false),
+            ("redis_evicts_cache", true),
+            ("issuer_keys_old_staff", true),
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(found[1].level, Level::Poor, "it is above 90 %, whoever has told so");
+        assert!(found[0].what.contains("limits store"), "{found:?}");
     }
 
     #[test]
@@ -462,23 +504,24 @@ mod tests {
         let seen = Seen {
             away: vec!["main"],
             store: vec![
-                OfStore { check: "eviction", ..OfStore::default() },
-                OfStore { check: "clock", ..OfStore::default() },
-                OfStore { check: "memory", ..OfStore::default() },
+                OfStore { usage: "main", check: "eviction", ..OfStore::default() },
+                OfStore { usage: "main", check: "clock", ..OfStore::default() },
+                OfStore { usage: "main", check: "memory", ..OfStore::default() },
             ],
+            memory: vec![("main", 70, 100)],
             reload_refused: true,
             file_differs: true,
             lines_lost: 1,
-            old_keys: vec!["u".to_owned()],
+            old_keys: vec![("staff".to_owned(), "u".to_owned())],
             ..Seen::default()
         };
         let found: Vec<String> = ids(&seen).into_iter().map(|(id, _)| id).collect();
         let expected = [
             "store_away_main",
-            "redis_evicts",
-            "selftest_clock",
+            "redis_evicts_main",
+            "selftest_clock_main",
             "reload_refused",
-            "issuer_keys_old",
+            "issuer_keys_old_staff",
             "lines_dropped",
         ];
         assert_eq!(found, expected);

@@ -14,7 +14,7 @@ use super::series;
 use crate::base::{build, instance};
 use crate::config::{self, StoreUse};
 use crate::limit::NEAR;
-use crate::observe::{CacheWindow, Rates};
+use crate::observe::{COARSE_S, CacheWindow, Rates};
 use crate::runtime::{Gateway, Node, time_of};
 use crate::store::keys::limit_parts;
 
@@ -31,8 +31,9 @@ pub(super) async fn show(gateway: &Gateway) -> Reply {
     let metrics = &gateway.observer.metrics;
     let file = of_file(gateway).await;
     let differs = file.as_ref().is_some_and(|it| it.differs);
-    let last = gateway.looking.last(jiff::Timestamp::now().as_millisecond() - NOW_MS);
-    let seen = seen(gateway, last.as_ref().map(|it| &it.all), differs);
+    let since_ms = jiff::Timestamp::now().as_millisecond() - NOW_MS;
+    let last = gateway.looking.last(since_ms);
+    let seen = seen(gateway, gateway.looking.last_coarse(since_ms), differs);
     let routes = last.iter().flat_map(|it| &it.routes).take(ROUTES_MAX);
     let answer = json!({
         "node": instance::name(),
@@ -121,16 +122,15 @@ async fn of_file(gateway: &Gateway) -> Option<OfFile> {
     Some(OfFile { applied, differs })
 }
 
-fn seen(gateway: &Gateway, now: Option<&Rates>, file_differs: bool) -> Seen {
+fn seen(gateway: &Gateway, now: Option<Rates>, file_differs: bool) -> Seen {
     let running = gateway.running();
     let (config, store) = (&running.plan.config, &gateway.store);
     let (metrics, cache) = (&gateway.observer.metrics, gateway.cache.state());
     let lines = metrics.access_lines();
     let old = running
         .issuers
-        .states()
-        .into_iter()
-        .filter(|it| it.age.is_some_and(|age| age > it.refresh.saturating_mul(2)));
+        .states_by_verifier()
+        .filter(|(_, it)| it.age.is_some_and(|age| age > it.refresh.saturating_mul(2)));
     Seen {
         away: store.uses().filter(|it| !store.is_connected(*it)).map(StoreUse::word).collect(),
         store: store.uses().flat_map(|usage| of_store(gateway, usage)).collect(),
@@ -140,8 +140,8 @@ fn seen(gateway: &Gateway, now: Option<&Rates>, file_differs: bool) -> Seen {
             .map(|p99| (p99.into(), config.store.timeout.as_secs_f64())),
         memory: store
             .uses()
-            .flat_map(|usage| store.redis_now(usage))
-            .map(|it| (it.memory_used, it.memory_max))
+            .flat_map(|usage| store.redis_now(usage).into_iter().map(move |it| (usage, it)))
+            .map(|(usage, it)| (usage.word(), it.memory_used, it.memory_max))
             .collect(),
         connections: (
             metrics.connections.get().try_into().unwrap_or_default(),
@@ -149,7 +149,7 @@ fn seen(gateway: &Gateway, now: Option<&Rates>, file_differs: bool) -> Seen {
         ),
         backlog: (cache.backlog_bytes as u64, cache.backlog_bytes_max),
         near: (cache.near_bytes, cache.near_bytes_max),
-        error_ratio: now.map(|it| it.error_ratio.into()).filter(|it: &f64| it.is_finite()),
+        errors: now.map(of_errors),
         cached: of_cache(gateway),
         reload_refused: metrics.is_reload_refused(),
         file_differs,
@@ -158,14 +158,22 @@ fn seen(gateway: &Gateway, now: Option<&Rates>, file_differs: bool) -> Seen {
         upstreams: of_upstreams(gateway),
         limits: of_limits(gateway),
         unused: unused(gateway),
-        old_keys: old.map(|it| it.url).collect(),
+        old_keys: old.map(|(name, it)| (name.to_owned(), it.url)).collect(),
     }
+}
+
+/// How many requests there were in a period that is always counted, and how many of them failed.
+fn of_errors(rates: Rates) -> (f64, f64) {
+    let ratio: f64 = rates.error_ratio.into();
+    let requests = (f64::from(rates.rps) * f64::from(COARSE_S)).round();
+    (requests, if ratio.is_finite() { ratio } else { 0.0 })
 }
 
 fn of_store(gateway: &Gateway, usage: StoreUse) -> Vec<OfStore> {
     let state = gateway.store.state(usage);
     let findings = state.into_iter().flat_map(|it| it.findings);
     let told = findings.map(|(_, it)| OfStore {
+        usage: usage.word(),
         check: it.check,
         seen: it.seen,
         suffers: it.suffers.to_owned(),

@@ -84,4 +84,9 @@ impl Issuers {
         states.sort_by(|a, b| a.url.cmp(&b.url));
         states
     }
+
+    /// The same by the verifiers that use them, each with its name.
+    pub fn states_by_verifier(&self) -> impl Iterator<Item = (&str, State)> {
+        self.fetchers.iter().map(|(name, fetcher)| (&**name, fetcher.state()))
+    }
 }

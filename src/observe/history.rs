@@ -8,7 +8,9 @@ use super::rates::Rates;
 
 /// Seconds between two points, and most points.
 const FINE: (u32, usize) = (1, 300);
-const COARSE: (u32, usize) = (10, 360);
+const COARSE: (u32, usize) = (COARSE_S, 360);
+/// The seconds of a period that is always counted.
+pub const COARSE_S: u32 = 10;
 /// Most routes of one point: with those of all points, less than 2 MiB.
 const ROUTES_MAX: usize = 72;
 
@@ -105,6 +107,11 @@ impl History {
             Some((Arc::clone(self.names.get(usize::from(*place))?), *rates))
         };
         Some(Last { all: point.all, routes: point.routes.iter().filter_map(named).collect() })
+    }
+
+    /// What all requests came to in the last ten seconds that ended after this time, whoever looks.
+    pub fn last_coarse(&self, since_ms: i64) -> Option<Rates> {
+        self.coarse.points.back().filter(|point| point.at_ms > since_ms).map(|point| point.all)
     }
 
     fn place(&self, name: &str) -> Option<u16> {
@@ -246,6 +253,8 @@ mod tests {
         history.push(Step::Fine, 11_000, rates(9), &[]);
         let newest = history.last(0).map(|last| (last.all.rps, last.routes.len()));
         assert_eq!(newest, Some((9.0, 0)));
+        let coarse = |since_ms| history.last_coarse(since_ms).map(|all| all.rps);
+        assert_eq!((coarse(9_999), coarse(10_000)), (Some(6.0), None), "a second is no ten");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub use care::{CareNow, NameNow, RetriesNow, ServerNow};
 pub use counter::Tally;
 pub use exposition::Format;
 pub use histogram::Histogram;
-pub use history::{History, Last, Series, Step};
+pub use history::{COARSE_S, History, Last, Series, Step};
 pub use identity::{ApiKeyResult, IdentityMeter, SessionOutcome, TokenMeter, TokenResult};
 pub use level::{LevelNow, configure_level, end_level, level, set_level};
 pub use limit::{LimitMeter, LimitOutcome};

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::operated::Operations;
 use super::reload::Change;
-use crate::observe::{History, Last, Metrics, Series};
+use crate::observe::{History, Last, Metrics, Rates, Series};
 
 /// Most streams at a time.
 pub const STREAMS_MAX: usize = 8;
@@ -133,6 +133,11 @@ impl Looking {
     /// See [`History::last`].
     pub fn last(&self, since_ms: i64) -> Option<Last> {
         self.history().last(since_ms)
+    }
+
+    /// See [`History::last_coarse`].
+    pub fn last_coarse(&self, since_ms: i64) -> Option<Rates> {
+        self.history().last_coarse(since_ms)
     }
 
     pub(super) fn history(&self) -> MutexGuard<'_, History> {

@@ -102,22 +102,3 @@ fn it_knows_every_member_of_the_answers() {
     }
     assert!(answered > 30, "{answered}");
 }
-
-#[test]
-fn what_it_wants_is_wanted() {
-    let (document, gateway) = (document(), start());
-    let mut wanted = 0;
-    for route in &ROUTES {
-        let (target, body) = route.example.split_once(' ').unwrap_or((route.example, ""));
-        let required =
-            &said(&document, route)["requestBody"]["content"][JSON]["schema"]["required"];
-        for name in required.as_array().into_iter().flatten().filter_map(Value::as_str) {
-            let mut body: Value = serde_json::from_str(body).expect("a body");
-            assert!(body.as_object_mut().expect("an object").remove(name).is_some(), "{name}");
-            let reply = operate(&gateway, route.method.as_str(), target, &body.to_string());
-            assert_eq!(reply.status, 400, "{} without {name}", route.example);
-            wanted += 1;
-        }
-    }
-    assert!(wanted > 5, "{wanted}");
-}

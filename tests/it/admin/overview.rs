@@ -72,7 +72,7 @@ fn a_policy_that_evicts_is_poor_and_says_what_to_do() {
     assert_eq!(redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]), "OK");
     let store = format!("[store]\nurl = \"{}\"\n", redis.url());
     let (_upstream, gateway) = start(&store);
-    eventually("it is found", || found(&gateway) == ["redis_evicts"]);
+    eventually("it is found", || found(&gateway) == ["redis_evicts_main"]);
     let finding = &overview(&gateway)["findings"][0];
     assert_eq!((&finding["level"], &finding["page"]), (&json!("poor"), &json!("store")));
     assert_eq!(finding["do"], "CONFIG SET maxmemory-policy noeviction");
@@ -84,9 +84,9 @@ fn a_policy_that_evicts_is_poor_and_says_what_to_do() {
 fn a_muted_finding_is_told_and_counts_nowhere() {
     let redis = Redis::start();
     assert_eq!(redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]), "OK");
-    let mute = "[admin]\nmute = [\"redis_evicts\", \"cache_poor_unheard_of\"]\n";
+    let mute = "[admin]\nmute = [\"redis_evicts_main\", \"cache_poor_unheard_of\"]\n";
     let (_upstream, gateway) = start(&format!("{mute}[store]\nurl = \"{}\"\n", redis.url()));
-    eventually("it is found", || found(&gateway) == ["redis_evicts"]);
+    eventually("it is found", || found(&gateway) == ["redis_evicts_main"]);
     let finding = &overview(&gateway)["findings"][0];
     assert_eq!((&finding["level"], &finding["muted"]), (&json!("poor"), &json!(true)));
 }

@@ -24,21 +24,21 @@ fn one_screen_says_whether_it_is_well_and_what_to_do() {
     assert_eq!(redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]), "OK");
     eventually("it is poor", || status(&gateway, &[]).code == Some(1));
     let poor = status(&gateway, &[]).stdout;
-    let expected = "✖ poor   maxmemory-policy is allkeys-lru: keys go when memory is full. \
-                    (redis_evicts)\n         do: CONFIG SET maxmemory-policy noeviction\n";
+    let expected = "✖ poor   The main store: maxmemory-policy is allkeys-lru: keys go when memory is \
+                    full. (redis_evicts_main)\n         do: CONFIG SET maxmemory-policy noeviction\n";
     assert!(poor.contains(expected), "{poor}");
     let json = status(&gateway, &["--json"]);
     let told: Value = serde_json::from_str(&json.stdout).expect("JSON");
-    assert_eq!((json.code, &told["findings"][0]["id"]), (Some(1), &"redis_evicts".into()));
+    assert_eq!((json.code, &told["findings"][0]["id"]), (Some(1), &"redis_evicts_main".into()));
 }
 
 #[test]
 fn what_is_muted_does_not_change_the_exit_status() {
     let redis = Redis::start();
     assert_eq!(redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]), "OK");
-    let mute = "[admin]\nmute = [\"redis_evicts\"]\n";
+    let mute = "[admin]\nmute = [\"redis_evicts_main\"]\n";
     let (_upstream, gateway) = start(&format!("{mute}[store]\nurl = \"{}\"\n", redis.url()));
-    eventually("it is known", || status(&gateway, &[]).stdout.contains("muted: redis_evicts"));
+    eventually("it is known", || status(&gateway, &[]).stdout.contains("muted: redis_evicts_main"));
     let ran = status(&gateway, &[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stdout);
     assert!(ran.stdout.contains("● good   no findings"), "{}", ran.stdout);
