@@ -92,7 +92,7 @@ fn a_users_sessions_are_ended_by_the_keyboard_alone() {
     assert_eq!(browser.count("[aria-label=Sessions] tbody tr"), 2);
     tab_to(&browser, "[aria-label='End phone']", "");
     browser.press(ENTER);
-    browser.shows("dialog", "The session phone is refused");
+    browser.shows("dialog", "The session phone of ");
     clean(&browser, &address(&gateway, ""), "a question in the dark");
     tab_to(&browser, "dialog button.verb", "End");
     browser.press(ENTER);

@@ -88,7 +88,7 @@ fn the_end_sends_what_waits_and_says_who_sends() {
     Client::get(gateway.public, "/").send();
     gateway.signal("TERM");
     assert!(gateway.wait().success());
-    assert_eq!(collector.spans().len(), 2);
+    collector.wait_for(2);
     let request = collector.server().only();
     assert_eq!(request.request_line(), "POST /v1/traces HTTP/1.1");
     assert_eq!(request.header("authorization"), Some("Bearer open"));
