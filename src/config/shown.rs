@@ -15,8 +15,16 @@ use crate::base::http::fields;
 
 /// Stands for a value that is not shown.
 const HIDDEN: &str = "[secret]";
-/// Tables of header fields, whose names tell what they hold.
-const OF_FIELDS: [&str; 3] = ["set", "add", "headers"];
+/// How paths of tables of header fields end. Of these only such values are shown as are known to
+/// open nothing; what stands there and is no table has no name to go by.
+const OF_FIELDS: [&str; 6] = [
+    ".request_headers.set",
+    ".request_headers.add",
+    ".response_headers.set",
+    ".response_headers.add",
+    "telemetry.traces.headers",
+    ".cache.warm.vary",
+];
 /// Keys of URLs whose query may open something.
 const OF_URLS: [&str; 3] = ["jwks_url", "endpoint", "directory"];
 /// Deepest table that is shown; no key that the reader knows is deeper than five.
@@ -160,17 +168,20 @@ fn plain(value: &DeValue<'_>) -> Value {
 /// A table without what its keys and texts say to be secret; the reader knows of more. `hides` says
 /// that a key around it bears a secret.
 fn masked_table(path: &str, table: &DeTable<'_>, hides: bool, depth: usize) -> Value {
-    let parent = path.rsplit('.').next().unwrap_or_default();
+    let is_of_fields = is_of_fields(path);
     let is_named = NAMED_TABLES.contains(&path);
     let mut members = Map::new();
     for (key, value) in table {
         let (key, value) = (key.get_ref(), value.get_ref());
-        let opens =
-            OF_FIELDS.contains(&parent) && fields::bears_credentials(&key.to_ascii_lowercase());
+        let opens = is_of_fields && !fields::opens_nothing(&key.to_ascii_lowercase());
         let hides = hides || opens || (!is_named && bears_secret(key));
         members.insert(key.to_string(), masked(&join(path, key), value, hides, depth + 1));
     }
     Value::Object(members)
+}
+
+fn is_of_fields(path: &str) -> bool {
+    OF_FIELDS.iter().any(|end| path.ends_with(end))
 }
 
 fn masked(path: &str, value: &DeValue<'_>, hides: bool, depth: usize) -> Value {
@@ -181,7 +192,7 @@ fn masked(path: &str, value: &DeValue<'_>, hides: bool, depth: usize) -> Value {
         }
         DeValue::Table(_) | DeValue::Array(_) => HIDDEN.into(),
         DeValue::Boolean(_) => plain(value),
-        _ if hides => hidden(&plain(value)),
+        _ if hides || is_of_fields(path) => hidden(&plain(value)),
         DeValue::String(text) if bears_credentials(text) || text.contains("-----BEGIN") => {
             HIDDEN.into()
         }

@@ -33,11 +33,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::{Config, StoreUse};
-
 use self::api_keys::ApiKeyKeys;
 use self::separate::One;
 use self::sessions::ROUNDS_MAX;
+use crate::config::{Config, StoreUse};
 
 pub use self::api_keys::{ApiKeyList, ApiKeyWrite};
 pub use self::cached::{
@@ -182,8 +181,7 @@ impl Store {
         }
     }
 
-    /// The revocations in force, as this node knows them or as they were told to it; `lifetime` is
-    /// what those last that do not say: `admin.revocation_ttl`.
+    /// The revocations in force; those that do not say last for `lifetime`.
     ///
     /// # Errors
     /// The store had to be asked, and did not answer, or refused.
@@ -238,8 +236,7 @@ impl Store {
         }
     }
 
-    /// Sets these marks, by their keys, for so long. What was marked there before and is later
-    /// stays.
+    /// Sets these marks, by their keys, for so long; a later one that is there stays.
     ///
     /// # Errors
     /// The store did not answer, or refused; some may be marked then.

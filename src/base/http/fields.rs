@@ -60,6 +60,44 @@ pub fn bears_credentials(name: &str) -> bool {
     WHOLE.contains(&name) || PARTS.iter().any(|part| name.contains(part))
 }
 
+/// Whether a field of this name, in lower case, opens nothing whatever its value: what browsers are
+/// told and what representations are chosen by. Who shows values shows these alone, because any
+/// other name may be one by which an upstream knows the gateway.
+pub fn opens_nothing(name: &str) -> bool {
+    matches!(
+        name,
+        "accept"
+            | "accept-encoding"
+            | "accept-language"
+            | "allow"
+            | "cache-control"
+            | "content-encoding"
+            | "content-language"
+            | "content-security-policy"
+            | "content-security-policy-report-only"
+            | "content-type"
+            | "cross-origin-embedder-policy"
+            | "cross-origin-opener-policy"
+            | "cross-origin-resource-policy"
+            | "expires"
+            | "origin"
+            | "origin-agent-cluster"
+            | "permissions-policy"
+            | "pragma"
+            | "referrer-policy"
+            | "server"
+            | "strict-transport-security"
+            | "timing-allow-origin"
+            | "vary"
+            | "via"
+            | "x-content-type-options"
+            | "x-frame-options"
+            | "x-powered-by"
+            | "x-robots-tag"
+            | "x-xss-protection"
+    )
+}
+
 /// Fields that describe the content.
 pub fn is_of_content(name: &str) -> bool {
     matches!(name, "content-encoding" | "content-type")
@@ -196,6 +234,16 @@ mod tests {
         }
         for name in ["referer", "x-tenant", "idempotency-key", "page", "author", "encoding"] {
             assert!(!bears_credentials(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_may_open_something() {
+        for name in ["x-frame-options", "cache-control", "accept-language"] {
+            assert!(opens_nothing(name) && !bears_credentials(name), "{name}");
+        }
+        for name in ["x-functions-key", "ocp-apim-subscription-key", "x-origin-verify", "x-env"] {
+            assert!(!opens_nothing(name), "{name}");
         }
     }
 
