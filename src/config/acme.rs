@@ -125,7 +125,7 @@ fn directory(value: &DeValue<'_>) -> Read<String> {
         uri.scheme_str() == Some("https") && uri.host().is_some_and(|it| !it.is_empty()) && !user
     };
     if !uri.as_ref().is_some_and(is_directory) {
-        let what = format!("{} is not the https URL of an ACME directory", echo(text));
+        let what = "is not the https URL of an ACME directory";
         return Err(Mistake::new(what, format!("write one like {EXAMPLE}")));
     }
     Ok(text.to_owned())

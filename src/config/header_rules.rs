@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use toml::de::DeValue;
 
 use super::reader::{Field, Section};
-use super::value::{Mistake, Read, echo, header_name, string};
+use super::value::{Mistake, Read, header_name, string};
 
 /// `{ set = { … }, add = { … }, remove = [ … ] }`, in the order in which it is done: removed, set,
 /// added.
@@ -63,7 +63,7 @@ pub(super) fn header_value(value: &DeValue<'_>) -> Read<HeaderValue> {
     let text = string(value, "the value in quotes")?;
     let value = HeaderValue::from_str(text.trim()).ok().filter(|_| text.is_ascii());
     value.ok_or_else(|| {
-        let what = format!("{} cannot be the value of a header", echo(text));
-        Mistake::new(what, "write it in ASCII, on one line")
+        // It may be a secret, so it is not told.
+        Mistake::new("cannot be the value of a header", "write it in ASCII, on one line")
     })
 }

@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use toml::de::DeValue;
 
 use super::reader::Section;
-use super::value::{KIB, MIB, Mistake, Read, duration, echo, flag, host_and_port, size, string};
+use super::value::{KIB, MIB, Mistake, Read, duration, flag, host_and_port, size, string};
 use crate::base::pem;
 
 /// Shortest `refresh` and `cooldown`: below it, one gateway would be a burden for the issuer.
@@ -136,12 +136,12 @@ fn timeout(value: &DeValue<'_>) -> Read<Duration> {
     Ok(timeout)
 }
 
-/// Reads `jwks_url`. A URL with a user or a password is not echoed. `allow_http`: keys may be
-/// fetched in clear from a host on a private network.
+/// Reads `jwks_url`. The URL is not echoed: it may have a secret in any part. `allow_http`: keys may
+/// be fetched in clear from a host on a private network.
 pub(super) fn keys_url(value: &DeValue<'_>, allow_http: bool) -> Read<KeysUrl> {
     const EXAMPLE: &str = "write one like \"https://login.example.com/jwks.json\"";
     let text = string(value, "it in quotes, such as \"https://login.example.com/jwks.json\"")?;
-    let wrong = || Mistake::new(format!("{} is not the URL of a JWK set", echo(text)), EXAMPLE);
+    let wrong = || Mistake::new("is not the URL of a JWK set", EXAMPLE);
     if text.split_once("://").is_some_and(|(_, rest)| authority_of(rest).contains('@')) {
         return Err(Mistake::new("has a user or a password inside the URL", EXAMPLE));
     }

@@ -119,8 +119,11 @@ fn no_secret_is_shown() {
     const SECRET: &str = "hunter2-hunter2-hunter2-hunter2-hunter2";
     let text = format!(
         "[server.tls]\nsecret = \"{SECRET}\"\n\
-         [server.request_headers]\nset = {{ authorization = \"Bearer {SECRET}\", x-env = \"p\" }}\n\
-         [server.response_headers]\nadd = {{ x-api-key = \"{SECRET}\" }}\n\
+         [server.request_headers]\nset = {{ authorization = \"Bearer {SECRET}\", \
+         Accept-Language = \"de\", ocp-apim-subscription-key = \"{SECRET}\", \
+         x-functions-key = \"{SECRET}\", x-auth-key = \"{SECRET}\", x-env = \"prod\", \
+         x-origin-verify = \"env:SET\" }}\n\
+         [server.response_headers]\nadd = {{ x-api-key = \"{SECRET}\" }}\nset = \"{SECRET}\"\n\
          [log]\nsubject = \"hash\"\nsubject_secret = \"{SECRET}\"\n\
          [admin]\ntoken = \"{SECRET}\"\nread_token = \"env:SET\"\n\
          [store]\nurl = \"redis://u:{SECRET}@h:1\"\npassword = \"file:pass\"\n\
@@ -132,6 +135,8 @@ fn no_secret_is_shown() {
          [auth.b]\njwks_url = \"https://h/j?k={SECRET}\"\n\
          public_key_file = \"-----BEGIN {SECRET}\"\n\
          [upstreams.shop]\nservers = [\"http://u:{SECRET}@h:1\"]\nnew = {{ a = \"{SECRET}\" }}\n\
+         [routes.set]\npath = \"/\"\ncache.warm.vary = [{{ x-api-key = \"{SECRET}\", \
+         accept = \"text/html\", x-tenant = \"{SECRET}\" }}, \"{SECRET}\"]\n\
          [routes]\nbad = \"{SECRET}\"\n[{SECRET}]\nx = \"{SECRET}\"\n[queues]\na = \"{SECRET}\"\n"
     );
     // A name is no value.
@@ -146,9 +151,32 @@ fn no_secret_is_shown() {
     assert_eq!(told["admin"]["token"], "[secret]");
     assert_eq!(told["admin"]["read_token"], json!({ "secret": "env:SET" }));
     assert_eq!(told["store"]["password"], json!({ "secret": "file:pass" }));
-    assert_eq!(told["server"]["request_headers"]["set"]["x-env"], "p");
+    let fields = &told["server"]["request_headers"]["set"];
+    assert_eq!((&fields["Accept-Language"], &fields["x-env"]), (&json!("de"), &json!("[secret]")));
+    assert_eq!(fields["x-origin-verify"], json!({ "secret": "env:SET" }));
+    assert_eq!(told["routes"]["set"]["path"], "/", "a name is no table of fields");
+    assert_eq!(told["routes"]["set"]["cache"]["warm"]["vary"][0]["accept"], "text/html");
     assert_eq!(told["auth"]["b"]["jwks_url"], "https://h/j?[secret]");
     assert_eq!(told["auth"]["tokens"]["algorithms"], json!(["HS256"]), "a name hides nothing");
+}
+
+/// Problems are shown to the same people.
+#[test]
+fn no_problem_tells_what_is_not_shown() {
+    const SECRET: &str = "hunter2-é";
+    let text = format!(
+        "[server.tls.acme]\ndirectory = \"http://h/{SECRET}\"\nnames = [[\"a.test\"]]\n\
+         [server.request_headers]\nset = {{ x-origin-verify = \"{SECRET}\" }}\n\
+         [telemetry.traces]\nendpoint = \"{SECRET}\"\nheaders = {{ a = \"{SECRET}\\n\" }}\n\
+         [auth.a]\njwks_url = \"{SECRET}\"\n\
+         [routes.all]\npath = \"/*\"\ncache.warm.vary = [{{ x-a = \"{SECRET}\\n\" }}]\n"
+    );
+    let problems = read(&text).problems;
+    for path in ["directory", "request_headers.set.x-origin-verify", "endpoint", "jwks_url", "vary"]
+    {
+        assert!(problems.iter().any(|it| it.path.contains(path)), "{path}: {problems:?}");
+    }
+    assert!(!format!("{problems:?}").contains("hunter2"), "{problems:?}");
 }
 
 #[test]
