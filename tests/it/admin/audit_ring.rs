@@ -56,6 +56,28 @@ fn who_only_reads_does_not_learn_whom_an_operation_named() {
 }
 
 #[test]
+fn whoever_has_no_token_makes_nobody_forget_what_was_done() {
+    let (_upstream, gateway) = start(TOKENS);
+    let post = |path: &str| {
+        Client::request(gateway.admin, "POST", path)
+            .header("Content-Type", "application/json")
+            .body(r#"{"path": "/a/*"}"#)
+    };
+    assert_eq!(post("/v1/cache/purge").bearer("operator-0123456789").send().status, 200);
+    for _ in 0..600 {
+        assert_eq!(post("/v1/cache/purge").send().status, 401);
+    }
+    let all = || {
+        let list = Client::get(gateway.admin, "/v1/operations").bearer("operator-0123456789");
+        list.send().json()["operations"].as_array().expect("a list").clone()
+    };
+    eventually("the last one is kept", || all()[0]["id"] == 601);
+    let all = all();
+    assert_eq!((all.len(), &all[0]["by"]), (65, &json!("nobody")));
+    assert_eq!((&all[64]["by"], &all[64]["result"]), (&json!("admin.token"), &json!("done")));
+}
+
+#[test]
 fn why_a_request_was_refused_is_one_command() {
     let upstream = Upstream::replying(response("200 OK", "hello"));
     let routes = "[limits.api]\nkey = [\"address\"]\nallow = [\"1/1h\"]\n[routes.limited]\n\
