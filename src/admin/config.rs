@@ -28,7 +28,9 @@ pub(super) async fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
             }
         }
     }
-    let mut config = gateway.shown_config().await.unwrap_or_default();
+    let mut shown = gateway.shown_config().await;
+    let mut config = shown.as_mut().map(|it| it.config.take()).unwrap_or_default();
+    let of = shown.as_ref();
     if let (Some(section), Some(members)) = (&section, config.as_object_mut()) {
         members.retain(|name, _| name == section);
         if members.is_empty() {
@@ -36,13 +38,12 @@ pub(super) async fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
             return Err(Fault::Invalid(detail));
         }
     }
-    let file = gateway.config_file();
-    let since_ms = (gateway.observer.metrics.config_since() * 1e3) as i64;
+    let start_ms = (gateway.observer.metrics.config_since() * 1e3) as i64;
     let answer = json!({
-        "path": file.as_ref().map(|(path, _)| path.display().to_string()),
-        "sha256": file.as_ref().map(|(_, sha256)| sha256),
-        "loaded_at": time_of(since_ms),
-        "last_reload": gateway.last_reload(),
+        "path": of.map(|it| &it.path),
+        "sha256": of.map(|it| &it.sha256),
+        "loaded_at": time_of(of.map_or(start_ms, |it| it.since_ms)),
+        "last_reload": of.and_then(|it| it.last.as_ref()),
         "log": log::told(),
         "config": config,
     });

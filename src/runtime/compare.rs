@@ -2,18 +2,37 @@
 //! something else there, and what it costs to have them take effect.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use super::Gateway;
-use super::reload::{fixed, one_line_each};
-use crate::config::{self, Difference, Loaded, Shown, Source};
+use super::reload::{InForce, LastReload, fixed, one_line_each};
+use crate::config::{self, Difference, Loaded, Source};
 use crate::plan::Plan;
+
+/// What runs.
+#[derive(Debug)]
+pub struct Shown {
+    /// The file that it came from.
+    pub path: String,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// When it was put in force, in Unix milliseconds.
+    pub since_ms: i64,
+    /// What came of the last reload; nothing where there was none.
+    pub last: Option<LastReload>,
+    /// What it says, with its defaults and without its secrets.
+    pub config: Value,
+}
 
 /// The file beside what runs.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
+    /// Where it is, for this process.
+    pub path: String,
     /// The SHA-256 of the file that is in force.
     pub running: String,
     /// That of the file as it is now; nothing where it cannot be read.
@@ -42,35 +61,49 @@ pub struct Changed {
 }
 
 impl Gateway {
-    /// The configuration that runs, with its defaults and without its secrets; nothing where it
-    /// came from no file.
-    pub async fn shown_config(&self) -> Option<Value> {
+    /// The configuration that runs; nothing where it came from no file.
+    pub async fn shown_config(&self) -> Option<Shown> {
         let file = self.file.get()?;
-        let source = file.source();
-        let _turn = file.looking.lock().await;
-        tokio::task::spawn_blocking(move || Shown::of(&source).into_value()).await.ok()
+        let turn = Arc::clone(&file.looking).lock_owned().await;
+        let InForce { source, sha256, since_ms, last } = file.in_force();
+        let config = holding(turn, move || config::Shown::of(&source).into_value()).await?;
+        let path = file.path().display().to_string();
+        Some(Shown { path, sha256, since_ms, last, config })
     }
 
     /// The file as it is now beside what runs; nothing where there is no file.
     pub async fn compare_file(&self) -> Option<Comparison> {
         let file = self.file.get()?;
-        let (source, path) = (file.source(), file.path().to_owned());
+        let turn = Arc::clone(&file.looking).lock_owned().await;
+        let (source, path) = (file.in_force().source, file.path().to_owned());
         let running = self.running();
-        let _turn = file.looking.lock().await;
         // A disk may take its time.
-        let compare = move || compare(&source, &running.plan, &path);
-        tokio::task::spawn_blocking(compare).await.ok()
+        holding(turn, move || compare(&source, &running.plan, &path)).await
     }
 }
 
+/// Does something that takes memory or time while it holds a turn, also when nobody waits for it
+/// any more: work of this kind goes on when its future is dropped.
+async fn holding<T: Send + 'static>(
+    turn: OwnedMutexGuard<()>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
 fn compare(source: &Source, plan: &Plan, path: &Path) -> Comparison {
-    let running = source.sha256();
+    let (running, place) = (source.sha256(), path.display().to_string());
     let Loaded { config, problems, source: there } = match config::load(path) {
         Ok(loaded) => loaded,
         Err(text) => {
             let (file, changes) = (config::sha256_of(path), Vec::new());
             let problems = one_line_each(&text);
-            return Comparison { running, file, changes, problems, needs_restart: Vec::new() };
+            let needs_restart = Vec::new();
+            return Comparison { path: place, running, file, changes, problems, needs_restart };
         }
     };
     let mut told = Vec::new();
@@ -85,10 +118,11 @@ fn compare(source: &Source, plan: &Plan, path: &Path) -> Comparison {
         }
         Err(more) => told.extend(one_line_each(&there.render(&more))),
     }
-    let changed = Shown::of(source).differences(&Shown::of(&there));
+    let changed = config::Shown::of(source).differences(&config::Shown::of(&there));
     let changes =
         changed.into_iter().map(|it| Changed::of(it, &needs_restart, is_qualified)).collect();
-    Comparison { running, file: Some(there.sha256()), changes, problems: told, needs_restart }
+    let (path, file) = (place, Some(there.sha256()));
+    Comparison { path, running, file, changes, problems: told, needs_restart }
 }
 
 impl Changed {
@@ -141,7 +175,28 @@ fn cost(key: &str, needs_restart: &[&str], is_qualified: bool) -> Option<&'stati
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+
+    use tokio::sync::Mutex;
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_leaves_gives_nobody_the_turn_before_the_work_is_done() {
+        let looking = Arc::new(Mutex::new(()));
+        let turn = Arc::clone(&looking).lock_owned().await;
+        let ((begun, begins), (go, may_end)) = (tokio::sync::oneshot::channel(), channel::<()>());
+        let asked = tokio::spawn(holding(turn, move || {
+            let _ = begun.send(());
+            may_end.recv().is_ok()
+        }));
+        begins.await.unwrap();
+        asked.abort();
+        assert!(asked.await.unwrap_err().is_cancelled());
+        assert!(looking.try_lock().is_err(), "it is at work");
+        go.send(()).unwrap();
+        let _turn = looking.lock().await;
+    }
 
     #[test]
     fn what_a_change_costs_is_known_by_its_key() {

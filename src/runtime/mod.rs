@@ -46,7 +46,7 @@ use crate::tls;
 use crate::tunnel::End;
 use crate::upstream::{Ahead, TICK, Upstream};
 
-pub use self::compare::{Changed, Comparison};
+pub use self::compare::{Changed, Comparison, Shown};
 pub use self::descriptors::{Descriptors, warn_of_descriptors};
 pub use self::looking::{Event, Looking, STREAMS_MAX, Viewer, time_of};
 pub use self::node::Node;
@@ -250,11 +250,6 @@ impl Gateway {
         self.file.get().map(|file| (file.path(), file.applied()))
     }
 
-    /// What came of the last reload; nothing where there was none.
-    pub fn last_reload(&self) -> Option<LastReload> {
-        self.file.get().and_then(ConfigFile::last)
-    }
-
     /// Reads the file anew and puts it in force, if it may; `expected` is the SHA-256 that it must
     /// have. Metrics and diagnostics tell what came of it.
     ///
@@ -265,8 +260,10 @@ impl Gateway {
             Some(file) => file.reload(expected, async |plan| self.adopt(plan).await).await,
             None => Err(NotReloaded::NoFile),
         };
-        if let Some(file) = self.file.get() {
-            file.ended(&reloaded);
+        if let Err(other @ NotReloaded::Other(_)) = &reloaded {
+            // It says nothing of the file: who has asked is told, and asks again.
+            tracing::warn!("the configuration was not reloaded: {other}");
+            return reloaded;
         }
         self.looking.tell_reload(reloaded.as_ref().ok());
         match &reloaded {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
@@ -15,27 +15,32 @@ use crate::plan::Plan;
 #[derive(Debug)]
 pub(super) struct ConfigFile {
     path: PathBuf,
-    /// What is in force.
-    applied: Mutex<Applied>,
-    /// What came of the last reload.
-    last: Mutex<Option<LastReload>>,
+    /// What is in force, and what came of the last reload: one is never seen without the other.
+    in_force: Mutex<InForce>,
     /// Who has it reloads.
     turn: tokio::sync::Mutex<()>,
     /// Who has it shows what is in force: of a large file that takes memory.
-    pub(super) looking: tokio::sync::Mutex<()>,
+    pub(super) looking: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// A file as it was read.
+/// A file as it was read, and since when it is in force.
 #[derive(Debug, Clone)]
-struct Applied {
-    source: Source,
-    sha256: String,
+pub(super) struct InForce {
+    /// What was read.
+    pub(super) source: Source,
+    /// Its SHA-256.
+    pub(super) sha256: String,
+    /// When it was put in force, in Unix milliseconds.
+    pub(super) since_ms: i64,
+    /// What came of the last reload; nothing where there was none.
+    pub(super) last: Option<LastReload>,
 }
 
-impl Applied {
+impl InForce {
+    /// From now on.
     fn new(source: Source) -> Self {
-        let sha256 = source.sha256();
-        Self { source, sha256 }
+        let (sha256, since_ms) = (source.sha256(), jiff::Timestamp::now().as_millisecond());
+        Self { source, sha256, since_ms, last: None }
     }
 }
 
@@ -53,15 +58,17 @@ pub struct LastReload {
 }
 
 impl LastReload {
-    fn of(reloaded: &Result<Change, NotReloaded>) -> Self {
+    /// Nothing where it was another file than the one that was meant: nobody has found that bad.
+    fn of(reloaded: &Result<Change, NotReloaded>) -> Option<Self> {
         let at = format!("{:.3}", jiff::Timestamp::now());
         let (problems, needs_restart) = match reloaded {
             Ok(_) => (Vec::new(), Vec::new()),
+            Err(NotReloaded::Other(_)) => return None,
             Err(NotReloaded::NeedsRestart { keys, text }) => (one_line_each(text), keys.clone()),
             Err(refused) => (one_line_each(&refused.to_string()), Vec::new()),
         };
         let result = if reloaded.is_ok() { "applied" } else { "refused" };
-        Self { result, at, problems, needs_restart }
+        Some(Self { result, at, problems, needs_restart })
     }
 }
 
@@ -148,10 +155,9 @@ impl ConfigFile {
     pub(super) fn new(path: PathBuf, source: &Source) -> Self {
         Self {
             path,
-            applied: Mutex::new(Applied::new(source.clone())),
-            last: Mutex::default(),
+            in_force: Mutex::new(InForce::new(source.clone())),
             turn: tokio::sync::Mutex::default(),
-            looking: tokio::sync::Mutex::default(),
+            looking: Arc::default(),
         }
     }
 
@@ -162,23 +168,32 @@ impl ConfigFile {
 
     /// The SHA-256 of what is in force.
     pub(super) fn applied(&self) -> String {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner).sha256.clone()
+        self.now().sha256.clone()
     }
 
-    /// What is in force, as it was read.
-    pub(super) fn source(&self) -> Source {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner).source.clone()
+    /// All that is known of what is in force.
+    pub(super) fn in_force(&self) -> InForce {
+        self.now().clone()
     }
 
-    /// What came of the last reload; nothing where there was none.
-    pub(super) fn last(&self) -> Option<LastReload> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn now(&self) -> MutexGuard<'_, InForce> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps what came of a reload.
-    pub(super) fn ended(&self, reloaded: &Result<Change, NotReloaded>) {
-        let last = LastReload::of(reloaded);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+    /// Keeps what came of a reload, and what it has put in force.
+    fn ended(&self, read: Result<(Change, Source), NotReloaded>) -> Result<Change, NotReloaded> {
+        let (reloaded, applied) = match read {
+            Ok((change, source)) => (Ok(change), Some(InForce::new(source))),
+            Err(refused) => (Err(refused), None),
+        };
+        let last = LastReload::of(&reloaded);
+        let mut now = self.now();
+        let last = last.or_else(|| now.last.take());
+        if let Some(applied) = applied {
+            *now = applied;
+        }
+        now.last = last;
+        reloaded
     }
 
     /// Reads the file anew, and has it adopted where it may be: `adopt` returns the plan that was
@@ -191,6 +206,16 @@ impl ConfigFile {
         let _turn = self.turn.lock().await;
         // Its end is told also where the reload is refused, or given up.
         let _told = Reloading::begin();
+        let read = self.read_anew(expected, adopt).await;
+        // While it is this one's turn, so that the last reload is the one that came last.
+        self.ended(read)
+    }
+
+    async fn read_anew(
+        &self,
+        expected: Option<&str>,
+        adopt: impl AsyncFnOnce(Plan) -> Result<[Arc<Plan>; 2], Problems>,
+    ) -> Result<(Change, Source), NotReloaded> {
         let path = self.path.clone();
         // Reading files and parsing keys would hold up the requests of this thread.
         let read = tokio::task::spawn_blocking(move || read_plan(&path)).await;
@@ -206,8 +231,7 @@ impl ConfigFile {
             keys: problems.iter().map(|problem| problem.path.clone()).collect(),
             text: source.render(&problems),
         })?;
-        *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = Applied::new(source);
-        Ok(Change::between(&former.config, &now.config, &sha256))
+        Ok((Change::between(&former.config, &now.config, &sha256), source))
     }
 }
 
@@ -312,6 +336,22 @@ mod tests {
         assert_eq!(one_line_each(text), told);
         assert_eq!(one_line_each("there is no file"), ["there is no file"]);
         assert!(one_line_each("").is_empty());
+    }
+
+    #[test]
+    fn a_file_that_was_not_meant_is_no_bad_one() {
+        let source =
+            |text: &str| config::parse("g.toml", Path::new("."), text, &|_| None).unwrap().source;
+        let file = ConfigFile::new(PathBuf::from("g.toml"), &source(""));
+        let last = || file.in_force().last.map(|last| last.result);
+        let refused = || NotReloaded::Other("5ha".to_owned());
+        assert_eq!((file.ended(Err(refused())), last()), (Err(refused()), None));
+        let mistaken = || NotReloaded::Mistaken("wrong".to_owned());
+        assert_eq!((file.ended(Err(mistaken())), last()), (Err(mistaken()), Some("refused")));
+        assert_eq!((file.ended(Err(refused())), last()), (Err(refused()), Some("refused")));
+        let new = source("[session]\n");
+        assert!(file.ended(Ok((Change::default(), new.clone()))).is_ok());
+        assert_eq!((file.applied(), last()), (new.sha256(), Some("applied")));
     }
 
     #[test]

@@ -100,6 +100,11 @@ fn only_the_file_that_is_meant_takes_effect() {
     assert_eq!(reply.json()["type"], "urn:portcullis:problem:config_changed");
     assert_eq!(reply.json()["sha256"], sha256(&gateway));
     assert_eq!(Client::get(gateway.public, "/b").send().status, 404);
+    // Nobody has found the file bad.
+    let shown = operate(&gateway, "GET", "/v1/config", "").json();
+    assert_eq!(shown["last_reload"], Value::Null);
+    let metrics = Client::get(gateway.admin, "/metrics").send().text();
+    assert!(metrics.contains("portcullis_config_last_reload_successful 1"), "{metrics}");
     let now = sha256(&gateway).to_uppercase();
     assert_eq!(reload(&gateway, &format!("{{\"sha256\":\"{now}\"}}")).status, 200);
     assert_eq!(Client::get(gateway.public, "/b").send().status, 200);

@@ -519,7 +519,7 @@ fn config() -> Value {
 
 fn compared() -> Value {
     json!({
-        "running": "9f31", "file": "77aa", "differs": true, "problems": [],
+        "path": "gateway.toml", "running": "9f31", "file": "77aa", "differs": true, "problems": [],
         "needs_restart": ["log"],
         "changes": [{
             "key": "log.level", "change": "changed", "old": "info", "new": "debug",
