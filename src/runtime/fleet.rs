@@ -11,7 +11,7 @@ use super::Gateway;
 use crate::base::instance;
 use crate::config::{Config, StoreUse};
 use crate::plan::Plan;
-use crate::store::{Heard, Store, StoreError, Telling};
+use crate::store::{Heard, Store, StoreError, TELLING_BYTES_MAX, Telling};
 use crate::traffic::Canary;
 use crate::upstream::Upstream;
 
@@ -112,7 +112,8 @@ impl<'a, T> Round<'a, T> {
 
 /// What this gateway says, and where.
 fn own<'a>(key: &'a str, value: &'a [u8]) -> Telling<'a> {
-    Telling { key, from: instance::unique(), value, kept: KEPT }
+    let bytes_max = TELLING_BYTES_MAX;
+    Telling { key, from: instance::unique(), value, bytes_max, kept: KEPT }
 }
 
 /// Tells what the arms of these routes have answered here, and hears what they have elsewhere.

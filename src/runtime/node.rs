@@ -23,6 +23,27 @@ pub struct Node {
     pub rps: Option<f32>,
 }
 
+/// Longest name of a gateway, version and SHA-256 that are believed, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+const VERSION_BYTES_MAX: usize = 32;
+const SHA256_DIGITS: usize = 64;
+
+impl Node {
+    /// Whether a gateway could have said it: whoever may write in Redis may have, too.
+    pub(super) fn is_plausible(&self) -> bool {
+        let is_of = |text: &str, most: usize, others: &[u8]| {
+            (1..=most).contains(&text.len())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || others.contains(&b))
+        };
+        let is_sha256 =
+            |it: &String| it.len() == SHA256_DIGITS && it.bytes().all(|b| b.is_ascii_hexdigit());
+        is_of(&self.node, NAME_BYTES_MAX, b"-._")
+            && is_of(&self.version, VERSION_BYTES_MAX, b"-.+")
+            && self.config.as_ref().is_none_or(is_sha256)
+            && self.rps.is_none_or(f32::is_finite)
+    }
+}
+
 /// What was heard last, and when.
 #[derive(Debug, Default)]
 pub(super) struct Nodes(Mutex<Option<(Instant, Vec<Node>)>>);
@@ -45,6 +66,32 @@ impl Nodes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_gateway_says_is_not_believed() {
+        let node = |node: &str, version: &str, config: &str| Node {
+            node: node.to_owned(),
+            version: version.to_owned(),
+            config: Some(config.to_owned()),
+            config_since_ms: 1,
+            seen_ms: 2,
+            rps: None,
+        };
+        let (sha256, long) = ("a0".repeat(32), "n".repeat(129));
+        assert!(node(&long[1..], "1.0.0-rc.1+b", &sha256).is_plausible());
+        let own = |name: &str| node(name, "1", &sha256).is_plausible();
+        assert!(own(crate::base::instance::name()));
+        for name in ["", "a b", "a\u{202e}", "<b>", "\u{1b}[2J", "é", &long] {
+            assert!(!own(name), "{name:?}");
+        }
+        for version in ["", "1\n", &long[..33]] {
+            assert!(!node("a", version, &sha256).is_plausible(), "{version:?}");
+        }
+        for config in ["", "a0", &"g".repeat(64), &"a".repeat(65)] {
+            assert!(!node("a", "1", config).is_plausible(), "{config:?}");
+        }
+        assert!(!Node { rps: Some(f32::INFINITY), ..node("a", "1", &sha256) }.is_plausible());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_heard_long_ago_is_forgotten() {

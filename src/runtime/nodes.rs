@@ -16,6 +16,8 @@ use crate::store::{Heard, Telling};
 const PERIOD: Duration = Duration::from_secs(5);
 /// How long what was told holds.
 const KEPT: Duration = Duration::from_secs(15);
+/// Longest thing that one of them says, in bytes.
+const SAID_BYTES_MAX: usize = 512;
 /// How far back the newest rates may be, in milliseconds: the history has one each ten seconds.
 const RATES_MS: i64 = 25_000;
 
@@ -51,7 +53,8 @@ impl Gateway {
     async fn exchange_nodes(&self) {
         let key = self.running().plan.keys.nodes();
         let Ok(value) = serde_json::to_vec(&self.own_node()) else { return };
-        let telling = Telling { key: &key, from: instance::unique(), value: &value, kept: KEPT };
+        let (from, bytes_max) = (instance::unique(), SAID_BYTES_MAX);
+        let telling = Telling { key: &key, from, value: &value, bytes_max, kept: KEPT };
         let Some(Ok(heard)) = self.store.tell(&[telling]).await.pop() else { return };
         self.nodes.hear(others(&heard));
     }
@@ -70,11 +73,14 @@ async fn follow(gateway: Weak<Gateway>) {
     }
 }
 
-/// All but this one, by name. Another version may say something else.
+/// All but this one, by name. Another version may say something else, and whoever may write in Redis
+/// anything.
 fn others(heard: &Heard) -> Vec<Node> {
     let of_others = heard.iter().filter(|(from, _)| from != instance::unique().as_bytes());
-    let mut nodes: Vec<Node> =
-        of_others.filter_map(|(_, said)| serde_json::from_slice(said).ok()).collect();
+    let mut nodes: Vec<Node> = of_others
+        .filter_map(|(_, said)| serde_json::from_slice(said).ok())
+        .filter(Node::is_plausible)
+        .collect();
     nodes.sort_by(|one, other| one.node.cmp(&other.node));
     nodes
 }
@@ -98,6 +104,8 @@ mod tests {
             said("b", node("edge-2").to_string()),
             said(instance::unique(), node("this").to_string()),
             said("c", "nonsense".to_owned()),
+            said("d", node("edge\u{202e}3").to_string()),
+            said("e", node(&"n".repeat(129)).to_string()),
             said("a", node("edge-1").to_string()),
         ];
         let names: Vec<String> = others(&heard).into_iter().map(|it| it.node).collect();

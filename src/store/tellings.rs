@@ -20,8 +20,11 @@ pub struct Telling<'a> {
     pub key: &'a str,
     /// Who says it.
     pub from: &'a str,
-    /// What, in [`TELLING_BYTES_MAX`] at most.
+    /// What.
     pub value: &'a [u8],
+    /// Longest thing that one gateway says there, in bytes, and [`TELLING_BYTES_MAX`] at most: what
+    /// is longer is not heard.
+    pub bytes_max: usize,
     /// How long it holds.
     pub kept: Duration,
 }

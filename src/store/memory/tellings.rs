@@ -18,9 +18,10 @@ impl MemoryStore {
         value.extend_from_slice(telling.value);
         fields.retain(|(from, _)| from != telling.from.as_bytes());
         fields.push((Bytes::copy_from_slice(telling.from.as_bytes()), value.into()));
+        let bytes_max = telling.bytes_max.min(TELLING_BYTES_MAX);
         let holds = |value: &Bytes| {
             let (at, said) = stamped(value)?;
-            (at.abs_diff(now) < kept && said.len() <= TELLING_BYTES_MAX).then_some(said)
+            (at.abs_diff(now) < kept && said.len() <= bytes_max).then_some(said)
         };
         fields.retain(|(_, value)| holds(value).is_some());
         let said: Vec<_> =

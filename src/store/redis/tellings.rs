@@ -25,7 +25,8 @@ impl RedisStore {
 fn call(telling: &Telling<'_>) -> Cmd {
     let mut call = redis::cmd("EVAL");
     call.arg(include_str!("../scripts/tell.lua")).arg(1).arg(telling.key).arg(telling.from);
-    call.arg(telling.value).arg(millis(telling.kept)).arg(TELLING_BYTES_MAX).arg(TELLERS_MAX);
+    let bytes_max = telling.bytes_max.min(TELLING_BYTES_MAX);
+    call.arg(telling.value).arg(millis(telling.kept)).arg(bytes_max).arg(TELLERS_MAX);
     call
 }
 

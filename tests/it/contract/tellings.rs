@@ -15,6 +15,11 @@ over_all_stores![
     what_is_said_at_once_is_heard_apart,
 ];
 
+/// What is said, by anybody, where things may be as long as they can be.
+fn telling<'a>(key: &'a str, from: &'a str, value: &'a str, kept: Duration) -> Telling<'a> {
+    Telling { key, from, value: value.as_bytes(), bytes_max: TELLING_BYTES_MAX, kept }
+}
+
 async fn alone(it: &Subject, telling: Telling<'_>) -> Reply<Heard> {
     let [heard] = it.store.tell(&[telling]).await.try_into().expect("one reply");
     heard
@@ -23,8 +28,7 @@ async fn alone(it: &Subject, telling: Telling<'_>) -> Reply<Heard> {
 /// What is heard by the gateway that says this, in order.
 async fn tell(it: &Subject, from: &str, value: &str, kept: Duration) -> Vec<(String, String)> {
     let key = Keys::new("app").fleet("shop");
-    let telling = Telling { key: &key, from, value: value.as_bytes(), kept };
-    let heard = alone(it, telling).await.unwrap().into_iter();
+    let heard = alone(it, telling(&key, from, value, kept)).await.unwrap().into_iter();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let mut heard: Vec<_> = heard.map(|(from, value)| (text(&from), text(&value))).collect();
     heard.sort();
@@ -43,8 +47,8 @@ async fn each_gateway_says_one_thing_and_hears_all(it: Subject) {
     assert_eq!(tell(&it, "edge-1", "three", MINUTE).await, both);
     // Other upstreams are another matter.
     let key = Keys::new("app").fleet("orders");
-    let telling = Telling { key: &key, from: "edge-3", value: b"x", kept: MINUTE };
-    assert_eq!(alone(&it, telling).await.unwrap().len(), 1);
+    let said = telling(&key, "edge-3", "x", MINUTE);
+    assert_eq!(alone(&it, said).await.unwrap().len(), 1);
     let ttl = it.ttl(&key).await.expect("an end");
     assert!(ttl <= MINUTE && ttl > MINUTE - PATIENCE, "{ttl:?}");
 }
@@ -68,9 +72,15 @@ async fn what_is_old_or_was_not_said_like_this_is_not_heard(it: Subject) {
     let longest = "x".repeat(TELLING_BYTES_MAX);
     assert_eq!(tell(&it, "edge-1", &longest, MINUTE).await, said(&[("edge-1", &longest)]));
     assert_eq!(tell(&it, "edge-1", &format!("{longest}x"), MINUTE).await, said(&[]));
+    // Where things are shorter, what is as long is not one of them.
+    tell(&it, "edge-2", "1234", MINUTE).await;
+    let short = Telling { bytes_max: 3, ..telling(&key, "edge-1", "one", MINUTE) };
+    let heard = alone(&it, short).await.unwrap();
+    assert_eq!(heard, [("edge-1".into(), "one".into())]);
+    let more = Telling { bytes_max: usize::MAX, ..telling(&key, "edge-1", &longest, MINUTE) };
+    assert_eq!(alone(&it, more).await.unwrap().len(), 1);
     it.write(&key, "a string");
-    let telling = Telling { key: &key, from: "edge-1", value: b"one", kept: MINUTE };
-    assert!(alone(&it, telling).await.is_err());
+    assert!(alone(&it, telling(&key, "edge-1", "one", MINUTE)).await.is_err());
 }
 
 async fn of_too_many_nobody_hears_anything(it: Subject) {
@@ -90,7 +100,7 @@ async fn what_is_said_at_once_is_heard_apart(it: Subject) {
     let tellings: Vec<_> = keys
         .iter()
         .zip(&values)
-        .map(|(key, value)| Telling { key, from: "edge-1", value: value.as_bytes(), kept: MINUTE })
+        .map(|(key, value)| telling(key, "edge-1", value, MINUTE))
         .collect();
     let heard = it.store.tell(&tellings).await;
     assert_eq!(heard.len(), 9);
