@@ -15,6 +15,7 @@ mod dashboard;
 mod diff;
 mod doctor;
 mod init;
+mod json;
 mod limits;
 mod operate;
 mod plain;

@@ -6,6 +6,7 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::json::json_text;
 use super::operate::{EXIT, Target};
 use super::plain::plain;
 use super::remote::Failure;
@@ -47,7 +48,7 @@ pub(super) fn show(options: &Cache, path: &Path) -> Result<String, Failure> {
     };
     let answer = remote.send(Method::GET, &of, &json!({}))?;
     Ok(match () {
-        () if options.json => format!("{answer:#}"),
+        () if options.json => json_text(&answer),
         () if options.url.is_some() => entry(&answer),
         () => routes(&answer),
     })

@@ -1,5 +1,5 @@
-//! `diff`: what the configuration file says otherwise than what a running gateway has in force, and
-//! what that costs.
+//! `diff`: what the configuration file of a running gateway says otherwise than what it has in
+//! force, and what that costs. The gateway reads the file, on its own disk.
 
 use std::path::Path;
 
@@ -7,10 +7,14 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::json::json_text;
 use super::operate::Target;
 use super::remote::Failure;
 
 const EXIT: &str = "\
+The file that is compared is the one that the gateway was started with, as it is now on the gateway's \
+disk. --config and --admin say which gateway is asked, not which file is read.
+
 Exit status: 0 the same; 1 something differs; 2 the command line or the configuration cannot be \
 used, or the file has mistakes; 3 no gateway answered.";
 
@@ -42,7 +46,7 @@ pub(super) fn diff(options: &Diff, path: &Path) -> Result<Told, Failure> {
         () if differs => 1,
         () => 0,
     };
-    let text = if options.json { format!("{answer:#}") } else { words(&answer, differs) };
+    let text = if options.json { json_text(&answer) } else { words(&answer, differs) };
     Ok(Told { text, status })
 }
 
@@ -51,17 +55,27 @@ fn list<'a>(answer: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
 }
 
 fn words(answer: &Value, differs: bool) -> String {
+    let file = file(answer);
     if !differs {
-        return "the file is what runs".to_owned();
+        return format!("{file} is what runs");
     }
     let mut lines: Vec<String> = list(answer, "changes").flat_map(change).collect();
     let problems: Vec<String> =
         list(answer, "problems").filter_map(Value::as_str).map(|it| format!("✖ {it}")).collect();
     if lines.is_empty() && problems.is_empty() {
-        lines.push("the file differs, and says the same".to_owned());
+        lines.push("it differs, and says the same".to_owned());
     }
+    lines.insert(0, format!("{file}, beside what runs:"));
     lines.extend(problems);
     lines.join("\n")
+}
+
+/// Which file the gateway has read.
+fn file(answer: &Value) -> String {
+    let text = |name: &str| answer.get(name).and_then(Value::as_str);
+    let path = text("path").unwrap_or("the file");
+    let sha256 = text("file").map_or_else(String::new, |it| format!(" (SHA-256 {it})"));
+    format!("{path}{sha256} on the gateway's disk")
 }
 
 /// The lines of one key.
@@ -85,6 +99,7 @@ mod tests {
     #[test]
     fn a_change_is_one_line_and_what_it_costs() {
         let answer = json!({
+            "path": "/etc/gateway.toml", "file": "77aa",
             "changes": [
                 { "key": "routes.b", "change": "added", "old": null, "new": { "path": "/b" } },
                 { "key": "session", "change": "removed", "old": {}, "new": null },
@@ -93,11 +108,12 @@ mod tests {
             ],
             "problems": ["gateway.toml:1:1: x: unknown key; help: remove it"],
         });
+        let file = "/etc/gateway.toml (SHA-256 77aa) on the gateway's disk";
         let expected = "+ routes.b = {\"path\":\"/b\"}\n- session = {}\n\
             ~ log.level: \"info\" -> \"debug\"\n    restart\n\
             ✖ gateway.toml:1:1: x: unknown key; help: remove it";
-        assert_eq!(words(&answer, true), expected);
-        assert_eq!(words(&json!({}), true), "the file differs, and says the same");
-        assert_eq!(words(&answer, false), "the file is what runs");
+        assert_eq!(words(&answer, true), format!("{file}, beside what runs:\n{expected}"));
+        assert!(words(&json!({}), true).ends_with("what runs:\nit differs, and says the same"));
+        assert_eq!(words(&answer, false), format!("{file} is what runs"));
     }
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::json::json_text;
 use super::operate::Target;
 use super::plain::plain;
 use super::remote::Failure;
@@ -61,7 +62,7 @@ pub(super) fn ask(options: &Doctor, path: &Path) -> Result<Asked, Failure> {
 /// Prints what was found; its exit status.
 pub(super) fn print(options: &Doctor, answer: &Value) -> ExitCode {
     if options.json {
-        println!("{answer:#}");
+        println!("{}", json_text(answer));
     } else {
         println!("{}", screen(answer));
     }

@@ -8,6 +8,7 @@ use clap::Args;
 use http::{Method, Uri};
 use serde_json::{Map, Value, json};
 
+use super::json::json_text;
 use super::operate::{EXIT, Target};
 use super::remote::Failure;
 use crate::base::http::percent;
@@ -266,7 +267,7 @@ fn most_pressed(answer: &Value) -> String {
 }
 
 fn pretty(answer: &Value) -> String {
-    format!("{answer:#}")
+    json_text(answer)
 }
 
 fn text<'a>(of: &'a Value, name: &str) -> &'a str {

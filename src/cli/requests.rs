@@ -7,6 +7,7 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::json::json_text;
 use super::operate::{EXIT, Target};
 use super::plain::plain;
 use super::remote::Failure;
@@ -55,7 +56,7 @@ pub(super) fn requests(options: &Requests, path: &Path) -> Result<String, Failur
     let target = format!("/v1/requests?{}", query.join("&"));
     let answer = remote.send(Method::GET, &target, &json!({}))?;
     if options.json {
-        return Ok(format!("{answer:#}"));
+        return Ok(json_text(&answer));
     }
     let kept = answer.get("requests").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     if kept.is_empty() {

@@ -7,6 +7,7 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::json::json_text;
 use super::operate::Target;
 use super::plain::plain;
 use super::remote::Failure;
@@ -36,7 +37,7 @@ pub(super) fn show(options: &Status, path: &Path) -> Result<(String, bool), Fail
     let is_poor = all(&answer, "findings")
         .iter()
         .any(|it| it["level"] == "poor" && it["muted"] != json!(true));
-    let text = if options.json { format!("{answer:#}") } else { screen(&answer) };
+    let text = if options.json { json_text(&answer) } else { screen(&answer) };
     Ok((text, is_poor))
 }
 

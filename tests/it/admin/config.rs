@@ -73,7 +73,9 @@ fn what_the_file_says_otherwise_is_told_with_what_it_costs() {
     let same = ask(&gateway, "/v1/config/diff");
     assert_eq!((&same["differs"], &same["changes"]), (&json!(false), &json!([])));
     let ran = diff(&gateway, &[]);
-    assert_eq!((ran.code, &*ran.stdout), (Some(0), "the file is what runs\n"), "{}", ran.stderr);
+    let sha256 = same["file"].as_str().expect("a SHA-256");
+    let is_same = format!("gateway.toml (SHA-256 {sha256}) on the gateway's disk is what runs\n");
+    assert_eq!((ran.code, ran.stdout), (Some(0), is_same), "{}", ran.stderr);
 
     let route = "[routes.new]\npath = \"/new\"\nupstream = \"shop\"\n";
     gateway.rewrite(&format!("[log]\nlevel = \"debug\"\n{begin}body_bytes = \"1KiB\"\n{route}"));
