@@ -50,6 +50,9 @@ fn a_file_takes_effect_by_three_clicks_and_that_is_kept() {
     browser.shows("[aria-label='What runs']", "✖ refused");
     browser.shows("[aria-label='What runs'] ul", "routes.open.uspteam: unknown key");
     browser.shows("main", "The file: ✖ it has mistakes and cannot take effect");
+    browser.click("main button", "Reload…");
+    browser.shows("dialog", "✖ The file has mistakes.Nothing takes effect");
+    browser.press(crate::support::ESCAPE);
 
     browser.run("document.querySelector('input[name=path]').value = '/open?a=1'");
     browser.click("form button", "Explain");

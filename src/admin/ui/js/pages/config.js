@@ -80,16 +80,20 @@ function differences(context, done) {
     h("div", { class: "block-head" }, heading, h("span", { class: "grow" }), reload), problems);
   let compared = {};
 
-  function question({ changes: all = [], file, needs_restart: fixed = [] }) {
+  function question({ changes: all = [], file, needs_restart: fixed = [], problems: wrong = [] }) {
     const number = all.length;
+    // A reload does all that the file says, or nothing.
+    const refused = [
+      wrong.length > 0 && "✖ The file has mistakes.",
+      fixed.length > 0 && `▲ ${fixed.join(", ")} cannot change while the gateway runs.`,
+    ].filter(Boolean);
     return {
       title: "Reload the configuration",
-      words: h("div", {},
-        h("p", {}, number === 0 ? "The file says what runs."
-          : `${count(number)} ${number === 1 ? "key takes" : "keys take"} effect at once, for the `
-            + "requests to come. What is in flight ends by the old ones."),
-        fixed.length > 0 && h("p", {},
-          `▲ ${fixed.join(", ")} cannot change while the gateway runs.`)),
+      words: h("div", {}, refused.map((why) => h("p", {}, why)),
+        h("p", {}, refused.length > 0 ? "Nothing takes effect: the reload will be refused."
+          : number === 0 ? "The file says what runs."
+            : `${count(number)} ${number === 1 ? "key takes" : "keys take"} effect at once, for `
+              + "the requests to come. What is in flight ends by the old ones.")),
       verb: "Reload",
       async act() {
         const answer = await context.api.post("/v1/config/reload", file ? { sha256: file } : {});
