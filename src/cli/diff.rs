@@ -12,8 +12,8 @@ use super::operate::Target;
 use super::remote::Failure;
 
 const EXIT: &str = "\
-The file that is compared is the one that the gateway was started with, as it is now on the gateway's \
-disk. --config and --admin say which gateway is asked, not which file is read.
+The file that is compared is the one that the gateway was started with, as it is now on the \
+gateway's disk. --config and --admin say which gateway is asked, not which file is read.
 
 Exit status: 0 the same; 1 something differs; 2 the command line or the configuration cannot be \
 used, or the file has mistakes; 3 no gateway answered.";

@@ -136,8 +136,8 @@ fn timeout(value: &DeValue<'_>) -> Read<Duration> {
     Ok(timeout)
 }
 
-/// Reads `jwks_url`. The URL is not echoed: it may have a secret in any part. `allow_http`: keys may
-/// be fetched in clear from a host on a private network.
+/// Reads `jwks_url`. The URL is not echoed: it may have a secret in any part. `allow_http`: keys
+/// may be fetched in clear from a host on a private network.
 pub(super) fn keys_url(value: &DeValue<'_>, allow_http: bool) -> Read<KeysUrl> {
     const EXAMPLE: &str = "write one like \"https://login.example.com/jwks.json\"";
     let text = string(value, "it in quotes, such as \"https://login.example.com/jwks.json\"")?;

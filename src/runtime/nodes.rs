@@ -73,8 +73,8 @@ async fn follow(gateway: Weak<Gateway>) {
     }
 }
 
-/// All but this one, by name. Another version may say something else, and whoever may write in Redis
-/// anything.
+/// All but this one, by name. Another version may say something else, and whoever may write in
+/// Redis anything.
 fn others(heard: &Heard) -> Vec<Node> {
     let of_others = heard.iter().filter(|(from, _)| from != instance::unique().as_bytes());
     let mut nodes: Vec<Node> = of_others
