@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::plain::is_unseen;
+
 /// An answer on several lines. Strings in it may be what strangers have sent.
 pub(super) fn json_text(answer: &Value) -> String {
     let text = format!("{answer:#}");
@@ -21,16 +23,6 @@ pub(super) fn json_text(answer: &Value) -> String {
         }
     }
     shown
-}
-
-fn is_unseen(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202f}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
 }
 
 #[cfg(test)]

@@ -8,12 +8,14 @@ pub(super) fn plain(text: &str) -> String {
     shown.collect()
 }
 
-fn is_unseen(c: char) -> bool {
+/// What nobody sees, or a terminal obeys.
+pub(super) fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202f}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
         )
 }
 

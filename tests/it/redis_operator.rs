@@ -330,7 +330,7 @@ fn walked(gateway: &Gateway, matching: &str) -> (Vec<Value>, usize) {
         assert!(
             answer["seen"].as_u64() >= Some(answer["entries"].as_array().unwrap().len() as u64)
         );
-        all.extend(answer["entries"].as_array_mut().unwrap().drain(..));
+        all.append(answer["entries"].as_array_mut().unwrap());
         cursor = answer["cursor"].clone();
         answers += 1;
     }

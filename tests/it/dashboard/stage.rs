@@ -112,7 +112,9 @@ impl Stage {
             }
         });
         let stage = Self { server, script, _gateway: gateway };
-        for (line, answer) in answers().into_iter().chain(answers_of_state()) {
+        for (line, answer) in
+            answers().into_iter().chain(answers_of_cache()).chain(answers_of_state())
+        {
             stage.answer(line, answer);
         }
         stage.answer("POST /v1/login", session());
@@ -308,18 +310,6 @@ fn answers() -> Vec<(&'static str, Value)> {
                 },
             ] }),
         ),
-        ("GET /v1/cache", cache()),
-        ("GET /v1/cache/entry", entry("shop.example.com/products/1")),
-        (
-            "GET /v1/cache/top",
-            json!({
-                "by": "hits", "since": "2026-11-30T02:59:00.000Z", "bound": 256, "skipped": 0,
-                "urls": [{
-                    "url": "http://shop.example.com/search?q=…", "route": "search", "hits": 988,
-                    "misses": 12, "bytes": 5_120_000, "since": "2026-11-30T02:59:30.000Z",
-                }],
-            }),
-        ),
         ("GET /v1/limits", json!({ "policy": "login", "key": "claim:sub=42", "windows": windows })),
         (
             "DELETE /v1/limits",
@@ -331,6 +321,24 @@ fn answers() -> Vec<(&'static str, Value)> {
                 "route": "login", "caller": "the route is public",
                 "limits": [{ "limit": "login", "window": "15m", "remaining": 0 }],
                 "outcome": { "passes": false, "status": 429, "code": "rate_limited" },
+            }),
+        ),
+    ]
+}
+
+/// The same of the cache.
+fn answers_of_cache() -> [(&'static str, Value); 3] {
+    [
+        ("GET /v1/cache", cache()),
+        ("GET /v1/cache/entry", entry("shop.example.com/products/1")),
+        (
+            "GET /v1/cache/top",
+            json!({
+                "by": "hits", "since": "2026-11-30T02:59:00.000Z", "bound": 256, "skipped": 0,
+                "urls": [{
+                    "url": "http://shop.example.com/search?q=…", "route": "search", "hits": 988,
+                    "misses": 12, "bytes": 5_120_000, "since": "2026-11-30T02:59:30.000Z",
+                }],
             }),
         ),
     ]

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::{Arc, Barrier, Mutex};
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::scrape;
 use crate::support::{

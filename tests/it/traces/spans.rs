@@ -5,9 +5,10 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::support::{
     Client, Collector, Gateway, Recorded, Redis, Session, Upstream, eventually, raw, response,
@@ -216,7 +217,7 @@ fn what_a_request_waits_for_has_a_span_of_its_own() {
     let tree: BTreeSet<(&str, &str)> = spans
         .iter()
         .filter(|span| span.parent == server.id && span.trace == server.trace)
-        .map(|span| (&*span.kind, &*span.name))
+        .map(|span| (span.kind, &*span.name))
         .collect();
     let expected = [("client", "GET"), ("client", "PIPELINE"), ("internal", "portcullis.send")];
     assert_eq!(tree, BTreeSet::from(expected));
