@@ -105,7 +105,7 @@ pub(super) struct Seen {
     pub(super) store: Vec<OfStore>,
     /// The slowest hundredth of the store's answers and `store.timeout`, in seconds.
     pub(super) store_p99_s: Option<(f64, f64)>,
-    /// The use of a store, bytes that its Redis uses, and its `maxmemory`. Only an operator is told.
+    /// The use of a store, bytes that its Redis uses, and its `maxmemory`, as operators are told.
     pub(super) memory: Vec<(&'static str, u64, u64)>,
     pub(super) connections: (u64, u64),
     pub(super) backlog: (u64, u64),

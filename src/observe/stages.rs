@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Most waits of one request that are kept, with the last: waits that find no room count as sending.
+/// Most waits of one request that are kept, with the last. Those without a place count as sending.
 const MARKS_MAX: usize = 6;
 
 /// Something that took time.

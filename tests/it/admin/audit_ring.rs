@@ -98,7 +98,8 @@ fn why_a_request_was_refused_is_one_command() {
     let limited = ran(&["--status", "4xx", "--route", "limited", "--refused"]).stdout;
     for part in [
         " 429 limit_exceeded  GET ",
-        "/limited  from 127.0.0.1",
+        "/limited  in ",
+        "  from 127.0.0.1  limit api in 1h",
         "limit api in 1h for address=127.0.0.1 is exhausted; retry in ",
     ] {
         assert!(limited.contains(part), "{part} in {limited}");

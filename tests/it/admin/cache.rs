@@ -181,7 +181,7 @@ fn what_clients_prove_themselves_by_is_shown_to_nobody() {
 #[test]
 fn of_many_variants_a_few_are_told_whatever_they_lie_under() {
     let house = House::start();
-    // Two sites, and a look-up of the second is one of the first, too: the port may be a listener's.
+    // Two sites. A look-up of the second is one of the first, too: the port may be a listener's.
     let other = format!("shop.test:{}", house.gateway.public.port() ^ 1);
     let get = |host: &str, number: usize| {
         let request = Client::get(house.gateway.public, "/products/1").header("Host", host);

@@ -24,8 +24,9 @@ fn one_screen_says_whether_it_is_well_and_what_to_do() {
     assert_eq!(redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]), "OK");
     eventually("it is poor", || status(&gateway, &[]).code == Some(1));
     let poor = status(&gateway, &[]).stdout;
-    let expected = "✖ poor   The main store: maxmemory-policy is allkeys-lru: keys go when memory is \
-                    full. (redis_evicts_main)\n         do: CONFIG SET maxmemory-policy noeviction\n";
+    let expected = "✖ poor   The main store: maxmemory-policy is allkeys-lru: keys go when memory \
+                    is full. (redis_evicts_main)\n         do: CONFIG SET maxmemory-policy \
+                    noeviction\n";
     assert!(poor.contains(expected), "{poor}");
     let json = status(&gateway, &["--json"]);
     let told: Value = serde_json::from_str(&json.stdout).expect("JSON");

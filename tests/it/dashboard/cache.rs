@@ -53,8 +53,8 @@ fn a_url_is_looked_up_and_purged() {
     browser.click("form button", "Walk");
     browser.shows("[aria-label='Walk through Redis']", "✖ Nobody may look at Redis.");
     browser.click(".answer button", "Purge…");
-    let words = "All that is stored for shop.test/products/1, with every query, over http and https, \
-                 goes";
+    let words = "All that is stored for shop.test/products/1, with every query, over http and \
+                 https, goes";
     browser.shows("dialog", words);
     browser.click("dialog button.verb", "Purge");
     browser.shows("dialog .outcome", "Purged: http://shop.test/products/1");

@@ -31,7 +31,7 @@ function isEverything(kind, value) {
   if (kind !== "path" || !value.startsWith("/")) return false;
   const path = value.replace(/[?].*$/, "").replace(/\/\*$/, "") || "/";
   try {
-    return /^\/+$/.test(new URL(`http://shop.example${path}`).pathname);
+    return /^\/+$/.test(new URL(`.${path}`, location.origin).pathname);
   } catch {
     return false;
   }
