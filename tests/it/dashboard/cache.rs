@@ -68,7 +68,7 @@ fn a_url_is_looked_up_and_purged() {
     browser.shows("dialog .outcome", "Purged: everything.");
     browser.click("dialog button", "Close");
     // The root by another name is everything, too.
-    browser.click("main button", "Purge…");
+    browser.click("[aria-label=\"This gateway's memory\"] button", "Purge…");
     browser.run(
         "const [kind, value] = document.querySelectorAll('dialog select, dialog [name=value]');
          kind.value = 'path'; value.value = '/./*';",
