@@ -87,7 +87,7 @@ fn why_was_user_42_refused() {
     shop.browser.shows("h1", "Refusals");
     shop.browser.press("/");
     shop.browser.press(&format!("sub:42{ENTER}"));
-    shop.browser.click("tbody .row", "limit_exceeded");
+    shop.browser.click("tbody .row", ":");
     for told in ["limit_exceeded", "api", "claim:sub=42", "/orders/2"] {
         shop.browser.shows("dialog", told);
     }
@@ -108,12 +108,11 @@ fn which_route_is_slow_and_who_makes_it_so() {
     });
     shop.browser.click("main tbody .row", "me");
     shop.browser.shows("h1", "Traffic");
-    shop.browser.click("[aria-label=Requests] tbody .row", "GET /me");
+    shop.browser.click("tbody .row", ":");
+    shop.browser.shows("dialog h2", "GET /me");
     for stage in ["store", "upstream"] {
         shop.browser.shows("dialog", stage);
     }
-    let told = shop.command(&["status"]);
-    assert!(told.contains("me"), "{told}");
     let told = shop.command(&["requests", "--route", "me"]);
     for part in ["store", "upstream"] {
         assert!(told.contains(part), "{part}: {told}");

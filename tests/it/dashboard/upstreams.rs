@@ -69,7 +69,7 @@ fn a_server_that_fails_is_seen_at_once_and_taken_out() {
     assert_eq!(state(), "out");
     // What is out stands first.
     browser.shows(&format!("{servers} tbody tr"), "✖ outby hand");
-    browser.shows("section[aria-label=Upstreams] tbody tr", "1 of 2");
+    browser.shows("section[aria-label=Upstreams] tbody", "1 of 2");
     for theme in ["light", "dark"] {
         browser.prefer(theme);
         for width in [1280, 320] {
@@ -90,9 +90,9 @@ fn a_server_that_fails_is_seen_at_once_and_taken_out() {
 fn connections_at_rest_fill_nothing_and_requests_do() {
     let (stage, browser) = (Stage::new(), Browser::start());
     browser.open(&stage.url("/upstreams"));
-    let row = "section[aria-label=Upstreams] tbody tr";
+    let row = "section[aria-label=Upstreams] tbody";
     browser.shows(row, "96 of 256");
-    browser.shows(&format!("{row} [data-level=poor]"), "✖ 480 of 512");
+    browser.shows(&format!("{row} .num[data-level=poor]"), "✖ 480 of 512");
     assert_eq!(browser.count(&format!("{row} .meter[data-level]")), 0, "all are open");
 }
 
