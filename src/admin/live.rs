@@ -173,11 +173,11 @@ mod tests {
 
     #[test]
     fn whoever_only_reads_is_told_of_no_caller() {
-        let data = json!({ "object": { "sub": "ada", "path": "/x" } });
+        let data = json!({ "object": { "sub": "ursula", "path": "/x" } });
         let event = Event { kind: "operation", data };
-        assert_eq!(told(&event, false)["object"]["sub"], "ada");
+        assert_eq!(told(&event, false)["object"]["sub"], "ursula");
         let masked = told(&event, true);
-        assert!(!masked.to_string().contains("ada"), "{masked}");
+        assert!(!masked.to_string().contains("ursula"), "{masked}");
         assert_eq!(masked["object"]["path"], "/x");
     }
 }

@@ -114,13 +114,13 @@ mod tests {
     #[test]
     fn no_caller_is_left_and_all_else_is() {
         let mut answer = json!({
-            "user": "ada", "sessions": [{ "id": "sha256:1", "seen_at": 7 }],
-            "caller": { "subject": "ada", "issued_at": 1 }, "owner": 42, "sub": null,
-            "refused": [{ "key": "claim:sub=ada|address=192.0.2.1", "refusals": 3 }],
-            "claims": { "mail": "ada" }, "limits": [{ "limit_key": "header:x|y=ada" }],
+            "user": "ursula", "sessions": [{ "id": "sha256:1", "seen_at": 7 }],
+            "caller": { "subject": "ursula", "issued_at": 1 }, "owner": 42, "sub": null,
+            "refused": [{ "key": "claim:sub=ursula|address=192.0.2.1", "refusals": 3 }],
+            "claims": { "mail": "ursula" }, "limits": [{ "limit_key": "header:x|y=ursula" }],
         });
         mask(&mut answer);
-        assert!(!answer.to_string().contains("ada"), "{answer}");
+        assert!(!answer.to_string().contains("ursula"), "{answer}");
         let name = answer["user"].as_str().unwrap().to_owned();
         assert_eq!((name.len(), &name[..1]), (17, "#"));
         assert_eq!(answer["caller"], json!({ "subject": name, "issued_at": 1 }));
@@ -142,13 +142,13 @@ mod tests {
         let mut answer = kept.clone();
         mask(&mut answer);
         assert_eq!(answer, kept);
-        let fields = json!({ "x-user": "ada", "x-api-key": REDACTED });
+        let fields = json!({ "x-user": "ursula", "x-api-key": REDACTED });
         let mut answer = json!({ "variants": [{ "vary": fields }] });
         mask(&mut answer);
         assert_eq!(answer["variants"][0]["vary"]["x-api-key"], REDACTED);
-        assert_eq!(answer["variants"][0]["vary"]["x-user"], pseudonym("ada"));
-        let mut answer = json!({ "routes": { "a": { "sub": "ada" } } });
+        assert_eq!(answer["variants"][0]["vary"]["x-user"], pseudonym("ursula"));
+        let mut answer = json!({ "routes": { "a": { "sub": "ursula" } } });
         mask(&mut answer);
-        assert_eq!(answer["routes"]["a"]["sub"], pseudonym("ada"));
+        assert_eq!(answer["routes"]["a"]["sub"], pseudonym("ursula"));
     }
 }
