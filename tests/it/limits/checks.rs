@@ -115,7 +115,9 @@ fn a_limit_has_series_once_it_is_used_and_keeps_its_counts_when_it_is_reloaded()
     assert_eq!(operate(&gateway, "POST", "/v1/explain", look).status, 200);
     let read = scrape(&gateway);
     assert!(!read.mentions("limit", "idle"), "nobody has used it");
-    assert_eq!(read.value("portcullis_limit_keys_near", &[("limit", "used")]), Some(0.0));
+    // Its one key is near if its request was the one in sixteen that is looked at.
+    let near = read.value("portcullis_limit_keys_near", &[("limit", "used")]);
+    assert!(near.is_some_and(|near| near <= 1.0), "{near:?}");
     assert_outcomes(&gateway, "used", &[("pass", 1.0), ("refuse", 0.0)]);
     let reload = |limits: &[(&str, &str)]| {
         gateway.rewrite(&config(limits));
