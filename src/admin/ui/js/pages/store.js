@@ -198,12 +198,12 @@ function missing(name, look) {
 
 export function render(context) {
   const { api, signal } = context;
-  const [rungs, said, slow, todo] = [servers(), looks(), slowLog(), advice()];
+  const [rungs, said, slow, remedies] = [servers(), looks(), slowLog(), advice()];
   const checked = context.canOperate && doctor(context);
   const kind = h("p", {});
   let tested = [];
   let lacking = [];
-  const advise = () => todo.draw([...tested, ...lacking]);
+  const advise = () => remedies.draw([...tested, ...lacking]);
 
   context.every(LOOK_S, async () => {
     const all = stores((await api.get("/v1/status", {}, signal)).store);
@@ -228,7 +228,7 @@ export function render(context) {
     lacking = each.flatMap((look) => missing(look.store, look));
     advise();
   });
-  const node = h("div", { class: "page" }, todo.node, h("section", { class: "block" }, kind),
+  const node = h("div", { class: "page" }, remedies.node, h("section", { class: "block" }, kind),
     latency(context), rungs.node, said.node, slow.node, checked && checked.nodes);
   return { node, onView({ q }) {
     [rungs, said, slow, checked].forEach((it) => it && it.filter(q));
