@@ -57,21 +57,14 @@ pub(super) async fn show(gateway: &Gateway) -> Reply {
     reply_json(StatusCode::OK, &answer)
 }
 
-/// A member of the rates that are told, and what it is of them.
-type Member = (&'static str, fn(&Rates) -> f32);
-
-/// Members of the rates that are told; what there is none of is null.
+/// What is told of a period; what there is none of is null.
 fn rates(rates: Option<&Rates>) -> Value {
-    const MEMBERS: [Member; 6] = [
-        ("rps", |it| it.rps),
-        ("error_ratio", |it| it.error_ratio),
-        ("p50_s", |it| it.p50_s),
-        ("p99_s", |it| it.p99_s),
-        ("hit_ratio", |it| it.hit_ratio),
-        ("refused_ps", |it| it.refused_ps),
-    ];
     let number = |of: fn(&Rates) -> f32| rates.map_or(Value::Null, |it| series::number(of(it)));
-    MEMBERS.iter().map(|(name, of)| ((*name).to_owned(), number(*of))).collect::<Map<_, _>>().into()
+    series::RATES
+        .iter()
+        .map(|(name, of)| ((*name).to_owned(), number(*of)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn route(name: &str, of: &Rates) -> Value {

@@ -15,19 +15,20 @@ use crate::runtime::{Gateway, time_of};
 const WINDOW: Duration = Duration::from_secs(15 * 60);
 const EXAMPLE: &str = "/v1/series?window=15m&route=products, or ?since=2026-12-01T09:10:00Z";
 
-/// The members of an answer, and what each is of a period.
-type Member = (&'static str, fn(&Rates) -> f32);
-const MEMBERS: [Member; 9] = [
+/// A member of an answer, and what it is of a period.
+pub(super) type Member = (&'static str, fn(&Rates) -> f32);
+/// What is told of any period.
+pub(super) const RATES: [Member; 6] = [
     ("rps", |it| it.rps),
     ("error_ratio", |it| it.error_ratio),
     ("p50_s", |it| it.p50_s),
     ("p99_s", |it| it.p99_s),
     ("hit_ratio", |it| it.hit_ratio),
     ("refused_ps", |it| it.refused_ps),
-    ("s2xx_ps", |it| it.s2xx_ps),
-    ("s4xx_ps", |it| it.s4xx_ps),
-    ("s5xx_ps", |it| it.s5xx_ps),
 ];
+/// What only a series tells beside them.
+const CLASSES: [Member; 3] =
+    [("s2xx_ps", |it| it.s2xx_ps), ("s4xx_ps", |it| it.s4xx_ps), ("s5xx_ps", |it| it.s5xx_ps)];
 
 /// What is asked for.
 #[derive(Default)]
@@ -75,7 +76,7 @@ pub(super) fn show(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
         Fault::Invalid(format!("No route is named {:?}. Example: {EXAMPLE}", route.unwrap_or("")))
     })?;
     let mut answer = json!({ "step_s": series.step_s, "from": time_of(series.from_ms) });
-    for (name, of) in MEMBERS {
+    for (name, of) in RATES.into_iter().chain(CLASSES) {
         let values = series
             .points
             .iter()
