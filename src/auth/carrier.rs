@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use config::TokenSource;
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::{AUTHORIZATION, COOKIE, Entry};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::certificate::ShownCertificate;
@@ -117,9 +117,12 @@ pub(super) fn remove(sources: &[TokenSource], form: Form, headers: &mut HeaderMa
 
 /// The query without the parameters that may carry a token, its other bytes as they are; `None`
 /// when nothing needs to be removed, an empty text when nothing is left.
-pub(super) fn without_parameters(sources: &[TokenSource], query: &str) -> Option<String> {
+pub(super) fn without_parameters<'s>(
+    sources: impl Iterator<Item = &'s TokenSource> + Clone,
+    query: &str,
+) -> Option<String> {
     let carries = |parameter: &&str| {
-        sources.iter().any(|source| match source {
+        sources.clone().any(|source| match source {
             TokenSource::Query(name) => is_named(parameter, name),
             TokenSource::Header(_) | TokenSource::Cookie(_) => false,
         })
@@ -212,12 +215,9 @@ fn retain(
     name: &HeaderName,
     keep: impl Fn(&HeaderValue) -> Option<HeaderValue>,
 ) {
-    let lines = headers.get_all(name);
-    if lines.iter().next().is_none() {
-        return;
-    }
+    let Entry::Occupied(lines) = headers.entry(name) else { return };
     let kept: Vec<HeaderValue> = lines.iter().filter_map(keep).collect();
-    headers.remove(name);
+    lines.remove();
     for line in kept {
         headers.append(name, line);
     }

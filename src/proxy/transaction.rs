@@ -31,7 +31,8 @@ impl Transaction {
     /// A request has come. Boxed, because it moves along with the response.
     pub(super) fn open(connection: &Arc<Connection>, head: &Parts) -> Box<Self> {
         connection.gateway.observer.metrics.request_began();
-        Box::new(Self {
+        // Its place first: what is made for a place that is known is not moved there.
+        Box::write(Box::new_uninit(), Self {
             received: Received::new(connection, head),
             resolved: Resolved::new(connection),
             grant: Grant::default(),
