@@ -221,9 +221,13 @@ impl Redis {
         self.child = started.expect("a process");
     }
 
-    /// Has it begin as another server of a cluster, or of none, when it starts again.
-    pub(crate) fn forget_cluster(&self) {
+    /// Has it begin as another server of a cluster, or of none, when it starts again. Its former
+    /// cluster does not find it on its bus: it would give up its address on meeting a stranger.
+    pub(crate) fn forget_cluster(&mut self) {
         let _ = std::fs::remove_file(self.folder.path().join("nodes.conf"));
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let bus = free.expect("a free port").port().to_string();
+        self.more.extend(["--cluster-port".to_owned(), bus]);
     }
 
     /// Makes it silent: connections stay, answers stop.
