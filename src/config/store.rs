@@ -100,6 +100,10 @@ pub struct Store {
     pub cache: Option<Box<Store>>,
     /// `[store.limits]`
     pub limits: Option<Box<Store>>,
+    /// `store.queue_url`, or `[store.queue]`.
+    pub queue: Option<Box<Store>>,
+    /// Whether deferred deliveries are kept anywhere: there are `[queues]`.
+    pub has_queues: bool,
 }
 
 /// The schemes of `store.url` that this build speaks.
@@ -234,6 +238,8 @@ impl Default for Store {
             usage: StoreUse::Main,
             cache: None,
             limits: None,
+            queue: None,
+            has_queues: false,
         }
     }
 }
@@ -264,6 +270,8 @@ impl Store {
             password: store.password.clone().filter(|_| store.password_file.is_none()),
             cache: None,
             limits: None,
+            queue: None,
+            has_queues: false,
             ..store.clone()
         };
         let same_use = |one: &Option<Box<Self>>, another: &Option<Box<Self>>| match (one, another) {
@@ -275,6 +283,7 @@ impl Store {
             && fixed(self) == fixed(other)
             && same_use(&self.cache, &other.cache)
             && same_use(&self.limits, &other.limits)
+            && same_use(&self.queue, &other.queue)
     }
 }
 
@@ -285,6 +294,7 @@ impl Store {
             StoreUse::Main => None,
             StoreUse::Cache => self.cache.as_deref(),
             StoreUse::Limits => self.limits.as_deref(),
+            StoreUse::Queue => self.queue.as_deref(),
         };
         own.unwrap_or(self)
     }
@@ -295,12 +305,14 @@ impl Store {
             StoreUse::Main => self.used_for(*usage).usage == StoreUse::Main,
             own => own == *usage,
         };
-        StoreUse::ALL.into_iter().filter(is_own)
+        let is_wanted = |usage: &StoreUse| *usage != StoreUse::Queue || self.has_queues;
+        StoreUse::ALL.into_iter().filter(is_own).filter(is_wanted)
     }
 
     /// The settings of all stores, each once, the main one first.
     pub fn all(&self) -> impl Iterator<Item = &Self> {
-        [Some(self), self.cache.as_deref(), self.limits.as_deref()].into_iter().flatten()
+        let own = [&self.cache, &self.limits, &self.queue].map(Option::as_deref);
+        std::iter::once(self).chain(own.into_iter().flatten())
     }
 
     /// Whether it is one of several stores.
@@ -327,16 +339,10 @@ const TIB: u64 = 1024 * GIB;
 /// Most servers that `redis-cluster://` names.
 const CLUSTER_SEEDS_MAX: usize = 64;
 
-/// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 1] = [("queue_url", "nothing would be queued there")];
-
 /// Reads `[store]`.
 pub(super) fn read(store: &mut Section<'_>) -> Store {
     let default = Store::default();
     let compression = choice(&[("off", CacheCompression::Off), ("zstd", CacheCompression::Zstd)]);
-    for (key, without) in PLANNED {
-        store.not_built(key, without);
-    }
     let cache_epochs = [("ask", CacheEpochs::Ask), ("follow", CacheEpochs::Follow)];
     let address = store.or_env("url", (default.url.clone(), false), url);
     let default = read_reach(store, address, default);
@@ -373,7 +379,40 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         |key, usage| store.optional(key, |table| read_separate(table, &main, usage)).map(Box::new);
     let (cache, limits) =
         (separate("cache", StoreUse::Cache), separate("limits", StoreUse::Limits));
-    Store { cache, limits, ..main }
+    let queue = read_queue(store, &main).map(Box::new);
+    Store { cache, limits, queue, ..main }
+}
+
+/// Reads where deferred deliveries are kept: the table, or the address alone, which is short for a
+/// table with nothing else.
+fn read_queue(store: &mut Section<'_>, main: &Store) -> Option<Store> {
+    let table = store.optional("queue", |table| read_separate(table, main, StoreUse::Queue));
+    let address = store.get("queue_url", url);
+    if table.is_some() && address.is_some() && !store.is_survey() {
+        let remedy = "write the address as url in the table, and remove queue_url";
+        store.problem("queue_url", "is of no use beside [store.queue]", remedy);
+    }
+    table.or_else(|| address.map(|(url, is_tls)| at(url, is_tls, main)))
+}
+
+/// The store of deferred deliveries at an address, of which nothing else is said.
+fn at(url: StoreUrl, is_tls: bool, main: &Store) -> Store {
+    Store {
+        tls: is_tls.then(StoreTls::default),
+        sentinel: matches!(url, StoreUrl::Sentinel { .. }).then(Box::default),
+        address_map: AddressMap::default(),
+        operator: None,
+        connections: None,
+        url,
+        ..of_its_own(main, StoreUse::Queue)
+    }
+}
+
+/// What a store of its own has of the main one: all but who it is there and how it is reached.
+fn of_its_own(main: &Store, usage: StoreUse) -> Store {
+    let has_queues = usage == StoreUse::Queue;
+    let main = main.clone();
+    Store { usage, username: None, password: None, password_file: None, has_queues, ..main }
 }
 
 /// What there is against losses of replication, beside what `default` says.
@@ -395,8 +434,7 @@ fn against_losses(store: &mut Section<'_>, default: Store) -> Store {
 fn read_separate(table: &mut Section<'_>, main: &Store, usage: StoreUse) -> Store {
     let address = table.need_env("url", "\"redis://127.0.0.1:6379\"", url);
     let address = address.unwrap_or((StoreUrl::Memory, false));
-    let own = Store { usage, username: None, password: None, password_file: None, ..main.clone() };
-    read_reach(table, address, own)
+    read_reach(table, address, of_its_own(main, usage))
 }
 
 /// Where a store is, and whether TLS is spoken there.

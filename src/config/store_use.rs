@@ -10,11 +10,13 @@ pub enum StoreUse {
     Cache,
     /// Counters and slots of limits: `[store.limits]`.
     Limits,
+    /// Deferred deliveries: `store.queue_url`, or `[store.queue]`.
+    Queue,
 }
 
 impl StoreUse {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Main, Self::Cache, Self::Limits];
+    pub const ALL: [Self; 4] = [Self::Main, Self::Cache, Self::Limits, Self::Queue];
 
     /// Its table in the configuration.
     pub fn table(self) -> &'static str {
@@ -22,6 +24,7 @@ impl StoreUse {
             Self::Main => "store",
             Self::Cache => "store.cache",
             Self::Limits => "store.limits",
+            Self::Queue => "store.queue",
         }
     }
 
@@ -31,6 +34,7 @@ impl StoreUse {
             Self::Main => "main",
             Self::Cache => "cache",
             Self::Limits => "limits",
+            Self::Queue => "queue",
         }
     }
 }

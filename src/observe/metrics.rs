@@ -60,7 +60,7 @@ pub struct Snapshot {
     /// Whether the main store answers.
     pub store_up: bool,
     /// The same for each use of a store, which may have one of its own.
-    pub stores_up: [(&'static str, bool); 3],
+    pub stores_up: [(&'static str, bool); 4],
     /// What is known of revocations, where they are followed.
     pub revocations: Option<RevocationState>,
     /// Most revocations that this node's memory takes, `store.revocations`.

@@ -9,6 +9,7 @@
 
 mod cache;
 mod kind;
+mod queue;
 mod revoked;
 mod session;
 mod slot;
@@ -16,6 +17,7 @@ mod tls;
 mod traffic;
 
 pub use self::kind::{Kind, is_cache_base, usage};
+pub use self::queue::QueueKeys;
 pub use self::revoked::{RevokedKind, RevokedParts};
 pub use self::session::SessionKeys;
 pub(super) use self::slot::{SLOTS, key_in, slot};

@@ -10,6 +10,7 @@ mod api_keys;
 mod cache;
 mod certificates;
 mod marks;
+mod queue;
 mod revocations;
 mod sessions;
 mod tellings;

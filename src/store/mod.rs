@@ -20,6 +20,7 @@ pub mod memory;
 mod news;
 mod purged;
 mod question;
+pub mod queue;
 pub mod redis;
 pub mod revoked;
 mod separate;
@@ -440,8 +441,7 @@ impl Store {
         }
     }
 
-    /// What keys of epochs hold, of whatever history: to see that a change was made. Nothing stored
-    /// is valid under it.
+    /// What keys of epochs hold, of whatever history: to see that a change was made.
     pub async fn stored_epochs(&self, keys: &[String]) -> Result<Vec<Epoch>, StoreError> {
         match self.cache() {
             One::Redis(store) => store.stored_epochs(keys).await,

@@ -1,4 +1,5 @@
-//! Stores of their own for some of what a store is used for: `[store.cache]`, `[store.limits]`.
+//! Stores of their own for some of what a store is used for: `[store.cache]`,
+//! `[store.limits]`, `store.queue_url`.
 //!
 //! A request's question is split by use and asked of all of them at once, of each within its own
 //! timeout. One that is away leaves what the others answer as it is.
@@ -33,6 +34,8 @@ pub struct Separate {
     pub cache: Option<Backend>,
     /// For limits.
     pub limits: Option<Backend>,
+    /// For deferred deliveries.
+    pub queue: Option<Backend>,
 }
 
 impl Backend {
@@ -82,9 +85,13 @@ impl Separate {
             Some(settings) => Some(Backend::open(settings).await),
             None => None,
         };
-        let (main, cache, limits) =
-            tokio::join!(Backend::open(settings), own(&settings.cache), own(&settings.limits));
-        Self { main, cache, limits }
+        let (main, cache, limits, queue) = tokio::join!(
+            Backend::open(settings),
+            own(&settings.cache),
+            own(&settings.limits),
+            own(&settings.queue),
+        );
+        Self { main, cache, limits, queue }
     }
 
     /// The store of its own for this, or the main one.
@@ -93,6 +100,7 @@ impl Separate {
             StoreUse::Main => None,
             StoreUse::Cache => self.cache.as_ref(),
             StoreUse::Limits => self.limits.as_ref(),
+            StoreUse::Queue => self.queue.as_ref(),
         };
         own.unwrap_or(&self.main).one()
     }
@@ -103,6 +111,7 @@ impl Separate {
             StoreUse::Main => true,
             StoreUse::Cache => self.cache.is_some(),
             StoreUse::Limits => self.limits.is_some(),
+            StoreUse::Queue => self.queue.is_some(),
         }
     }
 

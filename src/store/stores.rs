@@ -71,13 +71,13 @@ impl Store {
             Self::Redis(store) => store.join().await,
             Self::Memory(_) => {}
             Self::Separate(stores) => {
-                let Separate { main, cache, limits } = &**stores;
+                let Separate { main, cache, limits, queue } = &**stores;
                 let own = async |store: &Option<Backend>| {
                     if let Some(store) = store {
                         store.one().join().await;
                     }
                 };
-                tokio::join!(main.one().join(), own(cache), own(limits));
+                tokio::join!(main.one().join(), own(cache), own(limits), own(queue));
             }
         }
     }

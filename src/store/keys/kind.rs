@@ -63,13 +63,14 @@ impl Kind {
 pub fn usage(key: &str) -> StoreUse {
     match Kind::of(key) {
         Kind::Cached | Kind::Epoch => StoreUse::Cache,
-        Kind::Session if is_of_limits(key) => StoreUse::Limits,
+        Kind::Session if is_below(key, "ratelimit:") => StoreUse::Limits,
+        Kind::Session if is_below(key, "queue:") => StoreUse::Queue,
         Kind::Session | Kind::Revocation | Kind::ApiKey | Kind::Tls | Kind::Mark => StoreUse::Main,
     }
 }
 
-fn is_of_limits(key: &str) -> bool {
-    key.split_once(':').is_some_and(|(_, rest)| rest.starts_with("ratelimit:"))
+fn is_below(key: &str, family: &str) -> bool {
+    key.split_once(':').is_some_and(|(_, rest)| rest.starts_with(family))
 }
 
 /// Whether a key is that of the epoch under which every cached response is stored.

@@ -154,6 +154,9 @@ impl fmt::Display for InItsPlace<'_> {
         if self.uses.contains(&StoreUse::Cache) {
             said.push("cache: bypass".to_owned());
         }
+        if self.uses.contains(&StoreUse::Queue) {
+            said.push("queues: refuse".to_owned());
+        }
         f.write_str(&said.join(", "))
     }
 }

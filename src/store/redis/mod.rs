@@ -54,6 +54,7 @@ mod part;
 mod probe;
 mod published;
 mod pulse;
+mod queue;
 mod renewal;
 mod repair;
 mod reply;

@@ -23,6 +23,8 @@ pub(super) enum Function {
     KnownRevocations,
     /// `store.cache_epochs = "follow"`.
     KnownEpochs,
+    /// Deferred deliveries.
+    Queues,
     /// `redis-cluster://`.
     Cluster,
 }
@@ -30,7 +32,7 @@ pub(super) enum Function {
 use crate::config::StoreUse;
 use Function::{
     ApiKeys, Cache, Certificates, Cluster, Connections, Fleet, Gateways, KnownEpochs,
-    KnownRevocations, Limits, Pools, Revocation, Sessions,
+    KnownRevocations, Limits, Pools, Queues, Revocation, Sessions,
 };
 
 impl Function {
@@ -49,6 +51,7 @@ impl Function {
             Fleet => "what gateways tell each other of upstreams",
             KnownRevocations => "revocations during an outage",
             KnownEpochs => "store.cache_epochs = \"follow\"",
+            Queues => "deferred deliveries",
             Cluster => "finding the servers of a Redis Cluster",
         }
     }
@@ -59,6 +62,7 @@ impl Function {
             Connections | Cluster => None,
             Limits => Some(StoreUse::Limits),
             Cache | KnownEpochs => Some(StoreUse::Cache),
+            Queues => Some(StoreUse::Queue),
             Revocation | Sessions | ApiKeys | Certificates | Pools | Gateways | Fleet
             | KnownRevocations => Some(StoreUse::Main),
         }
@@ -290,7 +294,7 @@ mod tests {
     #[test]
     fn a_store_of_one_use_needs_less() {
         let of = |usage| commands(&[usage], true, false);
-        let [main, cache, limits] = StoreUse::ALL.map(of);
+        let [main, cache, limits, queue] = StoreUse::ALL.map(of);
         for (commands, has, lacks) in [
             (&main, "xadd", "client|tracking"),
             (&main, "zremrangebyscore", "setrange"),
@@ -302,8 +306,9 @@ mod tests {
             assert!(commands.contains(&has) && !commands.contains(&lacks), "{commands:?}");
         }
         for command in commands(&StoreUse::ALL, true, false) {
-            assert!([&main, &cache, &limits].iter().any(|own| own.contains(&command)), "{command}");
+            let all = [&main, &cache, &limits, &queue];
+            assert!(all.iter().any(|own| own.contains(&command)), "{command}");
         }
-        assert!([main, cache, limits].iter().all(|own| own.contains(&"script|load")));
+        assert!([main, cache, limits, queue].iter().all(|own| own.contains(&"script|load")));
     }
 }

@@ -1,0 +1,112 @@
+//! Keys of queues of deferred deliveries. All keys of one shard of a queue share a hash tag, so that
+//! one script may touch all of them; names of queues are the configuration's: none needs escaping.
+
+use super::Keys;
+use crate::store::queue::DeliveryId;
+
+/// The keys of one shard of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueKeys {
+    /// Number of the shard; 0 where there is one only.
+    pub shard: u8,
+    /// A stream of the ids whose turn has come, with the group `g` of one consumer.
+    pub ready: String,
+    /// A sorted set of the ids that wait for their time: Unix ms of the store's clock.
+    pub later: String,
+    /// A sorted set of all ids that are not settled: Unix ms when they were accepted.
+    pub open: String,
+    /// A sorted set of the ids that are dead: Unix ms when they died.
+    pub dead: String,
+    /// Why nothing is taken now; while it lives, or for good.
+    pub pause: String,
+    /// Sum of the bytes of open items.
+    pub bytes: String,
+    /// What stands before an id in the key of its record, a hash.
+    pub items: String,
+    /// What stands before an id in the key of its body.
+    pub bodies: String,
+    /// What stands before an id, a colon and a token in the key of an answer.
+    pub answers: String,
+    /// What stands before the digest of an idempotency key: `id fingerprint`.
+    pub idems: String,
+    /// What stands before the digest of an order key: a list of ids, the first of which may go.
+    pub lines: String,
+}
+
+impl QueueKeys {
+    /// The record of an item.
+    pub fn item(&self, id: &DeliveryId) -> String {
+        [&*self.items, id.as_str()].concat()
+    }
+
+    /// The body of an item.
+    pub fn body(&self, id: &DeliveryId) -> String {
+        [&*self.bodies, id.as_str()].concat()
+    }
+
+    /// The answer to the claim of an item that had this token.
+    pub fn answer(&self, id: &DeliveryId, token: u64) -> String {
+        format!("{}{id}:{token}", self.answers)
+    }
+
+    /// Whose delivery an idempotency key stands for; the id itself where a client names none.
+    pub fn idem(&self, digest: &str) -> String {
+        [&*self.idems, digest].concat()
+    }
+
+    /// Who waits behind an order key.
+    pub fn line(&self, digest: &str) -> String {
+        [&*self.lines, digest].concat()
+    }
+}
+
+impl Keys {
+    /// The keys of one shard of a queue.
+    pub fn queue(&self, name: &str, shard: u8) -> QueueKeys {
+        let key = |what: &str| format!("{}:queue:{{{name}.{shard}}}:{what}", self.prefix);
+        QueueKeys {
+            shard,
+            ready: key("ready"),
+            later: key("later"),
+            open: key("open"),
+            dead: key("dead"),
+            pause: key("pause"),
+            bytes: key("bytes"),
+            items: key("item:"),
+            bodies: key("body:"),
+            answers: key("answer:"),
+            idems: key("idem:"),
+            lines: key("line:"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StoreUse;
+    use crate::store::keys::{slot, usage};
+
+    #[test]
+    fn keys_of_a_shard_lie_in_one_slot_and_belong_to_the_store_of_queues() {
+        let keys = Keys::new("app").queue("mail", 3);
+        let id = DeliveryId::parse("03zzzzzzzzzzzzzzzzzzzzzzzz").expect("an id");
+        for (key, expected) in [
+            (keys.ready.clone(), "app:queue:{mail.3}:ready"),
+            (keys.later.clone(), "app:queue:{mail.3}:later"),
+            (keys.open.clone(), "app:queue:{mail.3}:open"),
+            (keys.dead.clone(), "app:queue:{mail.3}:dead"),
+            (keys.pause.clone(), "app:queue:{mail.3}:pause"),
+            (keys.bytes.clone(), "app:queue:{mail.3}:bytes"),
+            (keys.item(&id), "app:queue:{mail.3}:item:03zzzzzzzzzzzzzzzzzzzzzzzz"),
+            (keys.body(&id), "app:queue:{mail.3}:body:03zzzzzzzzzzzzzzzzzzzzzzzz"),
+            (keys.answer(&id, 2), "app:queue:{mail.3}:answer:03zzzzzzzzzzzzzzzzzzzzzzzz:2"),
+            (keys.idem("0f"), "app:queue:{mail.3}:idem:0f"),
+            (keys.line("0f"), "app:queue:{mail.3}:line:0f"),
+        ] {
+            assert_eq!(key, expected);
+            assert_eq!(slot(key.as_bytes()), slot(keys.ready.as_bytes()), "{key}");
+            assert_eq!(usage(&key), StoreUse::Queue, "{key}");
+        }
+    }
+}
