@@ -20,6 +20,7 @@ const OPERATOR: &str = "operator";
 enum Table {
     Cache,
     Limits,
+    Queue,
 }
 
 /// How a user is written down.
@@ -58,7 +59,7 @@ pub(super) struct Acl {
     /// With what a Redis Cluster needs, whatever the configuration says.
     #[arg(long)]
     cluster: bool,
-    /// The user of [store.cache] or [store.limits] instead; that of [store].
+    /// The user of [store.cache], [store.limits] or [store.queue] instead; that of [store].
     #[arg(long = "for", value_name = "TABLE")]
     table: Option<Table>,
     /// The user of [store.operator] instead, who may only look; that one's name, or "operator".
@@ -84,6 +85,7 @@ pub(super) fn print_acl(options: &Acl, main: &Store) -> Result<String, String> {
         None => StoreUse::Main,
         Some(Table::Cache) => StoreUse::Cache,
         Some(Table::Limits) => StoreUse::Limits,
+        Some(Table::Queue) => StoreUse::Queue,
     });
     if options.table.is_some() && store.usage == StoreUse::Main {
         return Err("the configuration has no such table: one user of [store] does all".to_owned());

@@ -305,8 +305,12 @@ impl Store {
             StoreUse::Main => self.used_for(*usage).usage == StoreUse::Main,
             own => own == *usage,
         };
-        let is_wanted = |usage: &StoreUse| *usage != StoreUse::Queue || self.has_queues;
-        StoreUse::ALL.into_iter().filter(is_own).filter(is_wanted)
+        StoreUse::ALL.into_iter().filter(is_own)
+    }
+
+    /// Whether there is anything to use it for: deferred deliveries only where there are queues.
+    pub fn has(&self, usage: StoreUse) -> bool {
+        usage != StoreUse::Queue || self.has_queues
     }
 
     /// The settings of all stores, each once, the main one first.

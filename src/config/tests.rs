@@ -138,11 +138,11 @@ fn a_separate_store_is_as_the_main_one_but_for_who_it_is() {
     assert_eq!(limits.username.as_deref(), Some("limiter"));
     assert!(limits.password != main.password && limits.tls != main.tls && limits.tls.is_some());
     let uses = |store: &Store| store.uses().collect::<Vec<_>>();
-    assert_eq!(uses(&main), [StoreUse::Main]);
+    assert_eq!(uses(&main), [StoreUse::Main, StoreUse::Queue]);
     assert_eq!(uses(cache), [StoreUse::Cache]);
     assert_eq!(main.all().count(), 3);
     let alone = Store { cache: None, ..main.clone() };
-    assert_eq!(uses(&alone), [StoreUse::Main, StoreUse::Cache]);
+    assert_eq!(uses(&alone), [StoreUse::Main, StoreUse::Cache, StoreUse::Queue]);
     assert!(main.is_served_by(&main) && !main.is_served_by(&alone));
     let moved = Store { timeout: Duration::from_millis(1), ..cache.clone() };
     assert!(!main.is_served_by(&Store { cache: Some(Box::new(moved)), ..main.clone() }));

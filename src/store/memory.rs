@@ -11,6 +11,7 @@ mod cache;
 mod certificates;
 mod marks;
 mod queue;
+mod queue_shard;
 mod revocations;
 mod sessions;
 mod tellings;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use self::queue::Queues;
 use super::keys::Kind;
 use super::lease::Holders;
 use super::question::NOT_BEFORE_BYTES_MAX;
@@ -113,6 +115,7 @@ pub struct MemoryStore {
     windows: Mutex<Windows>,
     holders: Mutex<Holders>,
     values: Mutex<Values>,
+    queues: Mutex<Queues>,
     news: Arc<News>,
 }
 
@@ -162,6 +165,7 @@ impl MemoryStore {
             windows: Mutex::default(),
             holders: Mutex::default(),
             values: Mutex::new(Values::new(bounds)),
+            queues: Mutex::default(),
             news: Arc::default(),
         }
     }

@@ -60,6 +60,16 @@ impl DeliveryId {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// Unix ms when it was made, on the clock of whoever made it.
+    pub fn unix_ms(&self) -> u64 {
+        // The first 12 characters: 8 bits of the shard, 48 of the time, 4 random ones.
+        let bits = self.0.iter().take(12).fold(0u64, |bits, byte| {
+            let five = ALPHABET.iter().position(|it| it == byte).unwrap_or_default();
+            (bits << 5) | u64::try_from(five).unwrap_or_default()
+        });
+        (bits >> 4) & 0xFFFF_FFFF_FFFF
+    }
+
     /// The shard it lies in.
     pub fn shard(&self) -> u8 {
         let five = |at: usize| {
@@ -757,6 +767,7 @@ mod tests {
             let late = DeliveryId::new(shard, 1 << 47).expect("random bytes");
             assert_eq!((early.shard(), late.shard()), (shard, shard));
             assert!(early < late);
+            assert_eq!((early.unix_ms(), late.unix_ms()), (1, 1 << 47));
             assert_eq!(DeliveryId::parse(early.as_str()), Some(early));
         }
         assert_ne!(DeliveryId::new(0, 5), DeliveryId::new(0, 5));

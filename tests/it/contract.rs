@@ -1,6 +1,6 @@
 //! What every store promises, shown over the embedded store and over a real Redis: by TCP, by a
 //! Unix socket, by TLS as the user with the least rights, by Sentinel, over a Redis Cluster, and
-//! where cache and limits have a Redis of their own.
+//! where cache, limits and queues have a Redis of their own.
 
 mod access;
 mod api_keys;
@@ -11,6 +11,9 @@ mod cluster_away;
 mod leases;
 mod marks;
 mod model;
+mod queue;
+mod queue_losses;
+mod queue_model;
 mod sessions;
 mod tellings;
 mod tracking;
@@ -136,10 +139,13 @@ impl Reached {
         Self { redis: Arc::new(redis), settings, apart: vec![], _sentinels: vec![] }
     }
 
-    /// Three of them, each with the user that `portcullis acl` prints for it.
+    /// Four of them, each with the user that `portcullis acl` prints for it.
     pub(crate) fn separate() -> Self {
-        let [cache, limits] = [Redis::start(), Redis::start()].map(Arc::new);
-        let redis = Redis::start().beside(&cache, "app:cache").beside(&limits, "app:ratelimit:");
+        let [cache, limits, queue] = [(); 3].map(|()| Arc::new(Redis::start()));
+        let redis = Redis::start()
+            .beside(&cache, "app:cache")
+            .beside(&limits, "app:ratelimit:")
+            .beside(&queue, "app:queue:");
         let of = |redis: &Redis, usage: StoreUse| {
             access::make_separate_user(redis, usage, "correct-horse");
             config::Store {
@@ -159,9 +165,10 @@ impl Reached {
         let settings = config::Store {
             cache: Some(Box::new(of(&cache, StoreUse::Cache))),
             limits: Some(Box::new(of(&limits, StoreUse::Limits))),
+            queue: Some(Box::new(of(&queue, StoreUse::Queue))),
             ..of(&redis, StoreUse::Main)
         };
-        let apart = vec![cache, limits];
+        let apart = vec![cache, limits, queue];
         Self { redis: Arc::new(redis), settings, apart, _sentinels: vec![] }
     }
 

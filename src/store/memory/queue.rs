@@ -1,35 +1,95 @@
-//! Queues of deferred deliveries in the embedded store: see [`crate::store::queue`].
+//! Queues of deferred deliveries in the embedded store: see [`crate::store::queue`]. They end with
+//! the process. What is open is bounded by the queue's own bounds, and what is kept of the rest
+//! here.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
-use super::MemoryStore;
+use super::queue_shard::Shard;
+use super::sessions::unix_ms;
+use super::{MemoryStore, lock};
 use crate::store::StoreError;
 use crate::store::keys::QueueKeys;
-use crate::store::queue::*;
+use crate::store::queue::{
+    Accept, Accepted, Cancelled, DeliveryId, Hold, Item, ItemPage, ItemState, KeptAnswer, Pause,
+    QUEUE_DEAD_ROUND, QueueBounds, QueueLook, Requeued, Settle, Settled, Take, Taken,
+};
 
-#[allow(unused_variables, clippy::unused_self)]
+/// All queues of this process, and their clock: that of the machine at the start, and steady since.
+#[derive(Debug)]
+pub(super) struct Queues {
+    shards: HashMap<String, Shard>,
+    started: Instant,
+    started_ms: u64,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self { shards: HashMap::new(), started: Instant::now(), started_ms: unix_ms() }
+    }
+}
+
+impl Queues {
+    /// Unix ms.
+    fn now_ms(&self) -> u64 {
+        self.started_ms.saturating_add(millis(self.started.elapsed()))
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl MemoryStore {
+    /// Does something with a shard, free of what has ended.
+    fn shard<T>(&self, keys: &QueueKeys, act: impl FnOnce(&mut Shard, u64) -> T) -> T {
+        let mut queues = lock(&self.queues);
+        let now = queues.now_ms();
+        if !queues.shards.contains_key(&keys.ready) {
+            queues.shards.insert(keys.ready.clone(), Shard::default());
+        }
+        let mut none = Shard::default();
+        let shard = queues.shards.get_mut(&keys.ready).unwrap_or(&mut none);
+        shard.expire(now);
+        act(shard, now)
+    }
+
+    /// See [`crate::store::Store::queue_accept`].
+    ///
+    /// # Errors
+    /// None; the other store has some.
     pub fn queue_accept(
         &self,
         keys: &QueueKeys,
         accept: &Accept<'_>,
     ) -> Result<Accepted, StoreError> {
-        Err(StoreError::Unavailable)
+        Ok(self.shard(keys, |shard, now| shard.accept(accept, now)))
     }
+
+    /// See [`crate::store::Store::queue_take`].
     pub fn queue_take(&self, keys: &QueueKeys, take: Take<'_>) -> Taken {
-        Taken::Items { claims: Vec::new(), now_ms: 0, next_ms: None }
+        self.shard(keys, |shard, now| shard.take(take, now))
     }
+
+    /// See [`crate::store::Store::queue_settle`].
     pub fn queue_settle(&self, keys: &QueueKeys, settle: Settle<'_>) -> Settled {
-        Settled::Lost
+        self.shard(keys, |shard, now| shard.settle(settle, now))
     }
+
+    /// See [`crate::store::Store::queue_renew`].
     pub fn queue_renew(&self, keys: &QueueKeys, holds: &[&Hold]) -> Vec<bool> {
-        Vec::new()
+        self.shard(keys, |shard, now| holds.iter().map(|hold| shard.renew(hold, now)).collect())
     }
+
+    /// See [`crate::store::Store::queue_cancel`].
     pub fn queue_cancel(&self, keys: &QueueKeys, id: &DeliveryId, keep: Duration) -> Cancelled {
-        Cancelled::Unknown
+        self.shard(keys, |shard, now| shard.cancel(id, keep, now))
     }
+
+    /// See [`crate::store::Store::queue_requeue`].
     pub fn queue_requeue(
         &self,
         keys: &QueueKeys,
@@ -37,43 +97,61 @@ impl MemoryStore {
         max_age: Duration,
         bounds: QueueBounds,
     ) -> Requeued {
-        Requeued::Unknown
+        self.shard(keys, |shard, now| shard.requeue(id, max_age, bounds, now))
     }
+
+    /// See [`crate::store::Store::queue_pause`].
     pub fn queue_pause(&self, keys: &QueueKeys, pause: &Pause) -> bool {
-        false
+        self.shard(keys, |shard, now| shard.set_pause(pause, now))
     }
+
+    /// See [`crate::store::Store::queue_resume`].
     pub fn queue_resume(&self, keys: &QueueKeys) -> bool {
-        false
+        self.shard(keys, |shard, _| shard.end_pause())
     }
+
+    /// See [`crate::store::Store::queue_look`].
     pub fn queue_look(&self, keys: &QueueKeys) -> QueueLook {
-        QueueLook::default()
+        self.shard(keys, |shard, now| shard.look(now))
     }
+
+    /// See [`crate::store::Store::queue_list`].
     pub fn queue_list(
         &self,
         keys: &QueueKeys,
         state: Option<ItemState>,
         after: Option<&DeliveryId>,
     ) -> ItemPage {
-        ItemPage::default()
+        self.shard(keys, |shard, _| shard.list(state, after))
     }
+
+    /// See [`crate::store::Store::queue_find`].
     pub fn queue_find(&self, keys: &QueueKeys, id: &DeliveryId) -> Option<Item> {
-        None
+        self.shard(keys, |shard, _| shard.find(id))
     }
+
+    /// See [`crate::store::Store::queue_body`].
     pub fn queue_body(&self, keys: &QueueKeys, id: &DeliveryId) -> Option<Bytes> {
-        None
+        self.shard(keys, |shard, _| shard.body(id))
     }
+
+    /// See [`crate::store::Store::queue_answer`].
     pub fn queue_answer(&self, keys: &QueueKeys, item: &Item) -> Option<KeptAnswer> {
-        None
+        self.shard(keys, |shard, _| shard.answer(&item.id))
     }
+
+    /// See [`crate::store::Store::queue_drop_dead`].
     pub fn queue_drop_dead(&self, keys: &QueueKeys) -> u64 {
-        0
+        self.shard(keys, |shard, _| shard.drop_dead(QUEUE_DEAD_ROUND))
     }
+
+    /// See [`crate::store::Store::queue_dead`].
     pub fn queue_dead(
         &self,
         keys: &QueueKeys,
         error: Option<&str>,
         most: usize,
     ) -> Vec<DeliveryId> {
-        Vec::new()
+        self.shard(keys, |shard, _| shard.dead(error, most))
     }
 }

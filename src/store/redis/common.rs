@@ -1,6 +1,7 @@
 //! What all servers of one store have in common: what connections to them are made with, what is
 //! counted, what their histories are, and what serves while one of them does not.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +43,19 @@ pub(super) struct Common {
     reconnects: AtomicU64,
     on_outage: Mutex<OnOutage>,
     findings: Mutex<Found>,
+    /// By the names of servers.
+    memories: Mutex<HashMap<String, Memory>>,
+}
+
+/// How a server keeps what is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// Its `maxmemory-policy`.
+    pub(super) policy: String,
+    /// Whether keys go when its memory is full, which has a bound.
+    pub(super) evicts: bool,
+    /// Whether it appends what is written to a file; nothing where nobody has asked.
+    pub(super) appends: Option<bool>,
 }
 
 impl Common {
@@ -50,7 +64,7 @@ impl Common {
         Arc::new(Self {
             table: settings.usage.table(),
             among_others: settings.is_one_of_several().then(|| settings.usage.table()),
-            uses: settings.uses().collect(),
+            uses: settings.uses().filter(|it| settings.has(*it)).collect(),
             credentials: Credentials::of(settings),
             histories: Histories::default(),
             tallies: Tallies::default(),
@@ -59,6 +73,7 @@ impl Common {
             reconnects: AtomicU64::new(0),
             on_outage: Mutex::default(),
             findings: Mutex::default(),
+            memories: Mutex::default(),
         })
     }
 
@@ -71,6 +86,22 @@ impl Common {
     pub(super) fn in_its_place(&self) -> InItsPlace<'_> {
         let on_outage = *self.on_outage.lock().unwrap_or_else(PoisonError::into_inner);
         InItsPlace { on_outage, uses: &self.uses }
+    }
+
+    /// Whether it is used for this.
+    pub(super) fn is_for(&self, usage: StoreUse) -> bool {
+        self.uses.contains(&usage)
+    }
+
+    /// A server was looked at.
+    pub(super) fn note_memory(&self, server: &str, memory: Memory) {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        memories.insert(server.to_owned(), memory);
+    }
+
+    /// How this server keeps what is written; nothing before it was looked at.
+    pub(super) fn memory(&self, server: &str) -> Option<Memory> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
     }
 
     /// What looks at the servers have found.

@@ -7,12 +7,14 @@ use std::time::Duration;
 use redis::{InfoDict, RedisError};
 use tokio::time::Instant;
 
+use super::common::Memory;
 use super::findings::Report;
 use super::link::Link;
 use super::node::Node;
 use super::published::Published;
 use super::says::{Condition, Says};
 use super::set_up;
+use crate::config::StoreUse;
 
 /// What is looked at, as far as findings go.
 const CHECKS: [&str; 2] = ["eviction", "memory"];
@@ -47,10 +49,18 @@ pub(super) async fn watch(link: Weak<Link>, says: Arc<Says>) {
 async fn look(published: &Published, node: &Node, says: &Says) {
     let asked = async {
         let memory = published.connection.run(redis::cmd("INFO").arg("memory")).await?;
-        Ok::<InfoDict, RedisError>(redis::from_redis_value(memory)?)
+        let info: InfoDict = redis::from_redis_value(memory)?;
+        let mut appends = None;
+        if node.common.is_for(StoreUse::Queue) {
+            let disk = published.connection.run(redis::cmd("INFO").arg("persistence")).await?;
+            let disk: InfoDict = redis::from_redis_value(disk)?;
+            appends = disk.get::<u8>("aof_enabled").map(|enabled| enabled == 1);
+        }
+        Ok::<_, RedisError>((info, appends))
     };
     match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok(info)) => {
+        Ok(Ok((info, appends))) => {
+            note(node, &info, appends);
             says.is_over(Condition::NotToldOfEviction);
             // It may have been set since the server was looked at.
             let (checks, findings) = (CHECKS.into_iter().collect(), set_up::findings(&info));
@@ -66,6 +76,14 @@ async fn look(published: &Published, node: &Node, says: &Says) {
         // Others look after the connection.
         Ok(Err(_)) | Err(_) => {}
     }
+}
+
+/// Whether work may be kept there.
+fn note(node: &Node, info: &InfoDict, appends: Option<bool>) {
+    let Some(policy) = info.get::<String>("maxmemory_policy") else { return };
+    let bound: u64 = info.get("maxmemory").unwrap_or_default();
+    let evicts = bound > 0 && policy != "noeviction";
+    node.common.note_memory(node.name().unwrap_or_default(), Memory { policy, evicts, appends });
 }
 
 fn is_denied(error: &RedisError) -> bool {

@@ -55,6 +55,7 @@ mod probe;
 mod published;
 mod pulse;
 mod queue;
+mod queue_replies;
 mod renewal;
 mod repair;
 mod reply;
@@ -111,6 +112,7 @@ use self::follow::Follower;
 use self::journal::{Journal, Untold};
 use self::operator::Operator;
 use self::part::Part;
+use self::queue::Groups;
 use self::repair::FOLLOWS;
 use self::reply::server_error;
 use self::revocations::Reading;
@@ -145,6 +147,8 @@ pub struct RedisStore {
     hashes: AtomicBool,
     /// What was read of the stream of revocations for a list.
     reading: Reading,
+    /// Which queues have been served.
+    queue_groups: Groups,
 }
 
 /// What servers said when they were asked.
@@ -179,6 +183,7 @@ impl RedisStore {
             news: Arc::default(),
             hashes: AtomicBool::new(false),
             reading: Reading::default(),
+            queue_groups: Groups::default(),
         }
     }
 

@@ -1,48 +1,301 @@
 //! Queues of deferred deliveries on Redis: see [`crate::store::queue`].
+//!
+//! What happens to an item happens in one script, so that no crash comes in between; bodies pass
+//! beside it, in the same exchange. Accepting is part of a request and has its time; everything else
+//! is asked by whoever delivers, who may wait longer.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use redis::{Cmd, Pipeline, Value};
+use tokio::time::Instant;
 
-use super::RedisStore;
-use crate::store::StoreError;
+use super::call::{start, start_with};
+use super::index::{eval, integer, parts};
+use super::queue_replies::{self as replies, ITEM_FIELDS, number};
+use super::reply::{server_error, value};
+use super::scripts::Script;
+use super::stream::millis;
+use super::{RedisStore, each_good};
 use crate::store::keys::QueueKeys;
-use crate::store::queue::*;
+use crate::store::queue::{
+    Accept, Accepted, Cancelled, Claim, DeliveryId, Hold, Item, ItemPage, ItemState, KeptAnswer,
+    Outcome, Pause, QUEUE_DEAD_ROUND, QUEUE_PAGE, QueueBounds, QueueLook, QueueSafety, Requeued,
+    Settle, Settled, Take, Taken,
+};
+use crate::store::{Reply, StoreError};
 
-#[allow(unused_variables, clippy::unused_self)]
+/// How long whoever delivers waits for an answer: nobody waits for him, and bodies may be long.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Life of what tells an item without an idempotency key from itself, when it is asked again.
+const OWN_KEY_TTL: Duration = Duration::from_secs(60);
+/// Life of the group of a queue that nothing was accepted for yet.
+const EMPTY_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Items that one step of a list or a repair looks at.
+const LOOKED_AT: [usize; 2] = [1000, 100];
+/// Most steps of one repair, and of one page.
+const STEPS_MAX: [usize; 2] = [1_000_000, 10];
+
+/// The queues whose groups this process has seen: one that is gone was lost.
+#[derive(Debug, Default)]
+pub(super) struct Groups(Mutex<HashSet<String>>);
+
+impl Groups {
+    fn has(&self, ready: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(ready)
+    }
+
+    fn note(&self, ready: &str) {
+        if !self.has(ready) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(ready.to_owned());
+        }
+    }
+}
+
+/// Milliseconds, also none.
+fn delay_ms(delay: Duration) -> u64 {
+    u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn named(script: &Script, keys: &[&str]) -> Cmd {
+    let mut call = start("EVALSHA");
+    call.arg(&script.sha).arg(keys.len()).arg(keys);
+    call
+}
+
 impl RedisStore {
+    /// See [`crate::store::Store::queue_safety`].
+    pub fn queue_safety(&self) -> QueueSafety {
+        let servers = self.topology.servers();
+        let mut appends = Some(true);
+        for server in &servers {
+            let name = server.node.name().unwrap_or_default();
+            let Some(memory) = self.topology.common.memory(name) else {
+                return QueueSafety::Unknown;
+            };
+            if memory.evicts {
+                return QueueSafety::Evicting { policy: memory.policy };
+            }
+            appends = appends.and_then(|all| Some(all && memory.appends?));
+        }
+        if servers.is_empty() { QueueSafety::Unknown } else { QueueSafety::Safe { appends } }
+    }
+
+    /// See [`crate::store::Store::queue_accept`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_accept(
         &self,
         keys: &QueueKeys,
         accept: &Accept<'_>,
     ) -> Result<Accepted, StoreError> {
-        Err(StoreError::Unavailable)
+        let (deadline, was_connected) = (self.topology.deadline(), self.is_connected());
+        let accepted = match self.accept_once(keys, accept, deadline).await {
+            // It may have been sent, and even carried out: the same id tells.
+            Err(StoreError::Unavailable) if was_connected => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if !self.topology.first_connection(left).await {
+                    return Err(StoreError::Timeout);
+                }
+                let again = self.accept_once(keys, accept, deadline).await;
+                again.map_err(|error| match error {
+                    StoreError::Unavailable | StoreError::NotAsked => StoreError::Timeout,
+                    error => error,
+                })?
+            }
+            accepted => accepted?,
+        };
+        Ok(accepted)
     }
+
+    async fn accept_once(
+        &self,
+        keys: &QueueKeys,
+        accept: &Accept<'_>,
+        deadline: Instant,
+    ) -> Reply<Accepted> {
+        let Accept { id, body, .. } = accept;
+        let life = millis(accept.bounds.ttl.saturating_add(accept.delay));
+        let body_key = keys.body(id);
+        let mut pipeline = Pipeline::with_capacity(3);
+        if !body.is_empty() {
+            let mut set = start_with("SET", body.len());
+            set.arg(&body_key).arg(body.as_ref()).arg("PX").arg(life);
+            pipeline.add_command(set);
+        }
+        let idem = keys.idem(accept.key.unwrap_or(id.as_str()));
+        // A key of the slot where there is no line.
+        let line = accept.order.map_or_else(|| keys.line("-"), |order| keys.line(order));
+        let item = keys.item(id);
+        let QueueKeys { ready, later, open, bytes, items, .. } = keys;
+        let touched = [ready, later, open, bytes, &*item, &body_key, &idem, &line, items];
+        let mut call = named(&self.topology.scripts.queues.accept, &touched);
+        let key_ttl = accept.key.map_or(OWN_KEY_TTL, |_| accept.key_ttl);
+        call.arg(id.as_str()).arg(delay_ms(accept.delay)).arg(accept.bounds.items);
+        call.arg(accept.bounds.bytes).arg(life).arg(millis(key_ttl)).arg(accept.fingerprint);
+        call.arg(accept.head).arg(accept.owner).arg(delay_ms(accept.max_age));
+        call.arg(u8::from(accept.order.is_some())).arg(body.len());
+        pipeline.add_command(call);
+        let answers = each_good(self.topology.run(&mut pipeline, deadline).await?)?;
+        replies::accepted(answers.last().unwrap_or(&Value::Nil), id)
+    }
+
+    /// See [`crate::store::Store::queue_take`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_take(&self, keys: &QueueKeys, take: Take<'_>) -> Result<Taken, StoreError> {
-        Err(StoreError::Unavailable)
+        if let Some(taken) = self.take_once(keys, take).await? {
+            return Ok(taken);
+        }
+        let was_known = self.queue_groups.has(&keys.ready);
+        let put_back = self.queue_repair(keys).await?;
+        if was_known || put_back > 0 {
+            return Ok(Taken::Reset { put_back });
+        }
+        self.take_once(keys, take).await?.ok_or(StoreError::Unavailable)
     }
+
+    /// Nothing where the group is gone.
+    async fn take_once(&self, keys: &QueueKeys, take: Take<'_>) -> Reply<Option<Taken>> {
+        let QueueKeys { ready, later, pause, items, .. } = keys;
+        let mut call = named(&self.topology.scripts.queues.take, &[ready, later, pause, items]);
+        call.arg(take.most).arg(millis(take.lease)).arg(take.node).arg(u8::from(take.sweep));
+        call.arg(take.in_flight);
+        let taken = replies::taken(&self.ask_patiently(call).await?)?;
+        let (holds, now_ms, next_ms) = match taken {
+            replies::Took::NoGroup => return Ok(None),
+            replies::Took::Paused(pause) => return Ok(Some(Taken::Paused(pause))),
+            replies::Took::Items { holds, now_ms, next_ms } => (holds, now_ms, next_ms),
+        };
+        self.queue_groups.note(ready);
+        let claims = match self.read_claims(keys, &holds).await {
+            Ok(claims) => claims,
+            // They are claimed, and would wait for the end of the lease.
+            Err(_) => self.read_claims(keys, &holds).await?,
+        };
+        Ok(Some(Taken::Items { claims, now_ms, next_ms }))
+    }
+
+    async fn read_claims(&self, keys: &QueueKeys, holds: &[(Hold, u32)]) -> Reply<Vec<Claim>> {
+        if holds.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(2 * holds.len() + 1);
+        for (hold, _) in holds {
+            pipeline.cmd("GET").arg(keys.body(&hold.id));
+            pipeline.cmd("HMGET").arg(keys.item(&hold.id)).arg(&ITEM_FIELDS);
+        }
+        let mut answers = self.run_patiently(&mut pipeline).await?.into_iter();
+        let mut claims = Vec::with_capacity(holds.len());
+        for (hold, stalls) in holds {
+            let (body, item) = (answers.next().and_then(value), answers.next());
+            let Some(item) = replies::item(item.unwrap_or_default(), hold.id)? else { continue };
+            claims.push(Claim {
+                hold: hold.clone(),
+                stalls: *stalls,
+                failures: item.failures,
+                head: item.head,
+                body: if item.bytes == 0 { Some(Bytes::new()) } else { body },
+                owner: item.owner,
+                accepted_ms: item.accepted_ms,
+                give_up_ms: item.give_up_ms,
+            });
+        }
+        Ok(claims)
+    }
+
+    /// See [`crate::store::Store::queue_settle`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_settle(
         &self,
         keys: &QueueKeys,
         settle: Settle<'_>,
     ) -> Result<Settled, StoreError> {
-        Err(StoreError::Unavailable)
+        let Settle { hold, keep, .. } = settle;
+        let answer = keys.answer(&hold.id, hold.token);
+        let mut pipeline = Pipeline::with_capacity(3);
+        if let Some(kept) = settle.answer {
+            let framed = replies::framed(kept);
+            let mut set = start_with("SET", framed.len());
+            set.arg(&answer).arg(framed).arg("PX").arg(millis(keep));
+            pipeline.add_command(set);
+        }
+        let own = OwnKeys::of(keys, &hold.id);
+        let more = [&*keys.dead, &answer, &keys.bodies];
+        let mut call = named(&self.topology.scripts.queues.settle, &own.with(keys, &more));
+        let (letter, delay) = match settle.outcome {
+            Outcome::Done => (ItemState::Done.letter(), Duration::ZERO),
+            Outcome::Dead => (ItemState::Dead.letter(), Duration::ZERO),
+            Outcome::Retry { delay } => (ItemState::Retrying.letter(), delay),
+            Outcome::Back { delay } => (ItemState::Waiting.letter(), delay),
+        };
+        call.arg(&hold.entry).arg(hold.id.as_str()).arg(hold.token).arg(letter);
+        call.arg(delay_ms(delay)).arg(settle.status).arg(settle.error);
+        call.arg(millis(keep)).arg(settle.dead_most);
+        pipeline.add_command(call);
+        let answers = self.run_patiently(&mut pipeline).await?;
+        let [written, dropped] = parts(answers.into_iter().next_back().unwrap_or_default())?;
+        Ok(match (integer(written)?, integer(dropped)?) {
+            (0, _) => Settled::Lost,
+            (_, dropped) => Settled::Written { dropped: u64::try_from(dropped).unwrap_or(0) },
+        })
     }
+
+    /// See [`crate::store::Store::queue_renew`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_renew(
         &self,
         keys: &QueueKeys,
         holds: &[&Hold],
     ) -> Result<Vec<bool>, StoreError> {
-        Err(StoreError::Unavailable)
+        if holds.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(holds.len() + 1);
+        for hold in holds {
+            let item = keys.item(&hold.id);
+            let mut call = named(&self.topology.scripts.queues.renew, &[&keys.ready, &item]);
+            call.arg(&hold.entry).arg(hold.token);
+            pipeline.add_command(call);
+        }
+        let answers = self.run_patiently(&mut pipeline).await?;
+        answers.into_iter().map(|answer| Ok(integer(answer)? == 1)).collect()
     }
+
+    /// See [`crate::store::Store::queue_cancel`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_cancel(
         &self,
         keys: &QueueKeys,
         id: &DeliveryId,
         keep: Duration,
     ) -> Result<Cancelled, StoreError> {
-        Err(StoreError::Unavailable)
+        let own = OwnKeys::of(keys, id);
+        let mut call = eval(self.topology.scripts.queues.cancel, &own.with(keys, &[]));
+        call.arg(id.as_str()).arg(millis(keep));
+        let state = replies::state(&self.ask_patiently(call).await?)?;
+        Ok(match state {
+            None => Cancelled::Unknown,
+            Some(ItemState::Delivering) => Cancelled::InProgress,
+            Some(state) if state.is_settled() => Cancelled::Settled(state),
+            Some(_) => Cancelled::Cancelled,
+        })
     }
+
+    /// See [`crate::store::Store::queue_requeue`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_requeue(
         &self,
         keys: &QueueKeys,
@@ -50,61 +303,264 @@ impl RedisStore {
         max_age: Duration,
         bounds: QueueBounds,
     ) -> Result<Requeued, StoreError> {
-        Err(StoreError::Unavailable)
+        let own = OwnKeys::of(keys, id);
+        let script = self.topology.scripts.queues.requeue;
+        let mut call = eval(script, &own.with(keys, &[&keys.dead]));
+        call.arg(id.as_str()).arg(delay_ms(max_age)).arg(bounds.items).arg(bounds.bytes);
+        call.arg(millis(bounds.ttl));
+        let [state, is_done] = parts(self.ask_patiently(call).await?)?;
+        Ok(match (replies::state(&state)?, integer(is_done)?) {
+            (None, _) => Requeued::Unknown,
+            (Some(ItemState::Dead), 0) => Requeued::Full,
+            (Some(ItemState::Dead), _) => Requeued::Requeued,
+            (Some(state), _) => Requeued::NotDead(state),
+        })
     }
+
+    /// See [`crate::store::Store::queue_pause`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_pause(&self, keys: &QueueKeys, pause: &Pause) -> Result<bool, StoreError> {
-        Err(StoreError::Unavailable)
+        let mut set = redis::cmd("SET");
+        set.arg(&keys.pause).arg(&pause.why);
+        if let Some(left) = pause.left {
+            set.arg("NX").arg("PX").arg(millis(left));
+        }
+        Ok(self.ask_patiently(set).await? == Value::Okay)
     }
+
+    /// See [`crate::store::Store::queue_resume`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_resume(&self, keys: &QueueKeys) -> Result<bool, StoreError> {
-        Err(StoreError::Unavailable)
+        let mut delete = redis::cmd("DEL");
+        delete.arg(&keys.pause);
+        Ok(integer(self.ask_patiently(delete).await?)? == 1)
     }
+
+    /// See [`crate::store::Store::queue_look`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_look(&self, keys: &QueueKeys) -> Result<QueueLook, StoreError> {
-        Err(StoreError::Unavailable)
+        let mut pipeline = Pipeline::with_capacity(11);
+        pipeline.cmd("XLEN").arg(&keys.ready);
+        pipeline.cmd("XPENDING").arg(&keys.ready).arg("g");
+        for set in [&keys.later, &keys.dead, &keys.open] {
+            pipeline.cmd("ZCARD").arg(set);
+        }
+        pipeline.cmd("ZRANGE").arg(&keys.open).arg(0).arg(0).arg("WITHSCORES");
+        pipeline.cmd("GET").arg(&keys.bytes);
+        pipeline.cmd("GET").arg(&keys.pause);
+        pipeline.cmd("PTTL").arg(&keys.pause);
+        pipeline.cmd("TIME");
+        let deadline = self.patient_deadline();
+        let answers = self.topology.run(&mut pipeline, deadline).await?;
+        // Before anything was taken there is no group.
+        let is_no_group =
+            |reply: &Value| matches!(reply, Value::ServerError(it) if it.code() == "NOGROUP");
+        match answers.iter().filter(|it| !is_no_group(it)).find_map(server_error) {
+            Some(error) => Err(error),
+            None => replies::look(answers),
+        }
     }
+
+    /// See [`crate::store::Store::queue_list`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_list(
         &self,
         keys: &QueueKeys,
         state: Option<ItemState>,
         after: Option<&DeliveryId>,
     ) -> Result<ItemPage, StoreError> {
-        Err(StoreError::Unavailable)
+        let (set, letter) = match state {
+            None => (&keys.open, ""),
+            Some(ItemState::Dead) => (&keys.dead, ""),
+            Some(ItemState::Done | ItemState::Cancelled) => return Ok(ItemPage::default()),
+            Some(state) => (&keys.open, state.letter()),
+        };
+        let (mut ids, mut next) = (Vec::new(), after.copied());
+        for _ in 0..STEPS_MAX[1] {
+            let mut call = eval(self.topology.scripts.queues.list, &[set, &keys.items]);
+            put_after(&mut call, next.as_ref());
+            call.arg(letter).arg(QUEUE_PAGE - ids.len()).arg(LOOKED_AT[0]);
+            let (last, more) = replies::ids(&self.ask_patiently(call).await?)?;
+            ids.extend(more);
+            next = last;
+            if next.is_none() || ids.len() >= QUEUE_PAGE {
+                break;
+            }
+        }
+        let found = self.read_items(keys, &ids).await?;
+        let items = ids.into_iter().zip(found).filter_map(|(_, item)| item).collect();
+        Ok(ItemPage { items, next })
     }
+
+    async fn read_items(&self, keys: &QueueKeys, ids: &[DeliveryId]) -> Reply<Vec<Option<Item>>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(ids.len() + 1);
+        for id in ids {
+            pipeline.cmd("HMGET").arg(keys.item(id)).arg(&ITEM_FIELDS);
+        }
+        let answers = self.run_patiently(&mut pipeline).await?;
+        answers.into_iter().zip(ids).map(|(answer, id)| replies::item(answer, *id)).collect()
+    }
+
+    /// See [`crate::store::Store::queue_find`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_find(
         &self,
         keys: &QueueKeys,
         id: &DeliveryId,
     ) -> Result<Option<Item>, StoreError> {
-        Err(StoreError::Unavailable)
+        Ok(self.read_items(keys, &[*id]).await?.pop().flatten())
     }
+
+    /// See [`crate::store::Store::queue_body`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_body(
         &self,
         keys: &QueueKeys,
         id: &DeliveryId,
     ) -> Result<Option<Bytes>, StoreError> {
-        Err(StoreError::Unavailable)
+        let mut get = redis::cmd("GET");
+        get.arg(keys.body(id));
+        Ok(value(self.ask_patiently(get).await?))
     }
+
+    /// See [`crate::store::Store::queue_answer`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_answer(
         &self,
         keys: &QueueKeys,
         item: &Item,
     ) -> Result<Option<KeptAnswer>, StoreError> {
-        Err(StoreError::Unavailable)
+        let mut get = redis::cmd("GET");
+        get.arg(keys.answer(&item.id, item.claims));
+        Ok(value(self.ask_patiently(get).await?).and_then(|framed| replies::unframed(&framed)))
     }
+
+    /// See [`crate::store::Store::queue_drop_dead`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_drop_dead(&self, keys: &QueueKeys) -> Result<u64, StoreError> {
-        Err(StoreError::Unavailable)
+        let QueueKeys { dead, items, bodies, .. } = keys;
+        let mut call = eval(self.topology.scripts.queues.drop_dead, &[dead, items, bodies]);
+        call.arg(QUEUE_DEAD_ROUND);
+        integer(self.ask_patiently(call).await?).map(|count| u64::try_from(count).unwrap_or(0))
     }
+
+    /// See [`crate::store::Store::queue_dead`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_dead(
         &self,
         keys: &QueueKeys,
         error: Option<&str>,
         most: usize,
     ) -> Result<Vec<DeliveryId>, StoreError> {
-        Err(StoreError::Unavailable)
+        let looked_at = if error.is_some() { QUEUE_DEAD_ROUND } else { most.min(QUEUE_DEAD_ROUND) };
+        let mut call = eval(self.topology.scripts.queues.list, &[&keys.dead, &keys.items]);
+        put_after(&mut call, None);
+        call.arg("").arg(looked_at).arg(looked_at);
+        let (_, mut ids) = replies::ids(&self.ask_patiently(call).await?)?;
+        if let Some(error) = error {
+            let mut pipeline = Pipeline::with_capacity(ids.len() + 1);
+            for id in &ids {
+                pipeline.cmd("HGET").arg(keys.item(id)).arg("e");
+            }
+            let errors =
+                if ids.is_empty() { Vec::new() } else { self.run_patiently(&mut pipeline).await? };
+            let mut errors = errors.into_iter();
+            ids.retain(|_| {
+                errors.next().and_then(value).is_some_and(|it| it.as_ref() == error.as_bytes())
+            });
+        }
+        ids.truncate(most);
+        Ok(ids)
     }
-    pub fn queue_safety(&self) -> QueueSafety {
-        QueueSafety::Unknown
-    }
+
+    /// See [`crate::store::Store::queue_repair`].
+    ///
+    /// # Errors
+    /// See there.
     pub async fn queue_repair(&self, keys: &QueueKeys) -> Result<u64, StoreError> {
-        Err(StoreError::Unavailable)
+        let mut pipeline = Pipeline::with_capacity(3);
+        let create = pipeline.cmd("XGROUP").arg("CREATE").arg(&keys.ready).arg("g");
+        // From the beginning, so that what was never read is not passed over.
+        create.arg("0").arg("MKSTREAM");
+        pipeline.cmd("PEXPIRE").arg(&keys.ready).arg(millis(EMPTY_TTL)).arg("NX");
+        let made = self.topology.run(&mut pipeline, self.patient_deadline()).await?;
+        let is_there =
+            |reply: &Value| matches!(reply, Value::ServerError(it) if it.code() == "BUSYGROUP");
+        if let Some(error) = made.iter().filter(|it| !is_there(it)).find_map(server_error) {
+            return Err(error);
+        }
+        let QueueKeys { ready, later, open, items, .. } = keys;
+        let (mut put_back, mut after) = (0, None);
+        for _ in 0..STEPS_MAX[0] {
+            let mut call = eval(self.topology.scripts.queues.repair, &[ready, later, open, items]);
+            put_after(&mut call, after.as_ref());
+            call.arg(LOOKED_AT[1]);
+            let [back, last] = parts(self.ask_patiently(call).await?)?;
+            put_back += number(&back)?;
+            after = replies::id(&last)?;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(put_back)
+    }
+
+    fn patient_deadline(&self) -> Instant {
+        Instant::now() + PATIENCE.max(self.topology.settings.timeout)
+    }
+
+    async fn ask_patiently(&self, command: Cmd) -> Reply<Value> {
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.add_command(command);
+        Ok(self.run_patiently(&mut pipeline).await?.pop().unwrap_or_default())
+    }
+
+    async fn run_patiently(&self, pipeline: &mut Pipeline) -> Reply<Vec<Value>> {
+        each_good(self.topology.run(pipeline, self.patient_deadline()).await?)
+    }
+}
+
+/// Behind which id a script goes on, and when that one was made, for where it is gone.
+fn put_after(call: &mut Cmd, after: Option<&DeliveryId>) {
+    call.arg(after.map_or("", DeliveryId::as_str)).arg(after.map_or(0, DeliveryId::unix_ms));
+}
+
+/// The keys of one item.
+struct OwnKeys {
+    item: String,
+    body: String,
+}
+
+impl OwnKeys {
+    fn of(keys: &QueueKeys, id: &DeliveryId) -> Self {
+        Self { item: keys.item(id), body: keys.body(id) }
+    }
+
+    /// The keys of the scripts that `q_common.lua` stands before, in their order.
+    fn with<'a>(&'a self, keys: &'a QueueKeys, more: &[&'a str]) -> Vec<&'a str> {
+        let QueueKeys { ready, later, open, bytes, items, .. } = keys;
+        let common = [ready, later, open, bytes, &*self.item, &self.body, items];
+        common.into_iter().chain(more.iter().copied()).collect()
     }
 }

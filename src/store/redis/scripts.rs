@@ -17,6 +17,47 @@ impl Script {
     }
 }
 
+/// The scripts of queues. The rare ones travel with their calls.
+#[derive(Debug)]
+pub(super) struct QueueScripts {
+    pub(super) accept: Script,
+    pub(super) take: Script,
+    pub(super) settle: Script,
+    pub(super) renew: Script,
+    pub(super) cancel: &'static str,
+    pub(super) requeue: &'static str,
+    pub(super) list: &'static str,
+    pub(super) drop_dead: &'static str,
+    pub(super) repair: &'static str,
+}
+
+/// A script of queues behind what it shares with others.
+macro_rules! with_common {
+    ($file:literal) => {
+        concat!(include_str!("../scripts/q_common.lua"), include_str!($file))
+    };
+}
+
+impl QueueScripts {
+    fn new() -> Self {
+        Self {
+            accept: Script::new(include_str!("../scripts/q_accept.lua")),
+            take: Script::new(include_str!("../scripts/q_take.lua")),
+            settle: Script::new(with_common!("../scripts/q_settle.lua")),
+            renew: Script::new(include_str!("../scripts/q_renew.lua")),
+            cancel: with_common!("../scripts/q_cancel.lua"),
+            requeue: with_common!("../scripts/q_requeue.lua"),
+            list: include_str!("../scripts/q_list.lua"),
+            drop_dead: include_str!("../scripts/q_drop_dead.lua"),
+            repair: include_str!("../scripts/q_repair.lua"),
+        }
+    }
+
+    fn named(&self) -> [&Script; 4] {
+        [&self.accept, &self.take, &self.settle, &self.renew]
+    }
+}
+
 /// The scripts of the request path.
 #[derive(Debug)]
 pub(super) struct Scripts {
@@ -28,6 +69,7 @@ pub(super) struct Scripts {
     pub(super) renew: Script,
     pub(super) remember: Script,
     pub(super) relock: Script,
+    pub(super) queues: QueueScripts,
 }
 
 impl Scripts {
@@ -41,11 +83,12 @@ impl Scripts {
             renew: Script::new(include_str!("../scripts/session_renew.lua")),
             remember: Script::new(include_str!("../scripts/remember.lua")),
             relock: Script::new(include_str!("../scripts/relock.lua")),
+            queues: QueueScripts::new(),
         }
     }
 
     /// Those that are called by name, which a server must know before it serves. The others are
-    /// rare, and travel with their calls.
+    /// rare, and travel with their calls; those of queues are loaded when they are called first.
     pub(super) fn named(&self) -> [&Script; 6] {
         let Self { take, lease, session, renew, remember, relock, .. } = self;
         [take, lease, session, renew, remember, relock]
@@ -59,7 +102,11 @@ impl Scripts {
             _ => None,
         });
         let sha = arguments.nth(1).unwrap_or_default();
-        let Some(script) = self.named().into_iter().find(|script| script.sha.as_bytes() == sha)
+        let Some(script) = self
+            .named()
+            .into_iter()
+            .chain(self.queues.named())
+            .find(|script| script.sha.as_bytes() == sha)
         else {
             return;
         };
@@ -148,11 +195,21 @@ mod tests {
         for file in std::fs::read_dir(folder).unwrap() {
             let path = file.unwrap().path();
             let text = std::fs::read_to_string(&path).unwrap();
+            let text = text.replace("'GROUP', 'g', 'gw', 'COUNT', free, 'STREAMS', ", "");
             let named = ["for i, key in ipairs(KEYS)", "local key, most = KEYS[1]"];
+            // Those of queues make keys of what is given as one, in the same slot.
+            let name = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
+            let is_of_queues = name.starts_with("q_");
+            let items = text.matches("local item = ").count();
+            let made = text.matches("local item = KEYS[").count()
+                + text.matches("local item = redis.call('HMGET', KEYS[").count();
+            assert!(!is_of_queues || items == made, "{name}");
             for call in text.split("call(").skip(1) {
                 let mut words = call.split([',', ')']).map(str::trim);
                 let (verb, key) = (words.next().unwrap(), words.next().unwrap_or_default());
-                let is_given = key.starts_with("KEYS[") && !key.contains("..")
+                let is_derived = key.starts_with("KEYS[") || matches!(key, "item" | "line");
+                let is_given = is_of_queues && is_derived
+                    || key.starts_with("KEYS[") && !key.contains("..")
                     || key == "key" && named.iter().any(|it| text.contains(it));
                 calls += 1;
                 if verb != "'TIME'" && !is_given {

@@ -289,7 +289,8 @@ impl<'a> Look<'a> {
 
     /// The rights that are tried, in the order of the table.
     fn tried(&self) -> Vec<&'static Right> {
-        let uses: Vec<StoreUse> = self.settings.uses().collect();
+        let is_wanted = |usage: &StoreUse| self.settings.has(*usage);
+        let uses: Vec<StoreUse> = self.settings.uses().filter(is_wanted).collect();
         let is_tried = |right: &&Right| {
             !right.trial.is_empty()
                 && right.is_for(&uses)

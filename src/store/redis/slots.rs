@@ -27,7 +27,7 @@ pub(super) fn key_of(command: &Cmd) -> Option<&[u8]> {
         b"MULTI" | b"EXEC" | b"PING" | b"TIME" | b"SCRIPT" => None,
         // Behind the script and the number of its keys, which is never zero.
         b"EVAL" | b"EVALSHA" => arguments.nth(2),
-        b"XINFO" => arguments.nth(1),
+        b"XINFO" | b"XGROUP" => arguments.nth(1),
         b"XREAD" => arguments.skip_while(|word| *word != b"STREAMS").nth(1),
         _ => arguments.next(),
     }

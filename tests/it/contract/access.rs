@@ -23,10 +23,11 @@ pub(super) fn make_user(redis: &Redis, password: &str) {
     make_user_for("redis://127.0.0.1", redis, password);
 }
 
-/// The same for one of three stores.
+/// The same for one of four stores.
 pub(super) fn make_separate_user(redis: &Redis, usage: StoreUse, password: &str) {
     let store = "redis://127.0.0.1\"\n[store.cache]\nurl = \"redis://127.0.0.2\"\n\
-                 [store.limits]\nurl = \"redis://127.0.0.3";
+                 [store.limits]\nurl = \"redis://127.0.0.3\"\n\
+                 [store.queue]\nurl = \"redis://127.0.0.4";
     match usage {
         StoreUse::Main => make_user_by(store, redis, password, &[]),
         own => make_user_by(store, redis, password, &["--for", own.word()]),

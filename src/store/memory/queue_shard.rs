@@ -1,0 +1,570 @@
+//! One shard of a queue in the embedded store: what the scripts do on Redis, in the same words.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::queue::millis;
+use crate::store::queue::{
+    Accept, Accepted, Again, Cancelled, Claim, DeliveryId, Hold, Item, ItemPage, ItemState,
+    KeptAnswer, Outcome, Pause, QUEUE_DEAD_ROUND, QUEUE_PAGE, QueueBounds, QueueLook, Requeued,
+    Settle, Settled, Take, Taken,
+};
+
+/// Most items of which one call lets the time come.
+const DUE_MAX: usize = 100;
+/// Most records of what is done or cancelled, and most idempotency keys; the first to end give way.
+const KEPT_MAX: usize = 100_000;
+/// Most bytes of kept answers; one that does not fit is not kept.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Most bytes of bodies of dead items; the oldest give way.
+const DEAD_BYTES_MAX: u64 = 64 << 20;
+
+#[derive(Debug)]
+struct Record {
+    state: ItemState,
+    token: u64,
+    entry: Option<u64>,
+    failures: u32,
+    stalls: u32,
+    head: Bytes,
+    owner: String,
+    give_up_ms: u64,
+    due_ms: u64,
+    accepted_ms: u64,
+    /// When it was opened last: its place among those that are open.
+    opened_ms: u64,
+    settled_ms: Option<u64>,
+    line: Option<String>,
+    body: Bytes,
+    node: String,
+    status: u16,
+    error: String,
+    ends_ms: u64,
+    answer: Option<KeptAnswer>,
+}
+
+impl Record {
+    fn bytes(&self) -> u64 {
+        u64::try_from(self.body.len()).unwrap_or(u64::MAX)
+    }
+
+    fn answer_bytes(&self) -> usize {
+        self.answer.as_ref().map_or(0, |kept| kept.head.len() + kept.body.len())
+    }
+}
+
+/// What an idempotency key stands for: which item, and which request.
+#[derive(Debug)]
+struct Known {
+    id: DeliveryId,
+    fingerprint: String,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    records: HashMap<DeliveryId, Record>,
+    /// Ids by their entries, whose numbers grow; those up to `read` have been taken.
+    ready: BTreeMap<u64, DeliveryId>,
+    read: u64,
+    entries: u64,
+    /// When the claim of an entry was made or renewed.
+    pending: BTreeMap<u64, u64>,
+    later: BTreeSet<(u64, DeliveryId)>,
+    open: BTreeSet<(u64, DeliveryId)>,
+    dead: BTreeSet<(u64, DeliveryId)>,
+    /// Those that are done or cancelled.
+    kept: BTreeSet<(u64, DeliveryId)>,
+    /// When each record ends.
+    ends: BTreeSet<(u64, DeliveryId)>,
+    lines: HashMap<String, VecDeque<DeliveryId>>,
+    known: HashMap<String, Known>,
+    known_ends: BTreeSet<(u64, String)>,
+    pause: Option<(String, Option<u64>)>,
+    bytes: u64,
+    dead_bytes: u64,
+    answer_bytes: usize,
+}
+
+impl Shard {
+    /// Removes what has ended.
+    pub(super) fn expire(&mut self, now: u64) {
+        while let Some((ends, id)) = self.ends.first().copied().filter(|(ends, _)| *ends <= now) {
+            self.ends.remove(&(ends, id));
+            self.remove(&id, now);
+        }
+        while let Some((ends, key)) = self.known_ends.first().filter(|(ends, _)| *ends <= now) {
+            let ended = (*ends, key.clone());
+            self.known.remove(&ended.1);
+            self.known_ends.remove(&ended);
+        }
+        if self.pause.as_ref().is_some_and(|(_, until)| until.is_some_and(|until| until <= now)) {
+            self.pause = None;
+        }
+    }
+
+    /// Removes a record and all that names it.
+    fn remove(&mut self, id: &DeliveryId, now: u64) {
+        let Some(record) = self.records.remove(id) else { return };
+        self.ends.remove(&(record.ends_ms, *id));
+        self.later.remove(&(record.due_ms, *id));
+        self.unready(record.entry);
+        self.answer_bytes -= record.answer_bytes();
+        let settled = record.settled_ms.unwrap_or_default();
+        if self.dead.remove(&(settled, *id)) {
+            self.dead_bytes -= record.bytes();
+        }
+        self.kept.remove(&(settled, *id));
+        if self.open.remove(&(record.opened_ms, *id)) {
+            self.bytes -= record.bytes();
+            self.leave(record.line.as_deref(), id, now);
+        }
+    }
+
+    fn unready(&mut self, entry: Option<u64>) {
+        if let Some(entry) = entry {
+            self.ready.remove(&entry);
+            self.pending.remove(&entry);
+        }
+    }
+
+    fn keep_until(&mut self, id: &DeliveryId, ends_ms: u64) {
+        if let Some(record) = self.records.get_mut(id) {
+            self.ends.remove(&(record.ends_ms, *id));
+            record.ends_ms = ends_ms;
+            self.ends.insert((ends_ms, *id));
+        }
+    }
+
+    /// Its turn has come, or comes when it is due.
+    fn make_ready(&mut self, id: &DeliveryId, now: u64) {
+        let Some(record) = self.records.get_mut(id) else { return };
+        record.state = ItemState::Waiting;
+        if record.due_ms > now {
+            record.entry = None;
+            self.later.insert((record.due_ms, *id));
+        } else {
+            self.entries += 1;
+            record.entry = Some(self.entries);
+            self.ready.insert(self.entries, *id);
+        }
+    }
+
+    /// True where it is the first.
+    fn join(&mut self, line: Option<&str>, id: &DeliveryId) -> bool {
+        let Some(line) = line else { return true };
+        let line = self.lines.entry(line.to_owned()).or_default();
+        line.push_back(*id);
+        line.len() == 1
+    }
+
+    fn leave(&mut self, name: Option<&str>, id: &DeliveryId, now: u64) {
+        let Some(name) = name else { return };
+        let Some(line) = self.lines.get_mut(name) else { return };
+        let was_first = line.front() == Some(id);
+        if let Some(at) = line.iter().position(|it| it == id) {
+            line.remove(at);
+        }
+        let next = line.front().copied();
+        if line.is_empty() {
+            self.lines.remove(name);
+        }
+        if let Some(next) = next.filter(|_| was_first) {
+            self.make_ready(&next, now);
+        }
+    }
+
+    /// See [`crate::store::Store::queue_accept`].
+    pub(super) fn accept(&mut self, accept: &Accept<'_>, now: u64) -> Accepted {
+        if let Some(known) = self.look_up(accept) {
+            return known;
+        }
+        let QueueBounds { items, bytes, ttl } = accept.bounds;
+        let length = u64::try_from(accept.body.len()).unwrap_or(u64::MAX);
+        let open = u64::try_from(self.open.len()).unwrap_or(u64::MAX);
+        if open >= items || self.bytes.saturating_add(length) > bytes {
+            return Accepted::Full { items: open, bytes: self.bytes };
+        }
+        let id = accept.id;
+        let due_ms = now.saturating_add(millis(accept.delay));
+        if let Some(key) = accept.key {
+            self.note_key(key, accept, now);
+        }
+        let record = Record {
+            state: ItemState::Waiting,
+            token: 0,
+            entry: None,
+            failures: 0,
+            stalls: 0,
+            head: Bytes::copy_from_slice(accept.head),
+            owner: accept.owner.to_owned(),
+            give_up_ms: due_ms.saturating_add(millis(accept.max_age)),
+            due_ms,
+            accepted_ms: now,
+            opened_ms: now,
+            settled_ms: None,
+            line: accept.order.map(str::to_owned),
+            body: accept.body.clone(),
+            node: String::new(),
+            status: 0,
+            error: String::new(),
+            ends_ms: 0,
+            answer: None,
+        };
+        self.records.insert(id, record);
+        self.keep_until(&id, due_ms.saturating_add(millis(ttl)));
+        self.open.insert((now, id));
+        self.bytes += length;
+        self.queue_up(accept.order, &id, now);
+        Accepted::New { accepted_ms: now, due_ms }
+    }
+
+    fn look_up(&self, accept: &Accept<'_>) -> Option<Accepted> {
+        let again = |id: &DeliveryId| {
+            let record = self.records.get(id)?;
+            let Record { state, accepted_ms, due_ms, .. } = *record;
+            Some(Again { state, accepted_ms, due_ms })
+        };
+        let own = |Again { accepted_ms, due_ms, .. }| Accepted::New { accepted_ms, due_ms };
+        let Some(known) = accept.key.and_then(|key| self.known.get(key)) else {
+            return again(&accept.id).map(own);
+        };
+        if known.fingerprint != accept.fingerprint {
+            return Some(Accepted::Reused { id: known.id });
+        }
+        Some(match again(&known.id) {
+            Some(now) if known.id == accept.id => own(now),
+            now => Accepted::Again { id: known.id, now },
+        })
+    }
+
+    fn note_key(&mut self, key: &str, accept: &Accept<'_>, now: u64) {
+        if self.known.len() >= KEPT_MAX
+            && let Some((_, first)) = self.known_ends.pop_first()
+        {
+            self.known.remove(&first);
+        }
+        let ends_ms = now.saturating_add(millis(accept.key_ttl));
+        let fingerprint = accept.fingerprint.to_owned();
+        self.known.insert(key.to_owned(), Known { id: accept.id, fingerprint });
+        self.known_ends.insert((ends_ms, key.to_owned()));
+    }
+
+    /// Its turn comes, or it waits behind others.
+    fn queue_up(&mut self, line: Option<&str>, id: &DeliveryId, now: u64) {
+        if self.join(line, id) {
+            self.make_ready(id, now);
+        } else if let Some(record) = self.records.get_mut(id) {
+            (record.state, record.entry) = (ItemState::Behind, None);
+        }
+    }
+
+    /// See [`crate::store::Store::queue_take`].
+    pub(super) fn take(&mut self, take: Take<'_>, now: u64) -> Taken {
+        if let Some(pause) = self.pause(now) {
+            return Taken::Paused(pause);
+        }
+        let in_flight = self.pending.len();
+        for _ in 0..DUE_MAX {
+            let Some((due, id)) = self.later.first().copied().filter(|(due, _)| *due <= now) else {
+                break;
+            };
+            self.later.remove(&(due, id));
+            self.make_ready(&id, now);
+        }
+        let next_ms = self.later.first().map(|(due, _)| *due);
+        let mut claims = Vec::new();
+        if take.sweep {
+            let lease = millis(take.lease);
+            let is_old = |(_, at): &(&u64, &u64)| **at + lease <= now;
+            let stalled = self.pending.iter().filter(is_old).map(|(entry, _)| *entry);
+            for entry in stalled.take(take.most).collect::<Vec<_>>() {
+                claims.extend(self.claim(entry, (take.node, 1), now));
+            }
+        }
+        let free = take.in_flight.saturating_sub(in_flight).min(take.most - claims.len());
+        let entries = self.ready.range(self.read + 1..).map(|(entry, _)| *entry).take(free);
+        for entry in entries.collect::<Vec<_>>() {
+            self.read = entry;
+            claims.extend(self.claim(entry, (take.node, 0), now));
+        }
+        Taken::Items { claims, now_ms: now, next_ms }
+    }
+
+    fn claim(&mut self, entry: u64, by: (&str, u32), now: u64) -> Option<Claim> {
+        let id = *self.ready.get(&entry)?;
+        let record = self.records.get_mut(&id)?;
+        record.token += 1;
+        record.stalls += by.1;
+        by.0.clone_into(&mut record.node);
+        record.state = ItemState::Delivering;
+        self.pending.insert(entry, now);
+        Some(Claim {
+            hold: Hold { entry: entry.to_string(), id, token: record.token },
+            stalls: record.stalls,
+            failures: record.failures,
+            head: record.head.clone(),
+            body: Some(record.body.clone()),
+            owner: record.owner.clone(),
+            accepted_ms: record.accepted_ms,
+            give_up_ms: record.give_up_ms,
+        })
+    }
+
+    /// See [`crate::store::Store::queue_settle`].
+    pub(super) fn settle(&mut self, settle: Settle<'_>, now: u64) -> Settled {
+        let id = settle.hold.id;
+        let Some(record) = self.records.get_mut(&id) else { return Settled::Lost };
+        if record.token != settle.hold.token {
+            return Settled::Lost;
+        }
+        if record.state != ItemState::Delivering {
+            return Settled::Written { dropped: 0 };
+        }
+        record.status = settle.status;
+        settle.error.clone_into(&mut record.error);
+        let entry = record.entry.take();
+        let (is_dead, delay, counts) = match settle.outcome {
+            Outcome::Done => (Some(false), Duration::ZERO, false),
+            Outcome::Dead => (Some(true), Duration::ZERO, false),
+            Outcome::Retry { delay } => (None, delay, true),
+            Outcome::Back { delay } => (None, delay, false),
+        };
+        record.failures += u32::from(counts);
+        if is_dead.is_none() {
+            record.due_ms = now.saturating_add(millis(delay));
+        }
+        self.unready(entry);
+        match is_dead {
+            None => {
+                self.make_ready(&id, now);
+                if let Some(record) = self.records.get_mut(&id).filter(|it| it.due_ms > now)
+                    && counts
+                {
+                    record.state = ItemState::Retrying;
+                }
+                Settled::Written { dropped: 0 }
+            }
+            Some(is_dead) => Settled::Written { dropped: self.close(&id, settle, is_dead, now) },
+        }
+    }
+
+    /// It is open no more; how many dead ones give way.
+    fn close(&mut self, id: &DeliveryId, settle: Settle<'_>, is_dead: bool, now: u64) -> u64 {
+        let Some(record) = self.records.get_mut(id) else { return 0 };
+        let kept = settle.answer.filter(|kept| {
+            self.answer_bytes + kept.head.len() + kept.body.len() <= ANSWER_BYTES_MAX
+        });
+        record.answer = kept.cloned();
+        self.answer_bytes += record.answer_bytes();
+        let bytes = record.bytes();
+        if is_dead {
+            self.dead.insert((now, *id));
+            self.dead_bytes += bytes;
+        }
+        self.end(id, if is_dead { ItemState::Dead } else { ItemState::Done }, settle.keep, now);
+        let mut dropped = 0;
+        while dropped < 100
+            && (u64::try_from(self.dead.len()).unwrap_or(u64::MAX) > settle.dead_most
+                || self.dead_bytes > DEAD_BYTES_MAX)
+        {
+            dropped += self.drop_dead(1);
+        }
+        dropped
+    }
+
+    /// It is settled, and its record is kept for so long.
+    fn end(&mut self, id: &DeliveryId, state: ItemState, keep: Duration, now: u64) {
+        let Some(record) = self.records.get_mut(id) else { return };
+        let (bytes, line) = (record.bytes(), record.line.clone());
+        (record.state, record.settled_ms) = (state, Some(now));
+        self.open.remove(&(record.opened_ms, *id));
+        self.bytes -= bytes;
+        if state != ItemState::Dead {
+            record.body = Bytes::new();
+            self.kept.insert((now, *id));
+        }
+        self.keep_until(id, now.saturating_add(millis(keep)));
+        self.leave(line.as_deref(), id, now);
+        if self.kept.len() > KEPT_MAX
+            && let Some((_, oldest)) = self.kept.first().copied()
+        {
+            self.remove(&oldest, now);
+        }
+    }
+
+    /// See [`crate::store::Store::queue_renew`].
+    pub(super) fn renew(&mut self, hold: &Hold, now: u64) -> bool {
+        let Some(record) = self.records.get(&hold.id) else { return false };
+        let is_own = record.token == hold.token && record.state == ItemState::Delivering;
+        if let Some(entry) = record.entry.filter(|_| is_own) {
+            self.pending.insert(entry, now);
+        }
+        is_own
+    }
+
+    /// See [`crate::store::Store::queue_cancel`].
+    pub(super) fn cancel(&mut self, id: &DeliveryId, keep: Duration, now: u64) -> Cancelled {
+        let Some(record) = self.records.get_mut(id) else { return Cancelled::Unknown };
+        match record.state {
+            ItemState::Delivering => return Cancelled::InProgress,
+            state if state.is_settled() => return Cancelled::Settled(state),
+            _ => {}
+        }
+        let entry = record.entry.take();
+        let due = record.due_ms;
+        self.unready(entry);
+        self.later.remove(&(due, *id));
+        self.end(id, ItemState::Cancelled, keep, now);
+        Cancelled::Cancelled
+    }
+
+    /// See [`crate::store::Store::queue_requeue`].
+    pub(super) fn requeue(
+        &mut self,
+        id: &DeliveryId,
+        max_age: Duration,
+        bounds: QueueBounds,
+        now: u64,
+    ) -> Requeued {
+        let Some(record) = self.records.get_mut(id) else { return Requeued::Unknown };
+        if record.state != ItemState::Dead {
+            return Requeued::NotDead(record.state);
+        }
+        let bytes = record.bytes();
+        let open = u64::try_from(self.open.len()).unwrap_or(u64::MAX);
+        if open >= bounds.items || self.bytes.saturating_add(bytes) > bounds.bytes {
+            return Requeued::Full;
+        }
+        self.dead.remove(&(record.settled_ms.take().unwrap_or_default(), *id));
+        self.dead_bytes -= bytes;
+        self.open.insert((now, *id));
+        self.bytes += bytes;
+        (record.failures, record.stalls) = (0, 0);
+        (record.due_ms, record.opened_ms) = (now, now);
+        record.give_up_ms = now.saturating_add(millis(max_age));
+        let line = record.line.clone();
+        self.keep_until(id, now.saturating_add(millis(bounds.ttl)));
+        self.queue_up(line.as_deref(), id, now);
+        Requeued::Requeued
+    }
+
+    /// See [`crate::store::Store::queue_pause`].
+    pub(super) fn set_pause(&mut self, pause: &Pause, now: u64) -> bool {
+        if pause.left.is_some() && self.pause.is_some() {
+            return false;
+        }
+        let until = pause.left.map(|left| now.saturating_add(millis(left)));
+        self.pause = Some((pause.why.clone(), until));
+        true
+    }
+
+    /// See [`crate::store::Store::queue_resume`].
+    pub(super) fn end_pause(&mut self) -> bool {
+        self.pause.take().is_some()
+    }
+
+    fn pause(&self, now: u64) -> Option<Pause> {
+        let (why, until) = self.pause.as_ref()?;
+        let left = until.map(|until| Duration::from_millis(until.saturating_sub(now)));
+        Some(Pause { why: why.clone(), left })
+    }
+
+    /// See [`crate::store::Store::queue_look`].
+    pub(super) fn look(&self, now: u64) -> QueueLook {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let (entries, later, open) = (self.ready.len(), self.later.len(), self.open.len());
+        let age = |(at, _): &(u64, DeliveryId)| Duration::from_millis(now.saturating_sub(*at));
+        QueueLook {
+            waiting: count(entries.saturating_sub(self.pending.len())),
+            later: count(later),
+            behind: count(open.saturating_sub(entries).saturating_sub(later)),
+            delivering: count(self.pending.len()),
+            dead: count(self.dead.len()),
+            open: count(open),
+            bytes: self.bytes,
+            oldest: self.open.first().map(age),
+            pause: self.pause(now),
+        }
+    }
+
+    /// See [`crate::store::Store::queue_list`].
+    pub(super) fn list(&self, state: Option<ItemState>, after: Option<&DeliveryId>) -> ItemPage {
+        let set = match state {
+            Some(ItemState::Done | ItemState::Cancelled) => return ItemPage::default(),
+            Some(ItemState::Dead) => &self.dead,
+            _ => &self.open,
+        };
+        let place = |id: &DeliveryId| {
+            let at = self.records.get(id).map(|it| it.settled_ms.unwrap_or(it.opened_ms));
+            (at.unwrap_or_else(|| id.unix_ms()), *id)
+        };
+        let after = after.map(place);
+        let is_wanted = |item: &Item| state.is_none_or(|state| item.state == state);
+        let rest = set.iter().filter(|it| after.is_none_or(|after| **it > after));
+        let found = rest.filter_map(|(_, id)| self.find(id)).filter(is_wanted);
+        let mut items: Vec<Item> = found.take(QUEUE_PAGE + 1).collect();
+        let is_whole = items.len() <= QUEUE_PAGE;
+        items.truncate(QUEUE_PAGE);
+        let next = items.last().filter(|_| !is_whole).map(|item| item.id);
+        ItemPage { items, next }
+    }
+
+    /// See [`crate::store::Store::queue_find`].
+    pub(super) fn find(&self, id: &DeliveryId) -> Option<Item> {
+        let record = self.records.get(id)?;
+        Some(Item {
+            id: *id,
+            state: record.state,
+            owner: record.owner.clone(),
+            accepted_ms: record.accepted_ms,
+            due_ms: record.due_ms,
+            settled_ms: record.settled_ms,
+            give_up_ms: record.give_up_ms,
+            failures: record.failures,
+            stalls: record.stalls,
+            claims: record.token,
+            node: record.node.clone(),
+            status: record.status,
+            error: record.error.clone(),
+            bytes: record.bytes(),
+            head: record.head.clone(),
+        })
+    }
+
+    /// See [`crate::store::Store::queue_body`].
+    pub(super) fn body(&self, id: &DeliveryId) -> Option<Bytes> {
+        let record = self.records.get(id)?;
+        Some(record.body.clone()).filter(|body| !body.is_empty())
+    }
+
+    /// See [`crate::store::Store::queue_answer`].
+    pub(super) fn answer(&self, id: &DeliveryId) -> Option<KeptAnswer> {
+        self.records.get(id)?.answer.clone()
+    }
+
+    /// See [`crate::store::Store::queue_drop_dead`].
+    pub(super) fn drop_dead(&mut self, most: usize) -> u64 {
+        let mut dropped = 0;
+        while dropped < most
+            && let Some((_, id)) = self.dead.first().copied()
+        {
+            self.remove(&id, 0);
+            dropped += 1;
+        }
+        u64::try_from(dropped).unwrap_or_default()
+    }
+
+    /// See [`crate::store::Store::queue_dead`].
+    pub(super) fn dead(&self, error: Option<&str>, most: usize) -> Vec<DeliveryId> {
+        let is_wanted = |id: &DeliveryId| match (error, self.records.get(id)) {
+            (Some(error), Some(record)) => record.error == error,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        let looked_at = self.dead.iter().map(|(_, id)| *id).take(QUEUE_DEAD_ROUND);
+        looked_at.filter(is_wanted).take(most).collect()
+    }
+}

@@ -1,0 +1,44 @@
+-- q_common: what stands before the scripts that settle, cancel and requeue.
+-- KEYS     1 ready | 2 later | 3 open | 4 bytes | 5 the item | 6 its body | 7 what stands before an id in the key of
+--          an item
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local text = function(number) return string.format('%.0f', number) end
+-- A key lives at least as long as the item that it was changed for.
+local touch = function(at, item)
+  local left, life = redis.call('PTTL', KEYS[at]), redis.call('PTTL', item)
+  if left ~= -2 and left < life then redis.call('PEXPIRE', KEYS[at], life) end
+end
+-- Its turn has come, or comes when it is due.
+local ready = function(id, item, due)
+  if due > now then
+    redis.call('ZADD', KEYS[2], text(due), id)
+    redis.call('HSET', item, 's', 'w', 'q', '')
+    touch(2, item)
+  else
+    redis.call('HSET', item, 's', 'w', 'q', redis.call('XADD', KEYS[1], '*', 'i', id))
+    touch(1, item)
+  end
+end
+-- Takes an item out of its line; where it was the first, the next one may go.
+local leave = function(line, id)
+  if line == '' then return end
+  local first = redis.call('LINDEX', line, 0)
+  redis.call('LREM', line, 1, id)
+  if first ~= id then return end
+  for _ = 1, 1000 do
+    local after = redis.call('LINDEX', line, 0)
+    if not after then return end
+    local item = KEYS[7] .. after
+    local its = redis.call('HMGET', item, 's', 'd')
+    if its[1] == 'b' then return ready(after, item, tonumber(its[2])) end
+    -- Its record is gone: nobody would ever let the others go.
+    if its[1] and its[1] ~= 'k' and its[1] ~= 'x' and its[1] ~= 'c' then return end
+    redis.call('LREM', line, 1, after)
+  end
+end
+-- It is open no more.
+local close = function(id, bytes)
+  redis.call('ZREM', KEYS[3], id)
+  if bytes > 0 and redis.call('DECRBY', KEYS[4], bytes) < 0 then redis.call('DEL', KEYS[4]) end
+end

@@ -1,0 +1,50 @@
+-- q_settle, behind q_common: writes how a delivery ended, if the claim is still the caller's.
+-- KEYS     as in q_common | 8 dead | 9 the answer | 10 what stands before an id in the key of a body
+-- ARGV     1 entry | 2 id | 3 token | 4 k done, x dead, r again, w given back | 5 delay, ms | 6 status | 7 error
+--          8 life of the record, ms | 9 most dead items
+-- reply    {0, 0}: somebody else has it | {1, how many dead ones gave way}
+local its = redis.call('HMGET', KEYS[5], 'a', 's', 'q', 'y', 'l')
+if its[1] ~= ARGV[3] then
+  redis.call('UNLINK', KEYS[9])
+  return {0, 0}
+end
+-- The same claim has been settled: the answer was missed, and it is asked again.
+if its[2] ~= 'd' then return {1, 0} end
+local id = ARGV[2]
+-- Where the group is gone there is nothing to acknowledge; nobody else has this token all the same.
+redis.pcall('XACK', KEYS[1], 'g', ARGV[1])
+redis.call('XDEL', KEYS[1], ARGV[1])
+if its[3] ~= ARGV[1] and its[3] ~= '' then
+  redis.pcall('XACK', KEYS[1], 'g', its[3])
+  redis.call('XDEL', KEYS[1], its[3])
+end
+local outcome, due = ARGV[4], now + ARGV[5]
+redis.call('HSET', KEYS[5], 'c', ARGV[6], 'e', ARGV[7])
+if outcome == 'r' or outcome == 'w' then
+  redis.call('HSET', KEYS[5], 'd', text(due))
+  ready(id, KEYS[5], due)
+  if outcome == 'r' then
+    redis.call('HINCRBY', KEYS[5], 'f', 1)
+    if due > now then redis.call('HSET', KEYS[5], 's', 'r') end
+  end
+  return {1, 0}
+end
+redis.call('HSET', KEYS[5], 's', outcome, 'x', text(now), 'q', '')
+redis.call('PEXPIRE', KEYS[5], ARGV[8])
+close(id, tonumber(its[4]))
+leave(its[5], id)
+if outcome == 'k' then
+  redis.call('UNLINK', KEYS[6])
+  return {1, 0}
+end
+redis.call('PEXPIRE', KEYS[6], ARGV[8])
+redis.call('ZADD', KEYS[8], text(now), id)
+redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', text(now - ARGV[8]))
+if redis.call('PTTL', KEYS[8]) < tonumber(ARGV[8]) then redis.call('PEXPIRE', KEYS[8], ARGV[8]) end
+local dropped = math.min(redis.call('ZCARD', KEYS[8]) - ARGV[9], 100)
+if dropped <= 0 then return {1, 0} end
+for _, oldest in ipairs(redis.call('ZRANGE', KEYS[8], 0, dropped - 1)) do
+  redis.call('UNLINK', KEYS[7] .. oldest, KEYS[10] .. oldest)
+  redis.call('ZREM', KEYS[8], oldest)
+end
+return {1, dropped}

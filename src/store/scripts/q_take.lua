@@ -1,0 +1,63 @@
+-- q_take: has items whose time has come wait for their turn, and takes some whose turn it is.
+-- KEYS     1 ready | 2 later | 3 pause | 4 what stands before an id in the key of an item
+-- ARGV     1 most | 2 lease, ms | 3 node | 4 1: look for claims that nobody renews | 5 most claims of the fleet
+-- reply    {'p', why, ms or -1} | {'g'}: the group is gone | {'i', now, next due or '', {entry, id, token, stalls}…}
+local why = redis.call('GET', KEYS[3])
+if why then return {'p', why, redis.call('PTTL', KEYS[3])} end
+local pending = redis.pcall('XPENDING', KEYS[1], 'g')
+if pending.err then
+  if string.find(pending.err, 'NOGROUP', 1, true) then return {'g'} end
+  return pending
+end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, 100)
+for _, id in ipairs(due) do
+  local item = KEYS[4] .. id
+  local state = redis.call('HGET', item, 's')
+  redis.call('ZREM', KEYS[2], id)
+  if state == 'w' or state == 'r' then
+    redis.call('HSET', item, 's', 'w', 'q', redis.call('XADD', KEYS[1], '*', 'i', id))
+    local left, life = redis.call('PTTL', KEYS[1]), redis.call('PTTL', item)
+    if left < life then redis.call('PEXPIRE', KEYS[1], life) end
+  end
+end
+local reply = {'i', string.format('%.0f', now), redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or ''}
+local most = tonumber(ARGV[1])
+local claim = function(entries, stalled)
+  for _, entry in ipairs(entries) do
+    -- An entry that was deleted while it was claimed has no fields.
+    local id = entry and entry[2] and entry[2][2]
+    if id then
+      local item = KEYS[4] .. id
+      local its = redis.call('HMGET', item, 's', 'q', 'z')
+      if its[2] == entry[1] and (its[1] == 'w' or its[1] == 'd') then
+        local token = redis.call('HINCRBY', item, 'a', 1)
+        local stalls = tonumber(its[3]) + stalled
+        redis.call('HSET', item, 's', 'd', 'n', ARGV[3], 'z', stalls)
+        reply[#reply + 1] = {entry[1], id, token, stalls}
+        most = most - 1
+      else
+        redis.call('XACK', KEYS[1], 'g', entry[1])
+        redis.call('XDEL', KEYS[1], entry[1])
+      end
+    end
+  end
+end
+if ARGV[4] == '1' then
+  local from = '0-0'
+  for _ = 1, 100 do
+    if most <= 0 then break end
+    local found = redis.call('XAUTOCLAIM', KEYS[1], 'g', 'gw', ARGV[2], from, 'COUNT', most)
+    claim(found[2], 1)
+    from = found[1]
+    if from == '0-0' then break end
+  end
+end
+-- What was claimed anew was pending before.
+local free = math.min(most, tonumber(ARGV[5]) - pending[1])
+if free > 0 then
+  local read = redis.call('XREADGROUP', 'GROUP', 'g', 'gw', 'COUNT', free, 'STREAMS', KEYS[1], '>')
+  if read then claim(read[1][2], 0) end
+end
+return reply

@@ -1,0 +1,196 @@
+//! What becomes of queues when Redis loses a part of them, or may not keep them at all.
+
+use std::time::Duration;
+
+use portcullis::config::{self, StoreUrl};
+use portcullis::store::RedisStore;
+use portcullis::store::Store;
+use portcullis::store::queue::{ItemState, Outcome, QueueSafety, Take, Taken};
+
+use super::queue::{BLINK, HOUR, Of, Queue, WRITTEN};
+use super::{Subject, over_redis, runtime};
+use crate::support::{PATIENCE, Redis};
+
+const ANY: Take<'static> = Take { node: "n1", most: 99, in_flight: 999, lease: HOUR, sweep: true };
+
+fn redis(it: &Subject) -> &Redis {
+    it.redis.as_deref().expect("a Redis")
+}
+
+#[test]
+fn a_group_that_was_destroyed_is_made_again_from_the_beginning() {
+    over_redis(async |it: Subject| {
+        let queue = Queue::of(&it);
+        let [claimed, waiting] = [queue.put(Of::default()).await, queue.put(Of::default()).await];
+        let claim = queue.take(1).await.remove(0);
+        assert_eq!(redis(&it).cli(&["XGROUP", "DESTROY", &queue.keys.ready, "g"]), "1");
+        // Nobody else has it meanwhile.
+        assert!(it.store.queue_renew(&queue.keys, &[&claim.hold]).await == Ok(vec![true]));
+        assert!(matches!(queue.try_take(ANY).await, Taken::Reset { .. }));
+        let claims = queue.take(9).await;
+        let mut ids: Vec<_> = claims.iter().map(|claim| claim.hold.id).collect();
+        ids.sort_unstable();
+        let mut expected = vec![claimed, waiting];
+        expected.sort_unstable();
+        assert_eq!(ids, expected);
+        assert_ne!(queue.settle(&claim.hold, Outcome::Done).await, WRITTEN, "its claim is old");
+        for claim in &claims {
+            assert_eq!(queue.settle(&claim.hold, Outcome::Done).await, WRITTEN);
+        }
+        assert_eq!(queue.counts().await, [0; 6]);
+        assert_eq!(queue.take(9).await, []);
+    });
+}
+
+#[test]
+fn a_claim_that_nobody_took_since_is_settled_though_the_stream_was_lost() {
+    over_redis(async |it: Subject| {
+        let queue = Queue::of(&it);
+        let [first, second] = [queue.put(Of::default()).await, queue.put(Of::default()).await];
+        let claims = queue.take(9).await;
+        assert_eq!(redis(&it).cli(&["DEL", &queue.keys.ready]), "1");
+        assert_eq!(queue.settle(&claims[0].hold, Outcome::Done).await, WRITTEN);
+        // The other one is put back, and yet its holder is the only one so far.
+        assert_eq!(queue.try_take(ANY).await, Taken::Reset { put_back: 1 });
+        assert_eq!(queue.settle(&claims[1].hold, Outcome::Done).await, WRITTEN);
+        assert_eq!(queue.take(9).await, []);
+        for id in [first, second] {
+            assert_eq!(queue.state(&id).await, ItemState::Done);
+        }
+        assert_eq!(queue.counts().await, [0; 6]);
+    });
+}
+
+#[test]
+fn a_lost_stream_is_put_back_with_all_that_waited_in_it() {
+    over_redis(async |it: Subject| {
+        let queue = Queue::of(&it);
+        let mut put = Vec::new();
+        for _ in 0..250 {
+            put.push(queue.put(Of::default()).await);
+        }
+        let late = queue.put(Of { delay: HOUR, ..Of::default() }).await;
+        let ordered = Of { order: Some("0f"), ..Of::default() };
+        let [head, behind] = [queue.put(ordered).await, queue.put(ordered).await];
+        assert_eq!(queue.take(1).await.len(), 1);
+        assert_eq!(redis(&it).cli(&["DEL", &queue.keys.ready]), "1");
+        assert_eq!(queue.try_take(ANY).await, Taken::Reset { put_back: 251 });
+        assert_eq!(it.store.queue_repair(&queue.keys).await, Ok(0), "nothing is put back twice");
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            taken.extend(queue.take(100).await.into_iter().map(|claim| claim.hold.id));
+        }
+        taken.sort_unstable();
+        let mut expected = put;
+        expected.push(head);
+        expected.sort_unstable();
+        assert_eq!(taken, expected);
+        assert_eq!(queue.state(&behind).await, ItemState::Behind);
+        assert_eq!(queue.counts().await, [0, 1, 1, 251, 0, 253]);
+        assert!(queue.find(&late).await.is_some());
+    });
+}
+
+/// Others got nothing in their place, or an error for ever: redis#10227, #7021, #10198.
+#[test]
+fn claimed_entries_that_were_deleted_or_trimmed_are_put_back() {
+    over_redis(async |it: Subject| {
+        let queue = Queue::of(&it);
+        for _ in 0..4 {
+            queue.put(Of::default()).await;
+        }
+        let claims = queue.take(9).await;
+        let cli = |command: &[&str]| redis(&it).cli(command);
+        let ready = &*queue.keys.ready;
+        assert_eq!(cli(&["XDEL", ready, &claims[0].hold.entry]), "1");
+        assert_eq!(cli(&["XTRIM", ready, "MAXLEN", "1"]), "2");
+        let sweep = Take { lease: BLINK, ..ANY };
+        // What is left is taken over, and what is not is no item.
+        let mut over = Vec::new();
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while over.is_empty() && std::time::Instant::now() < deadline {
+            over = queue.take_by(sweep).await;
+        }
+        assert_eq!(over.len(), 1, "{over:?}");
+        assert_eq!(it.store.queue_repair(&queue.keys).await, Ok(3));
+        assert_eq!(queue.take(9).await.len(), 3);
+        assert_eq!(queue.counts().await, [0, 0, 0, 4, 0, 4]);
+    });
+}
+
+#[test]
+fn every_key_ends_and_lives_as_long_as_its_items() {
+    over_redis(async |it: Subject| {
+        let queue = Queue::of(&it);
+        let of = Of { key: Some("0f"), order: Some("0f"), body: "one", ..Of::default() };
+        let id = queue.put(of).await;
+        queue.put(Of { key: None, ..of }).await;
+        queue.put(Of { delay: HOUR, order: None, key: Some("1f"), ..of }).await;
+        let [day, hour] = [86_400_000, 3_600_000];
+        let ttl = |key: &str| redis(&it).cli(&["PTTL", key]).parse::<i64>().expect("a number");
+        let check = |stage: &str| {
+            let all = redis(&it).cli(&["KEYS", "app:queue:*"]);
+            for key in all.lines() {
+                let left = ttl(key);
+                assert!(left > 0, "{stage}: {key} has no end");
+            }
+            all.lines().count()
+        };
+        // Three records, bodies and keys; ready, later, open, bytes and a line.
+        assert_eq!(check("accepted"), 14);
+        let slack = i64::try_from(PATIENCE.as_millis()).expect("a small number");
+        for key in [&queue.keys.open, &queue.keys.bytes, &queue.keys.item(&id)] {
+            assert!(ttl(key) > day - slack, "{key}");
+        }
+        // With its delay on top.
+        assert!(ttl(&queue.keys.later) > day + hour - slack);
+        let claim = queue.take(1).await.remove(0);
+        let retry = Outcome::Retry { delay: HOUR };
+        assert_eq!(queue.settle(&claim.hold, retry).await, WRITTEN);
+        check("failed");
+        assert_eq!(redis(&it).cli(&["ZADD", &queue.keys.later, "1", id.as_str()]), "0");
+        let claim = queue.take(1).await.remove(0);
+        assert_eq!(queue.settle(&claim.hold, Outcome::Dead).await, WRITTEN);
+        check("dead");
+        assert!(ttl(&queue.keys.item(&id)) <= hour && ttl(&queue.keys.body(&id)) <= hour);
+        queue.requeue(&id).await;
+        check("requeued");
+        assert!(ttl(&queue.keys.item(&id)) > day - slack);
+        assert!(ttl(&queue.keys.body(&id)) > day - slack);
+    });
+}
+
+fn safety(settings: &[&str]) -> QueueSafety {
+    let settings: Vec<String> = settings.iter().map(|it| (*it).to_owned()).collect();
+    let redis = Redis::start_with(&settings);
+    runtime().block_on(async {
+        let (host, port) = (redis.address().ip().to_string(), redis.address().port());
+        let store = Store::Redis(Box::new(RedisStore::open(&config::Store {
+            url: StoreUrl::Redis { host, port, db: 0 },
+            timeout: PATIENCE,
+            connect_timeout: PATIENCE,
+            has_queues: true,
+            ..config::Store::default()
+        })));
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while store.queue_safety() == QueueSafety::Unknown {
+            assert!(tokio::time::Instant::now() < deadline, "nobody has looked");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        store.queue_safety()
+    })
+}
+
+/// Volatile policies too: all keys of queues have an end.
+#[test]
+fn a_redis_that_evicts_keeps_no_work() {
+    let evicting = |policy: &str| QueueSafety::Evicting { policy: policy.to_owned() };
+    for policy in ["allkeys-lru", "volatile-ttl"] {
+        let found = safety(&["--maxmemory", "100mb", "--maxmemory-policy", policy]);
+        assert_eq!(found, evicting(policy));
+    }
+    let found = safety(&["--maxmemory", "100mb", "--appendonly", "yes"]);
+    assert_eq!(found, QueueSafety::Safe { appends: Some(true) });
+    let found = safety(&["--maxmemory-policy", "allkeys-lru"]);
+    assert_eq!(found, QueueSafety::Safe { appends: Some(false) });
+}
