@@ -68,8 +68,10 @@ pub(super) fn read(store: &mut Section<'_>, kind: Kind, usage: StoreUse) -> Reac
     }
     let reads = [("primary", CacheReads::Primary), ("replica", CacheReads::Replica)];
     let cache_reads = match usage {
-        StoreUse::Limits => CacheReads::Primary,
-        _ => store.or("cache_reads", CacheReads::Primary, choice(&reads)),
+        StoreUse::Limits | StoreUse::Queue => CacheReads::Primary,
+        StoreUse::Main | StoreUse::Cache => {
+            store.or("cache_reads", CacheReads::Primary, choice(&reads))
+        }
     };
     if cache_reads == CacheReads::Replica && kind != Kind::Cluster {
         let what = "\"replica\" is of no use where url does not begin with redis-cluster://";

@@ -146,6 +146,19 @@ fn a_separate_store_is_as_the_main_one_but_for_who_it_is() {
     assert!(main.is_served_by(&main) && !main.is_served_by(&alone));
     let moved = Store { timeout: Duration::from_millis(1), ..cache.clone() };
     assert!(!main.is_served_by(&Store { cache: Some(Box::new(moved)), ..main.clone() }));
+    let queue = |text: &str| {
+        let loaded = read(&format!("[store]\nurl = 'redis://main'\npassword = 'env:SET'\n{text}"));
+        assert!(loaded.problems.is_empty(), "{}", loaded.source.render(&loaded.problems));
+        loaded.config.store
+    };
+    let short = queue("queue_url = 'rediss://queue:6380'");
+    assert_eq!(short, queue("[store.queue]\nurl = 'rediss://queue:6380'"));
+    let own = short.used_for(StoreUse::Queue);
+    assert_eq!((uses(own), own.password.as_ref()), (vec![StoreUse::Queue], None));
+    assert!(own.tls.is_some() && short.is_one_of_several() && own.has(StoreUse::Queue));
+    assert!(!queue("").is_one_of_several() && !queue("").has(StoreUse::Queue));
+    let both = report("[store]\nqueue_url = 'redis://a'\n[store.queue]\nurl = 'redis://b'");
+    assert!(both.contains("store.queue_url: is of no use beside [store.queue]"), "{both}");
     let report = report("[store]\n[store.cache]\ntimeout = '1s'\nprefix = 'x'");
     assert!(report.contains("store.cache.url: is missing"), "{report}");
     assert!(report.contains("store.cache.prefix: unknown key"), "{report}");

@@ -5,7 +5,9 @@
 //! are of the store's clock. The methods stand here and not beside the others in `store`, because
 //! they are a machine of their own: nothing else of the store touches these keys.
 
-use std::fmt;
+mod id;
+mod item;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,155 +17,13 @@ use super::separate::One;
 use super::{Store, StoreError};
 use crate::config::StoreUse;
 
-/// Characters of an id: Crockford's base 32 in lower case.
-const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-/// Length of an id in characters of 5 bits.
-const ID_CHARACTERS: usize = 26;
+pub use self::id::DeliveryId;
+pub use self::item::{Claim, Hold, Item, ItemPage, ItemState, KeptAnswer};
+
 /// Items of one page of a list.
 pub const QUEUE_PAGE: usize = 100;
 /// Most dead items that one call deletes or requeues.
 pub const QUEUE_DEAD_ROUND: usize = 1000;
-
-/// The id of a delivery: 8 bits of its shard, 48 of the Unix ms when it was made, and 74 random
-/// ones, so that nobody guesses it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DeliveryId([u8; ID_CHARACTERS]);
-
-impl DeliveryId {
-    /// A new id; nothing where the system has no random bytes.
-    pub fn new(shard: u8, unix_ms: u64) -> Option<Self> {
-        let mut random = [0; 16];
-        aws_lc_rs::rand::fill(&mut random).ok()?;
-        let random = u128::from_be_bytes(random) >> (128 - 74);
-        // 130 bits do not fit into one number: the last 25 characters hold 125 of them.
-        let ms = u128::from(unix_ms & 0xFFFF_FFFF_FFFF);
-        let low = (u128::from(shard & 0b111) << 122) | (ms << 74) | random;
-        let mut text = [0; ID_CHARACTERS];
-        for (place, byte) in text.iter_mut().rev().enumerate() {
-            let five = match place {
-                25 => usize::from(shard >> 3),
-                _ => usize::try_from((low >> (5 * place)) & 31).unwrap_or_default(),
-            };
-            *byte = ALPHABET.get(five).copied().unwrap_or(b'0');
-        }
-        Some(Self(text))
-    }
-
-    /// An id as it was written; nothing for any other text.
-    pub fn parse(text: &str) -> Option<Self> {
-        let bytes: [u8; ID_CHARACTERS] = text.as_bytes().try_into().ok()?;
-        bytes.iter().all(|byte| ALPHABET.contains(byte)).then_some(Self(bytes))
-    }
-
-    /// Its text.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-
-    /// Unix ms when it was made, on the clock of whoever made it.
-    pub fn unix_ms(&self) -> u64 {
-        // The first 12 characters: 8 bits of the shard, 48 of the time, 4 random ones.
-        let bits = self.0.iter().take(12).fold(0u64, |bits, byte| {
-            let five = ALPHABET.iter().position(|it| it == byte).unwrap_or_default();
-            (bits << 5) | u64::try_from(five).unwrap_or_default()
-        });
-        (bits >> 4) & 0xFFFF_FFFF_FFFF
-    }
-
-    /// The shard it lies in.
-    pub fn shard(&self) -> u8 {
-        let five = |at: usize| {
-            let byte = self.0.get(at).copied().unwrap_or_default();
-            ALPHABET.iter().position(|it| *it == byte).and_then(|it| u8::try_from(it).ok())
-        };
-        (five(0).unwrap_or_default() << 3) | (five(1).unwrap_or_default() >> 2)
-    }
-}
-
-impl fmt::Display for DeliveryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for DeliveryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Where an item stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ItemState {
-    /// Its turn has come, or comes after a delay that was asked for.
-    Waiting,
-    /// Waits behind another one with the same order key.
-    Behind,
-    /// Somebody has claimed it.
-    Delivering,
-    /// Waits to be tried again.
-    Retrying,
-    /// Done.
-    Done,
-    /// Given up; kept for somebody to look at.
-    Dead,
-    /// Cancelled before it was done.
-    Cancelled,
-}
-
-impl ItemState {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Waiting,
-        Self::Behind,
-        Self::Delivering,
-        Self::Retrying,
-        Self::Done,
-        Self::Dead,
-        Self::Cancelled,
-    ];
-
-    /// The word for people and metrics.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Behind => "behind",
-            Self::Delivering => "delivering",
-            Self::Retrying => "retrying",
-            Self::Done => "done",
-            Self::Dead => "dead",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// The state of a word.
-    pub fn of_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.word() == word)
-    }
-
-    /// The letter in a record.
-    pub(super) fn letter(self) -> &'static str {
-        match self {
-            Self::Waiting => "w",
-            Self::Behind => "b",
-            Self::Delivering => "d",
-            Self::Retrying => "r",
-            Self::Done => "k",
-            Self::Dead => "x",
-            Self::Cancelled => "c",
-        }
-    }
-
-    /// The state of a letter.
-    pub(super) fn of_letter(letter: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.letter().as_bytes() == letter)
-    }
-
-    /// Whether nothing more will happen to it by itself.
-    pub fn is_settled(self) -> bool {
-        matches!(self, Self::Done | Self::Dead | Self::Cancelled)
-    }
-}
 
 /// How much a queue may hold, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -292,38 +152,6 @@ pub struct Pause {
     pub left: Option<Duration>,
 }
 
-/// What tells one claim from others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hold {
-    /// The entry of the stream.
-    pub entry: String,
-    /// The item.
-    pub id: DeliveryId,
-    /// The fencing token: how often the item has been claimed.
-    pub token: u64,
-}
-
-/// An item that is the caller's for a lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// What it is settled by.
-    pub hold: Hold,
-    /// How often a holder has gone without a word.
-    pub stalls: u32,
-    /// How often it failed in a way that counts.
-    pub failures: u32,
-    /// As it was accepted.
-    pub head: Bytes,
-    /// The body; nothing where the store has lost it.
-    pub body: Option<Bytes>,
-    /// Whose it is.
-    pub owner: String,
-    /// Unix ms.
-    pub accepted_ms: u64,
-    /// Unix ms after which it is not tried again.
-    pub give_up_ms: u64,
-}
-
 /// How a delivery ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -341,15 +169,6 @@ pub enum Outcome {
     },
     /// Given up.
     Dead,
-}
-
-/// The answer to a delivery, to be kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptAnswer {
-    /// Opaque here.
-    pub head: Bytes,
-    /// As much as is kept.
-    pub body: Bytes,
 }
 
 /// What to write of a delivery that has ended.
@@ -432,48 +251,15 @@ pub struct QueueLook {
     pub pause: Option<Pause>,
 }
 
-/// One item, without its head and body.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// Its id.
-    pub id: DeliveryId,
-    /// Where it stands.
-    pub state: ItemState,
-    /// Whose it is.
-    pub owner: String,
-    /// Unix ms.
-    pub accepted_ms: u64,
-    /// Unix ms when its turn came or comes.
-    pub due_ms: u64,
-    /// Unix ms when it ended; nothing while it is open.
-    pub settled_ms: Option<u64>,
-    /// Unix ms after which it is not tried again.
-    pub give_up_ms: u64,
-    /// How often it failed in a way that counts.
-    pub failures: u32,
-    /// How often a holder has gone.
-    pub stalls: u32,
-    /// How often it was claimed; the token of its newest claim.
-    pub claims: u64,
-    /// Who claimed it last; empty where nobody did.
-    pub node: String,
-    /// Status of the last answer; 0 where there was none.
-    pub status: u16,
-    /// What went wrong last; empty where nothing did.
-    pub error: String,
-    /// Bytes of its body.
-    pub bytes: u64,
-    /// What is needed to make the request again.
-    pub head: Bytes,
-}
-
-/// One page of a list.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ItemPage {
-    /// The oldest first; [`QUEUE_PAGE`] at most.
-    pub items: Vec<Item>,
-    /// What to ask for next; nothing at the end.
-    pub next: Option<DeliveryId>,
+/// What is known of an item when it counts as accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// The store has it.
+    Memory,
+    /// So many replicas have it (WAIT).
+    Replicas(u32),
+    /// It is on the disk of its server (WAITAOF, Redis 7.2).
+    Fsync,
 }
 
 /// Whether work may be kept in a store.
@@ -507,8 +293,8 @@ impl Store {
         }
     }
 
-    /// Accepts an item, once for each idempotency key. Where the answer was missed, it is asked once
-    /// more, with the same id.
+    /// Accepts an item, once for each idempotency key. Where the answer was missed, it is asked
+    /// once more, with the same id.
     ///
     /// # Errors
     /// The store did not answer, or refused. It may have accepted then: only the same id tells.
@@ -519,6 +305,24 @@ impl Store {
     ) -> Result<Accepted, StoreError> {
         match self.queues() {
             One::Redis(store) => store.queue_accept(keys, accept).await,
+            One::Memory(store) => store.queue_accept(keys, accept),
+        }
+    }
+
+    /// The same, and waits until the item is as durable as it is to be, for `store.replica_timeout`
+    /// at most: [`Accepted::InDoubt`] then, and whoever asks again under the same key learns more.
+    /// The embedded store has nothing to wait for.
+    ///
+    /// # Errors
+    /// As [`Self::queue_accept`].
+    pub async fn queue_accept_durably(
+        &self,
+        keys: &QueueKeys,
+        accept: &Accept<'_>,
+        durability: Durability,
+    ) -> Result<Accepted, StoreError> {
+        match self.queues() {
+            One::Redis(store) => store.queue_accept_durably(keys, accept, durability).await,
             One::Memory(store) => store.queue_accept(keys, accept),
         }
     }
@@ -752,42 +556,6 @@ impl Store {
         match self.queues() {
             One::Redis(store) => store.queue_repair(keys).await,
             One::Memory(_) => Ok(0),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_tells_its_shard_and_grows_with_time() {
-        for shard in [0, 1, 7, 8, 31, 32, 200, 255] {
-            let early = DeliveryId::new(shard, 1).expect("random bytes");
-            let late = DeliveryId::new(shard, 1 << 47).expect("random bytes");
-            assert_eq!((early.shard(), late.shard()), (shard, shard));
-            assert!(early < late);
-            assert_eq!((early.unix_ms(), late.unix_ms()), (1, 1 << 47));
-            assert_eq!(DeliveryId::parse(early.as_str()), Some(early));
-        }
-        assert_ne!(DeliveryId::new(0, 5), DeliveryId::new(0, 5));
-    }
-
-    #[test]
-    fn an_id_is_26_characters_of_its_alphabet() {
-        let good = "0".repeat(26);
-        assert!(DeliveryId::parse(&good).is_some());
-        for bad in ["", &good[1..], &format!("{good}0"), &format!("{}u", &good[1..])] {
-            assert_eq!(DeliveryId::parse(bad), None, "{bad}");
-        }
-        assert_eq!(DeliveryId::parse(&"Z".repeat(26)), None);
-    }
-
-    #[test]
-    fn every_state_has_a_letter_and_a_word_of_its_own() {
-        for state in ItemState::ALL {
-            assert_eq!(ItemState::of_letter(state.letter().as_bytes()), Some(state));
-            assert_eq!(ItemState::of_word(state.word()), Some(state));
         }
     }
 }

@@ -12,6 +12,7 @@ mod leases;
 mod marks;
 mod model;
 mod queue;
+mod queue_hands;
 mod queue_losses;
 mod queue_model;
 mod sessions;

@@ -131,7 +131,7 @@ fn all_gateways_list_their_series_in_the_same_order() {
         ("store_evicted_total", 3),
         ("store_failures_total", 6),
         ("store_lineage_changes_total", 2),
-        ("store_use_up", 3),
+        ("store_use_up", 4),
         ("tls_handshakes_total", 12),
         ("tls_reloads_total", 2),
         ("tls_versions_total", 4),

@@ -498,7 +498,11 @@ impl Shard {
             _ => &self.open,
         };
         let place = |id: &DeliveryId| {
-            let at = self.records.get(id).map(|it| it.settled_ms.unwrap_or(it.opened_ms));
+            let record = self.records.get(id);
+            let at = match state {
+                Some(ItemState::Dead) => record.and_then(|it| it.settled_ms),
+                _ => record.map(|it| it.opened_ms),
+            };
             (at.unwrap_or_else(|| id.unix_ms()), *id)
         };
         let after = after.map(place);

@@ -55,6 +55,7 @@ mod probe;
 mod published;
 mod pulse;
 mod queue;
+mod queue_commit;
 mod queue_replies;
 mod renewal;
 mod repair;
@@ -113,6 +114,7 @@ use self::journal::{Journal, Untold};
 use self::operator::Operator;
 use self::part::Part;
 use self::queue::Groups;
+use self::queue_commit::Commits;
 use self::repair::FOLLOWS;
 use self::reply::server_error;
 use self::revocations::Reading;
@@ -149,6 +151,8 @@ pub struct RedisStore {
     reading: Reading,
     /// Which queues have been served.
     queue_groups: Groups,
+    /// Who waits until items are durable.
+    queue_commits: Commits,
 }
 
 /// What servers said when they were asked.
@@ -184,6 +188,7 @@ impl RedisStore {
             hashes: AtomicBool::new(false),
             reading: Reading::default(),
             queue_groups: Groups::default(),
+            queue_commits: Commits::default(),
         }
     }
 

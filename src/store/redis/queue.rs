@@ -1,8 +1,8 @@
 //! Queues of deferred deliveries on Redis: see [`crate::store::queue`].
 //!
 //! What happens to an item happens in one script, so that no crash comes in between; bodies pass
-//! beside it, in the same exchange. Accepting is part of a request and has its time; everything else
-//! is asked by whoever delivers, who may wait longer.
+//! beside it, in the same exchange. Accepting is part of a request and has its time; everything
+//! else is asked by whoever delivers, who may wait longer.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};

@@ -11,7 +11,7 @@ local ids, back = redis.call('ZRANGE', KEYS[3], from, from + ARGV[3] - 1), 0
 local last = #ids == tonumber(ARGV[3]) and ids[#ids] or ''
 for _, id in ipairs(ids) do
   local item = KEYS[4] .. id
-  local its = redis.call('HMGET', item, 's', 'q', 'l')
+  local its = redis.call('HMGET', item, 's', 'q', 'l', 'n')
   local state, entry, line = its[1], its[2], its[3]
   if not state then
     -- Its record is gone, so there is nothing to deliver. The last one that is looked at says where to go on.
@@ -23,8 +23,9 @@ for _, id in ipairs(ids) do
   elseif redis.call('ZSCORE', KEYS[2], id) then
     entry = nil
   elseif entry ~= '' and #redis.call('XRANGE', KEYS[1], entry, entry) > 0 then
-    -- Claimed, and yet nobody's: a consumer was deleted, or the group is a new one.
-    if state == 'd' and #redis.call('XPENDING', KEYS[1], 'g', entry, entry, 1) == 0 then
+    -- Claimed, and yet nobody's: a consumer was deleted, or the group is a new one. What was put back and not taken
+    -- since has no node.
+    if state == 'd' and its[4] ~= '' and #redis.call('XPENDING', KEYS[1], 'g', entry, entry, 1) == 0 then
       redis.call('XDEL', KEYS[1], entry)
       entry = false
     end
@@ -32,8 +33,8 @@ for _, id in ipairs(ids) do
     entry = false
   end
   if state and entry == false then
-    redis.call('HSET', item, 'q', redis.call('XADD', KEYS[1], '*', 'i', id))
-    if state ~= 'd' then redis.call('HSET', item, 's', 'w') end
+    -- Its holder may still settle it, until somebody takes it.
+    redis.call('HSET', item, 's', state == 'd' and 'd' or 'w', 'n', '', 'q', redis.call('XADD', KEYS[1], '*', 'i', id))
     local left, life = redis.call('PTTL', KEYS[1]), redis.call('PTTL', item)
     if left < life then redis.call('PEXPIRE', KEYS[1], life) end
     back = back + 1

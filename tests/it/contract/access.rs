@@ -181,6 +181,7 @@ fn do_everything(servers: &[Redis], url: StoreUrl) {
         caching(&store).await;
         sessions(&store).await;
         api_keys(&store).await;
+        super::queue_hands::everything(&store).await;
         revoke_and_follow(&store, &blacklist[0]).await;
         let outside = store.put("other:key", b"1", Duration::from_secs(60)).await;
         assert!(outside.is_err(), "the user reaches beyond its prefix");

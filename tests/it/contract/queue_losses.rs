@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use portcullis::config::{self, StoreUrl};
 use portcullis::store::RedisStore;
 use portcullis::store::Store;
-use portcullis::store::queue::{ItemState, Outcome, QueueSafety, Take, Taken};
+use portcullis::store::queue::{
+    Accept, Accepted, Durability, ItemState, Outcome, QueueSafety, Take, Taken,
+};
 
-use super::queue::{BLINK, HOUR, Of, Queue, WRITTEN};
+use super::queue_hands::{BLINK, HOUR, Of, Queue, WRITTEN, one};
 use super::{Subject, over_redis, runtime};
 use crate::support::{PATIENCE, Redis};
 
@@ -107,8 +110,8 @@ fn claimed_entries_that_were_deleted_or_trimmed_are_put_back() {
         let sweep = Take { lease: BLINK, ..ANY };
         // What is left is taken over, and what is not is no item.
         let mut over = Vec::new();
-        let deadline = std::time::Instant::now() + PATIENCE;
-        while over.is_empty() && std::time::Instant::now() < deadline {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while over.is_empty() && tokio::time::Instant::now() < deadline {
             over = queue.take_by(sweep).await;
         }
         assert_eq!(over.len(), 1, "{over:?}");
@@ -179,6 +182,40 @@ fn safety(settings: &[&str]) -> QueueSafety {
         }
         store.queue_safety()
     })
+}
+
+#[test]
+fn what_replicas_lack_is_in_doubt() {
+    over_redis(async |it: Subject| {
+        let queue = Queue::of(&it);
+        let accept = async |durability, key: &'static str| {
+            let body = Bytes::from_static(b"one");
+            let accept = Accept { key: Some(key), ..one(&body) };
+            let accepted = it.store.queue_accept_durably(&queue.keys, &accept, durability);
+            accepted.await.expect("an answer")
+        };
+        let is_new = |accepted: &Accepted| matches!(accepted, Accepted::New { .. });
+        assert!(is_new(&accept(Durability::Memory, "0f").await));
+        assert_eq!(accept(Durability::Replicas(1), "1f").await, Accepted::InDoubt);
+        let replica = Redis::start();
+        replica.follow(redis(&it));
+        // The same key finds it, and it is known to be there by now.
+        let again = async || accept(Durability::Replicas(1), "1f").await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let mut found = again().await;
+        while found == Accepted::InDoubt && tokio::time::Instant::now() < deadline {
+            found = again().await;
+        }
+        assert!(matches!(found, Accepted::Again { .. }), "{found:?}");
+        // Many wait together.
+        let names: Vec<&'static str> = (0..40).map(|number| &*format!("{number}").leak()).collect();
+        let all = names.iter().map(|name| accept(Durability::Replicas(1), name));
+        let all = futures_util::future::join_all(all).await;
+        assert!(all.iter().all(is_new), "{all:?}");
+        assert_eq!(queue.counts().await, [42, 0, 0, 0, 0, 42]);
+        assert_eq!(replica.cli(&["ZCARD", &queue.keys.open]), "42");
+        assert_eq!(accept(Durability::Replicas(2), "2f").await, Accepted::InDoubt);
+    });
 }
 
 /// Volatile policies too: all keys of queues have an end.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portcullis::store::queue::{Claim, DeliveryId, Outcome, Settled, Take, Taken};
 
-use super::queue::{BLINK, Of, Queue};
+use super::queue_hands::{BLINK, Of, Queue};
 use super::{Subject, over_all_stores, over_redis};
 use crate::support::Redis;
 
@@ -44,6 +44,8 @@ struct Held {
 }
 
 struct Play<'a> {
+    /// For whoever wants to see it again.
+    seed: u64,
     queue: Queue<'a>,
     random: fastrand::Rng,
     book: Book,
@@ -54,8 +56,8 @@ struct Play<'a> {
 impl<'a> Play<'a> {
     fn new(it: &'a Subject) -> Self {
         let seed = fastrand::u64(..);
-        println!("seed {seed}");
         Self {
+            seed,
             queue: Queue::of(it),
             random: fastrand::Rng::with_seed(seed),
             book: Book::default(),
@@ -97,7 +99,8 @@ impl<'a> Play<'a> {
         if *sent == 1 && line > 0 {
             let before = self.book.lines[&line].iter().take_while(|it| **it != id);
             for other in before {
-                assert!(self.book.left.contains(other), "{id} was sent before {other} had left");
+                let has_left = self.book.left.contains(other);
+                assert!(has_left, "{id} was sent before {other} had left: seed {}", self.seed);
             }
         }
     }
@@ -182,17 +185,22 @@ impl<'a> Play<'a> {
                 return;
             }
         }
-        panic!("{} of {ITEMS} are done: {:?}", self.book.done.len(), self.queue.counts().await);
+        let (done, counts) = (self.book.done.len(), self.queue.counts().await);
+        panic!("{done} of {ITEMS} are done: {counts:?}, seed {}", self.seed);
     }
 
     async fn judge(&self) {
         let Book { sent, done, .. } = &self.book;
         assert_eq!((done.len(), sent.len()), (ITEMS, ITEMS));
-        assert!(done.values().all(|times| *times == 1), "something was done twice");
+        assert!(
+            done.values().all(|times| *times == 1),
+            "something was done twice: seed {}",
+            self.seed
+        );
         let held = self.workers.iter().flatten().filter(|held| held.is_sent).count();
         let repeats = sent.values().sum::<usize>() - ITEMS;
         let Book { retried, died_after_sending, refused, .. } = self.book;
-        assert_eq!(repeats, retried + died_after_sending + refused + held, "{:?}", self.book);
+        assert_eq!(repeats, retried + died_after_sending + refused + held, "{}", self.seed);
         assert!(self.book.died > 0 && self.book.given_back > 0 && retried > 0);
         assert_eq!(self.queue.counts().await, [0; 6]);
         for (id, times) in &self.book.failed {

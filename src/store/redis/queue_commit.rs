@@ -1,0 +1,149 @@
+//! Waits until what was accepted is on replicas, or on the disk, for all who wait at the same time
+//! together: one command for whoever came while the last one ran.
+//!
+//! WAIT and WAITAOF are about what was written before the last command on their connection, by
+//! whomever (see `confirm`). So items are accepted on the connections of requests, and only the
+//! waiting is done on one of its own, on which Redis answers nothing else meanwhile.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use redis::{Pipeline, Value};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::RedisStore;
+use super::connection::Connection;
+use super::dial::Purpose;
+use super::reply::server_error;
+use super::server::Server;
+use super::topology::Topology;
+use crate::store::StoreError;
+use crate::store::keys::QueueKeys;
+use crate::store::queue::{Accept, Accepted, Durability};
+
+/// Most who wait for one shard of a queue; one more is in doubt at once.
+const WAITING_MAX: usize = 4096;
+/// How much later than `store.replica_timeout` the answer of Redis may come.
+const MARGIN: Duration = Duration::from_millis(150);
+/// Pause between two lines of the log about the same refusal.
+const SAID_PAUSE: Duration = Duration::from_secs(60);
+
+/// Who waits is told whether it is as durable as it is to be.
+type Waiting = oneshot::Sender<bool>;
+
+/// The tasks that wait, by the shard and what they wait for.
+#[derive(Debug, Default)]
+pub(super) struct Commits(Mutex<HashMap<(String, Durability), mpsc::Sender<Waiting>>>);
+
+impl RedisStore {
+    /// See [`crate::store::Store::queue_accept_durably`]. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn queue_accept_durably(
+        &self,
+        keys: &QueueKeys,
+        accept: &Accept<'_>,
+        durability: Durability,
+    ) -> Result<Accepted, StoreError> {
+        let accepted = self.queue_accept(keys, accept).await?;
+        // What was accepted before may be what was in doubt then.
+        let is_queued = matches!(accepted, Accepted::New { .. } | Accepted::Again { .. });
+        if durability == Durability::Memory || !is_queued {
+            return Ok(accepted);
+        }
+        let (tell, told) = oneshot::channel();
+        let is_durable = match self.committer(keys, durability).try_send(tell) {
+            Ok(()) => told.await.unwrap_or_default(),
+            Err(_) => false,
+        };
+        Ok(if is_durable { accepted } else { Accepted::InDoubt })
+    }
+
+    fn committer(&self, keys: &QueueKeys, durability: Durability) -> mpsc::Sender<Waiting> {
+        let mut commits = self.queue_commits.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = commits.entry((keys.ready.clone(), durability)).or_insert_with(|| {
+            let (send, waiting) = mpsc::channel(WAITING_MAX);
+            let topology = Arc::downgrade(&self.topology);
+            let commit = Commit { key: keys.ready.clone(), durability, at: None, said: None };
+            tokio::spawn(commit.serve(topology, waiting));
+            send
+        });
+        known.clone()
+    }
+}
+
+/// One task.
+struct Commit {
+    key: String,
+    durability: Durability,
+    at: Option<(Arc<Server>, Connection)>,
+    said: Option<Instant>,
+}
+
+impl Commit {
+    /// Ends with the store.
+    async fn serve(mut self, topology: Weak<Topology>, mut waiting: mpsc::Receiver<Waiting>) {
+        let mut together = Vec::new();
+        while waiting.recv_many(&mut together, WAITING_MAX).await > 0 {
+            let Some(topology) = topology.upgrade() else { return };
+            let longest = topology.settings.replica_timeout.max(Duration::from_millis(1));
+            let patience = longest + MARGIN + topology.settings.connect_timeout;
+            let commit = tokio::time::timeout(patience, self.commit(&topology, longest)).await;
+            let is_durable = commit.unwrap_or_default();
+            if !is_durable {
+                self.at = None;
+            }
+            for tell in together.drain(..) {
+                // Who does not wait any more needs no answer.
+                let _ = tell.send(is_durable);
+            }
+        }
+    }
+
+    /// Whether all that was acknowledged before this is where it is to be.
+    async fn commit(&mut self, topology: &Topology, longest: Duration) -> bool {
+        let owners = topology.owners(std::slice::from_ref(&self.key));
+        let Some(owner) = owners.into_iter().next() else { return false };
+        if self.at.as_ref().is_none_or(|(server, _)| !Arc::ptr_eq(server, &owner)) {
+            let dialled = topology.dial_to(&owner, Purpose::Wait, |_| {}).await;
+            let Ok(connection) = dialled else { return false };
+            self.at = Some((owner, connection));
+        }
+        let Some((_, connection)) = &self.at else { return false };
+        let longest = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.cmd("ROLE");
+        let wanted = match self.durability {
+            Durability::Memory => return true,
+            Durability::Replicas(replicas) => {
+                pipeline.cmd("WAIT").arg(replicas).arg(longest);
+                i64::from(replicas)
+            }
+            Durability::Fsync => {
+                pipeline.cmd("WAITAOF").arg(1).arg(0).arg(longest);
+                1
+            }
+        };
+        let Ok(replies) = connection.send(&pipeline).await else { return false };
+        match replies.last() {
+            Some(Value::Int(have)) => *have >= wanted,
+            Some(Value::Array(have)) => matches!(have.first(), Some(Value::Int(1))),
+            other => {
+                self.say(other.and_then(server_error));
+                false
+            }
+        }
+    }
+
+    /// Says why nothing can be waited for.
+    fn say(&mut self, error: Option<StoreError>) {
+        let Some(error) = error else { return };
+        if self.said.is_none_or(|said| said.elapsed() >= SAID_PAUSE) {
+            self.said = Some(Instant::now());
+            tracing::warn!(%error, queue = self.key, "Redis cannot say what is durable");
+        }
+    }
+}
