@@ -1,6 +1,7 @@
 //! Words that everybody uses: units, facts about a request, bodies. Knows nothing of the project's
 //! other modules.
 
+pub mod addressed;
 pub mod algorithm;
 pub mod authorities;
 pub mod body;

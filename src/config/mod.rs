@@ -22,6 +22,7 @@ mod limit;
 mod load;
 mod log;
 mod mirror;
+mod nats;
 mod origin;
 mod pem_file;
 mod pools;
@@ -77,6 +78,7 @@ pub use log::{
     SubjectShown,
 };
 pub use mirror::{Faults, Mirror};
+pub use nats::{Nats, NatsServer, Packet};
 pub use origin::Origin;
 pub use pem_file::{PemFile, reread_secret};
 pub use pools::{Pools, Position};

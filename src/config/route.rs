@@ -32,6 +32,8 @@ pub struct Route {
     pub methods: Vec<http::Method>,
     /// Name of the upstream; the base of `split`.
     pub upstream: String,
+    /// The subject of its messages, where its upstream is reached over NATS.
+    pub subject: Option<String>,
     /// Among which upstreams its requests are split; `None`: `upstream` gets all.
     pub split: Option<Split>,
     /// Which requests another upstream gets too; `None`: none.
@@ -106,8 +108,7 @@ pub enum SessionUse {
 }
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 3] = [
-    ("subject", "nothing would be sent over NATS"),
+const PLANNED: [(&str, &str); 2] = [
     ("deliver", "the caller would wait for the upstream"),
     ("idempotency", "no Idempotency-Key would be looked at"),
 ];
@@ -132,6 +133,7 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         path: route.need("path", "\"/products/*\"", text).unwrap_or_default(),
         methods: route.list("methods", method).unwrap_or_default(),
         upstream: base.or(upstream).unwrap_or_default(),
+        subject: route.get("subject", text),
         split,
         mirror: route.optional("mirror", mirror::read_mirror).flatten(),
         faults: route.optional("faults", mirror::read_faults),

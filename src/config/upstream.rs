@@ -9,6 +9,7 @@ use toml::de::DeValue;
 
 use super::balance::{Balance, balance};
 use super::care::{self, Care, Question};
+use super::nats::{self, Nats, NatsServer};
 use super::pools::{self, Pools};
 use super::reader::Section;
 use super::retry::{self, Retry};
@@ -23,8 +24,10 @@ use crate::base::units::duration_text;
 /// `[upstreams.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// The servers, at least one.
+    /// The servers, at least one; over NATS the one place that all of its servers are.
     pub servers: Vec<Endpoint>,
+    /// Where it is reached over NATS in place of HTTP, and how.
+    pub nats: Option<Arc<Nats>>,
     /// Those that take reads in their place; none where they take all themselves.
     pub readers: Vec<Endpoint>,
     /// What holds between the two.
@@ -55,7 +58,7 @@ pub struct Upstream {
     pub read_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
-    /// Open connections in all.
+    /// Open connections in all; over NATS requests in progress.
     pub max_connections: usize,
     /// Requests in progress in all; no more than connections over HTTP/1.1, which has one on each.
     pub max_requests: usize,
@@ -132,6 +135,16 @@ pub struct Endpoint {
     pub name: Option<String>,
 }
 
+impl Endpoint {
+    /// The place of servers of NATS, one of which this is. Who connects to them looks their names
+    /// up itself.
+    fn of_nats(server: &NatsServer) -> Self {
+        let NatsServer { host, port, .. } = server.clone();
+        let (weight, backup, lookup, name) = (1, false, Lookup::Never, None);
+        Self { host, port, tls: None, weight, backup, lookup, name }
+    }
+}
+
 /// How the servers behind a url are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
@@ -162,28 +175,36 @@ pub const DNS_STALE: Duration = Duration::from_secs(60 * 60);
 const HTTP2_REQUESTS: usize = 1024;
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 3] = [
-    ("send_proxy", "the upstream would see the gateway's address alone"),
-    ("nats", "nothing would be sent over NATS"),
-    ("packet", "nothing would be sent over NATS"),
-];
+const PLANNED: [(&str, &str); 1] =
+    [("send_proxy", "the upstream would see the gateway's address alone")];
 
 /// Reads `[upstreams.NAME]`.
 pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
     for (key, without) in PLANNED {
         upstream.not_built(key, without);
     }
-    let mut servers = read_servers(upstream, "servers", "[\"http://127.0.0.1:3000\"]");
+    let mut nats = nats::read(upstream);
+    let mut servers = match &nats {
+        Some(nats) => nats.servers.first().map(Endpoint::of_nats).into_iter().collect(),
+        None => read_servers(upstream, "servers", "[\"http://127.0.0.1:3000\"]"),
+    };
     let mut readers = Vec::new();
-    if upstream.has("readers") || upstream.is_survey() {
+    if upstream.has("readers") && nats.is_none() || upstream.is_survey() {
         readers = read_servers(upstream, "readers", "[\"http://127.0.0.1:3002\"]");
     }
     let written = upstream.section("tls", upstream_tls::read);
     let words = [("http1", Protocol::Http1), ("h2", Protocol::Http2), ("auto", Protocol::Auto)];
     let protocol = upstream.or("protocol", Protocol::Http1, choice(&words));
-    let max_connections = upstream.or("max_connections", 256, count(1..=1_000_000));
+    let usual = if nats.is_some() { nats::MAX_CONNECTIONS } else { 256 };
+    let max_connections = upstream.or("max_connections", usual, count(1..=1_000_000));
+    let tls = match &mut nats {
+        Some(nats) => nats::tls(upstream, written, nats),
+        None => tls(upstream, written, servers.iter_mut().chain(&mut readers)),
+    };
     Upstream {
-        tls: tls(upstream, written, servers.iter_mut().chain(&mut readers)),
+        tls,
+        continue_timeout: continue_timeout(upstream, nats.is_some()),
+        nats: nats.map(Arc::new),
         servers,
         readers,
         pools: pools::read(upstream),
@@ -195,7 +216,6 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
         dns_servers: upstream.list_or_empty("dns_servers", address),
         connect_timeout: upstream.or("connect_timeout", Duration::from_secs(1), duration),
         response_timeout: upstream.or("response_timeout", Duration::from_secs(30), duration),
-        continue_timeout: upstream.or("continue_timeout", Duration::from_secs(1), duration_or_zero),
         read_timeout: upstream.or("read_timeout", Duration::from_secs(5 * 60), duration),
         idle_timeout: upstream.or("idle_timeout", Duration::from_secs(60), duration),
         max_connections,
@@ -235,6 +255,12 @@ fn read_care(upstream: &mut Section<'_>, protocol: Protocol) -> Care {
         upstream.problem("health", what, "write protocol = \"h2\", or ask for a path");
     }
     care
+}
+
+/// Over NATS nobody asks a client for its body but the gateway.
+fn continue_timeout(upstream: &mut Section<'_>, is_nats: bool) -> Duration {
+    let written = upstream.or("continue_timeout", Duration::from_secs(1), duration_or_zero);
+    if is_nats { Duration::ZERO } else { written }
 }
 
 /// What holds for the servers behind `https://`; nothing where there are none.

@@ -35,6 +35,13 @@ pub(super) struct Written {
     server_name: Option<ServerName<'static>>,
 }
 
+impl Written {
+    /// Whether it says which name servers must prove.
+    pub(super) fn names_server(&self) -> bool {
+        self.server_name.is_some()
+    }
+}
+
 /// Reads the table.
 pub(super) fn read(tls: &mut Section<'_>) -> Written {
     const CERTIFICATES: &str = "name a file of CERTIFICATE blocks in PEM";

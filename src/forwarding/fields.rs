@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, HOST, TE};
 use http::header::{HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 
@@ -179,6 +179,18 @@ pub fn outgoing(
         headers.insert(name, value);
     }
     request
+}
+
+/// Leaves what a request has beside its body when it is sent as a message: what the gateway says of
+/// it, and of what a client says the type of its content and its key.
+pub fn keep_for_message(policy: &Policy, headers: &mut HeaderMap) {
+    const KEPT: [HeaderName; 3] =
+        [CONTENT_TYPE, X_REQUEST_ID, HeaderName::from_static("idempotency-key")];
+    let is_kept = |name: &HeaderName| KEPT.contains(name) || is_owned(policy, name);
+    let names: Vec<HeaderName> = headers.keys().filter(|it| !is_kept(it)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
 }
 
 /// Whether a client's field may reach an upstream.

@@ -8,6 +8,7 @@ mod edge;
 mod header_rules;
 mod loose;
 mod names;
+mod nats;
 mod pools;
 mod respond;
 mod route;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::nats;
 use super::pools::{self, RoutePools};
 use super::respond::Respond;
 use super::traffic;
@@ -12,7 +13,7 @@ use crate::base::http::authority::Authority;
 use crate::config::{self, Balance, Config, HashKey, Problems};
 use crate::forwarding::rules::{self, Rules};
 use crate::forwarding::via::Via;
-use crate::route::{Matcher, Rewrite, Template};
+use crate::route::{Matcher, Rewrite, Subject, Template};
 
 /// What is done to requests and responses of one route.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub struct RouteEdge {
     pub via: Option<Via>,
     /// What the upstream is asked for.
     pub rewrite: Option<Rewrite>,
+    /// The subject of its messages, where the upstream is reached over NATS.
+    pub subject: Option<Subject>,
     /// Largest request body, in bytes, where it is another one than elsewhere.
     pub body_bytes: Option<u64>,
     /// From the request's head to that of its response.
@@ -65,6 +68,7 @@ impl RouteEdge {
             respond: respond.and_then(|it| Respond::compile(it, (written, matcher), &at, problems)),
             via: server.via.as_deref().and_then(Via::new),
             rewrite: rewrite((written, matcher), &at, problems),
+            subject: nats::subject(config, (written, matcher), &at, problems),
             body_bytes: written.body_bytes.or_else(|| {
                 let is_looked_at = body_bytes_max(config) == u64::MAX;
                 is_looked_at.then_some(server.limits.body_bytes)
@@ -83,6 +87,7 @@ impl RouteEdge {
         let is_some = edge.respond.is_some()
             || edge.via.is_some()
             || edge.rewrite.is_some()
+            || edge.subject.is_some()
             || edge.body_bytes.is_some()
             || edge.deadline.is_some()
             || !edge.requests.is_empty()

@@ -7,13 +7,14 @@ use rustls::{ClientConfig, Error};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::base::client_tls::client_config;
-use crate::config::{Config, Identity, Problems, Protocol, UpstreamTls};
+use crate::config::{self, Config, Identity, Problems, Protocol, UpstreamTls};
 
 /// One for each upstream, in their order; nothing for those that are asked in clear alone.
 pub(super) fn compile(config: &Config, problems: &mut Problems) -> Vec<Option<Arc<ClientConfig>>> {
     let mut all = Vec::with_capacity(config.upstreams.len());
     for (name, upstream) in &config.upstreams {
-        let made = upstream.tls.as_deref().map(|tls| client(tls, upstream.protocol)).transpose();
+        let offered = offered(upstream);
+        let made = upstream.tls.as_deref().map(|tls| client(tls, offered)).transpose();
         all.push(made.unwrap_or_else(|error| {
             let path = format!("upstreams.{name}.tls.client_key");
             match error {
@@ -38,15 +39,19 @@ pub(super) fn compile(config: &Config, problems: &mut Problems) -> Vec<Option<Ar
     all
 }
 
-/// Offers what the servers may speak (ALPN), what is preferred first.
-fn client(tls: &UpstreamTls, protocol: Protocol) -> Result<Arc<ClientConfig>, Error> {
-    let identity = tls.identity.as_ref().map(|identity| (&*identity.chain, &identity.key));
-    let mut client = client_config(&tls.authorities, identity)?;
-    let offered: &[&[u8]] = match protocol {
+/// What the servers may speak (ALPN), what is preferred first.
+fn offered(upstream: &config::Upstream) -> &'static [&'static [u8]] {
+    match upstream.protocol {
+        _ if upstream.nats.is_some() => &[],
         Protocol::Http1 => &[b"http/1.1"],
         Protocol::Http2 => &[b"h2"],
         Protocol::Auto => &[b"h2", b"http/1.1"],
-    };
+    }
+}
+
+fn client(tls: &UpstreamTls, offered: &[&[u8]]) -> Result<Arc<ClientConfig>, Error> {
+    let identity = tls.identity.as_ref().map(|identity| (&*identity.chain, &identity.key));
+    let mut client = client_config(&tls.authorities, identity)?;
     client.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(client))
 }

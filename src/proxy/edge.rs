@@ -1,5 +1,7 @@
 //! What a route does to requests and responses on their way beyond passing them on.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
@@ -14,6 +16,7 @@ use crate::base::http::fields::vary_on;
 use crate::cache;
 use crate::config::Compress;
 use crate::encode::{self, Asked, Encodable, Encoding};
+use crate::forwarding::fields;
 use crate::plan::RouteEdge;
 
 /// What the path has lost: upstreams that make links of their own put it before them.
@@ -24,6 +27,10 @@ pub(super) fn prepare(request: &Request<'_>, edge: &RouteEdge, head: &mut http::
     if let Some(target) = request.resolved.edged.as_ref().and_then(|it| it.rewritten.as_ref()) {
         *head.uri_mut() = http::Uri::from(target.path_and_query.clone());
         head.headers_mut().insert(HOST, target.authority.to_header());
+    }
+    if let Some(addressed) = request.resolved.edged.as_ref().and_then(|it| it.addressed.as_ref()) {
+        head.extensions_mut().insert(Arc::clone(addressed));
+        fields::keep_for_message(&request.plan().headers, head.headers_mut());
     }
     let headers = head.headers_mut();
     if let Some(prefix) = edge.rewrite.as_ref().and_then(|rewrite| rewrite.prefix.as_ref()) {

@@ -10,10 +10,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::in_head::in_head;
 use super::rejection::Rejection;
+use crate::base::addressed::Addressed;
 use crate::base::facts::Target;
 use crate::encode::{Asked, Coding};
 use crate::guard::Malformed;
 use crate::plan::RouteEdge;
+use crate::route::NoRoute;
 
 /// What is known of a request beside what every request has.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(super) struct Edged {
     /// What the upstream is asked for, where that is something else. Whatever is decided here is
     /// decided by what the client asked for.
     pub(super) rewritten: Option<Target>,
+    /// Where it goes as a message, where it does.
+    pub(super) addressed: Option<Arc<Addressed>>,
     /// When its response must have begun.
     pub(super) deadline: Option<Instant>,
     /// The upstream that takes it, where its route is split, once that is known.
@@ -141,6 +145,10 @@ impl Edged {
             return Err(Malformed::BodyTooLarge.into());
         }
         let rewritten = edge.rewrite.as_ref().map(|rewrite| rewrite.apply(target));
+        let addressed = edge.subject.as_ref().map(|subject| {
+            let addressed = subject.fill(target.path()).map(Arc::new);
+            addressed.ok_or(Rejection::NoRoute(NoRoute::NotFound))
+        });
         let asked = edge.compress.as_ref().map(|_| Asked::of(head));
         let tags = head.headers.get_all(IF_NONE_MATCH).iter().filter(|_| asked.is_some());
         Ok(Box::new(Self {
@@ -148,6 +156,7 @@ impl Edged {
             conditions: tags.map(|value| (IF_NONE_MATCH, value.clone())).collect(),
             coding: None,
             rewritten: rewritten.transpose().map_err(Malformed::Path)?,
+            addressed: addressed.transpose()?,
             deadline: edge.deadline.map(|deadline| started + deadline),
             chosen: OnceLock::new(),
             keys: edge

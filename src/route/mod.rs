@@ -8,6 +8,7 @@
 
 mod pattern;
 mod rewrite;
+mod subject;
 mod template;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use http::Method;
 
 pub use pattern::{HostPattern, PathPattern};
 pub use rewrite::{Location, Rewrite};
+pub use subject::Subject;
 pub use template::Template;
 
 use crate::base::http::path::Reading;

@@ -61,7 +61,10 @@ struct Needed {
 
 impl Needed {
     fn of(config: &Config) -> Self {
-        let max_connections = config.upstreams.values().map(|upstream| upstream.max_connections);
+        let max_connections = config.upstreams.values().map(|upstream| match upstream.nats {
+            Some(_) => 1,
+            None => upstream.max_connections,
+        });
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let servers = config.store.all().filter(|store| store.url != StoreUrl::Memory).count();
         let links = servers.saturating_mul(threads.saturating_add(STORE_LINKS));

@@ -29,15 +29,17 @@ pub(super) async fn look_ahead(
     plan: &Plan,
     current: impl Fn(&str) -> Option<Arc<Upstream>>,
 ) -> HashMap<String, Ahead> {
-    let one = |(name, settings): &(String, _)| {
+    let one = |((name, settings), tls): (&(String, _), &Option<_>)| {
         let (name, settings) = (name.clone(), config::Upstream::clone(settings));
-        let former = current(&name);
+        let (tls, former) = (Option::clone(tls), current(&name));
         async move {
-            let ahead = Upstream::look_ahead(&name, &settings, former.as_deref()).await;
+            let (tls, former) = (tls.as_ref(), former.as_deref());
+            let ahead = Upstream::look_ahead(&name, &settings, tls, former).await;
             (name, ahead)
         }
     };
-    let lookups: JoinSet<(String, Ahead)> = plan.upstreams.iter().map(one).collect();
+    let described = plan.upstreams.iter().zip(&plan.upstream_tls);
+    let lookups: JoinSet<(String, Ahead)> = described.map(one).collect();
     lookups.join_all().await.into_iter().collect()
 }
 

@@ -32,6 +32,9 @@ pub fn init(log: &Log) {
     };
 }
 
+/// What the lines of the client of NATS have as the begin of their target.
+const NATS_CLIENT: &str = "async_nats";
+
 /// The lines that are written. Whoever changes the level has this asked again about all of them.
 struct Wanted;
 
@@ -64,9 +67,11 @@ fn wanted() -> tracing::Level {
     }
 }
 
-/// Whether a line of this level and target is written. What operators do is, always.
+/// Whether a line of this level and target is written. What operators do is, always. What the
+/// client of NATS says of its connections is said by `upstream::nats` for operators.
 fn is_told(line: tracing::Level, target: &str, level: tracing::Level) -> bool {
-    line <= level || target == AUDIT
+    let is_detail = target.starts_with(NATS_CLIENT) && level < tracing::Level::DEBUG;
+    line <= level && !is_detail || target == AUDIT
 }
 
 /// One JSON object for each: `time`, `level`, `message`, and its own fields behind them.

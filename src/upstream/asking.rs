@@ -8,6 +8,7 @@ use super::endpoint::Endpoint;
 use super::endpoints::{Endpoints, Wanted};
 use super::ends::NoAnswer;
 use super::failure::Failure;
+use super::nats;
 use super::outgoing::{OnInterim, Sending};
 use super::tries::Tries;
 use super::visit::Visit;
@@ -19,6 +20,10 @@ pub(super) async fn ask(
     mut sending: Sending<'_, impl OnInterim>,
     tries: &mut Tries,
 ) -> Result<Response<Body>, NoAnswer> {
+    if let Some(link) = visit.link() {
+        // Boxed, so that the future of a request over HTTP is no larger for it.
+        return Box::pin(nats::ask(link, endpoints.settings(), visit, sending)).await;
+    }
     let (wanted, unused) = if sending.upgrades {
         let may_reuse = tries.wanted() == Wanted::Any;
         let unused = may_reuse.then(|| endpoints.unused(visit, Wanted::Tunnel)).flatten();

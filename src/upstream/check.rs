@@ -205,6 +205,7 @@ fn unanswered(why: &Unanswered) -> String {
         | Unanswered::Lost(Some(error))
         | Unanswered::CutOff(error) => with_sources(error),
         Unanswered::Malformed(what) => format!("its answer is malformed: {what}"),
+        Unanswered::Failed(what) => format!("it answered with an error: {what}"),
         Unanswered::TooLarge => "its answer has more fields than `headers`".to_owned(),
         Unanswered::TimedOut | Unanswered::Starved => {
             "it did not answer within health.timeout".to_owned()

@@ -10,6 +10,7 @@ use super::checked::Checked;
 use super::conn::{Pool, Transport, Trunks};
 use super::hashing::Point;
 use super::latency::Latency;
+use super::nats::Link;
 use super::tally::Tally;
 use super::verdict::Verdict;
 use crate::config::{self, Protocol};
@@ -37,6 +38,8 @@ pub(super) struct Endpoint {
     pool: Pool,
     /// None where it speaks HTTP/1.1 alone.
     trunks: Option<Box<Trunks>>,
+    /// The way to it over NATS, where that is the way.
+    link: OnceLock<Arc<Link>>,
 }
 
 impl Endpoint {
@@ -53,6 +56,10 @@ impl Endpoint {
             Protocol::Auto => server.tls.is_some(),
         };
         let transport = Transport::new(server, tls);
+        let transport = match &settings.nats {
+            Some(nats) => transport.of_nats(nats),
+            None => transport,
+        };
         Self {
             point: Point::of(&transport.url()),
             latency: OnceLock::new(),
@@ -65,6 +72,7 @@ impl Endpoint {
             checked: OnceLock::new(),
             pool: Pool::new(),
             trunks: may_be_http2.then(|| Box::new(Trunks::new())),
+            link: OnceLock::new(),
         }
     }
 
@@ -156,6 +164,16 @@ impl Endpoint {
     /// Its HTTP/2 connections; none where it speaks HTTP/1.1 alone.
     pub(super) fn trunks(&self) -> Option<&Trunks> {
         self.trunks.as_deref()
+    }
+
+    /// It is reached by this, and by nothing else.
+    pub(super) fn set_link(&self, link: &Arc<Link>) {
+        self.link.get_or_init(|| Arc::clone(link));
+    }
+
+    /// The way to it over NATS; none over HTTP.
+    pub(super) fn link(&self) -> Option<&Arc<Link>> {
+        self.link.get()
     }
 
     /// The way to it.

@@ -45,6 +45,7 @@ impl From<NoAnswer> for Failure {
                 Unanswered::TooLarge => Self::HeadTooLarge,
                 Unanswered::TimedOut => Self::Timeout,
                 Unanswered::Starved => Self::Starved,
+                Unanswered::Failed(what) => Self::Failed(what),
                 Unanswered::Malformed(what) => Self::Malformed(what),
                 Unanswered::CutOff(error) => Self::CutOff(DownloadFault::Broken(error)),
             },
@@ -137,6 +138,7 @@ pub(super) fn meaning(end: &NoAnswer) -> Meaning {
     const RESET: Option<Cause> = Some(Cause::Reset);
     let (report, cause) = match end {
         NoAnswer::Unconnected(failure) if failure.is_our_own() => (Report::Nothing, CONNECT),
+        NoAnswer::Unconnected(failure) if failure.is_clients() => (Report::Nothing, None),
         // It may be about to restart, or have no room on that connection alone.
         NoAnswer::Unconnected(Failure::TurnedAway(_)) => (Report::Lost, REFUSED),
         NoAnswer::Unconnected(_) => (Report::Refused, CONNECT),
@@ -156,7 +158,9 @@ pub(super) fn meaning(end: &NoAnswer) -> Meaning {
             Unanswered::Starved | Unanswered::Withdrawn => (Report::Nothing, None),
             // Whatever it was, it came from a server that lives.
             Unanswered::CutOff(_) | Unanswered::Reset(_) => (Report::Unusable, RESET),
-            Unanswered::Malformed(_) | Unanswered::TooLarge => (Report::Unusable, None),
+            Unanswered::Malformed(_) | Unanswered::TooLarge | Unanswered::Failed(_) => {
+                (Report::Unusable, None)
+            }
         },
     };
     Meaning { report, cause }

@@ -11,6 +11,9 @@ use super::connection_error::ConnectionError;
 /// Within which a place at a busy upstream is likely to be free again.
 const PERMIT_SOON: Duration = Duration::from_secs(1);
 
+/// Within which NATS, or a service on it, is likely to be back.
+const BACK_SOON: Duration = Duration::from_secs(1);
+
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -20,6 +23,21 @@ pub enum Failure {
     /// No connection within `connect_timeout`.
     #[error("the upstream did not accept a connection within connect_timeout")]
     ConnectTimeout,
+    /// There is no connection with NATS, and nothing was sent.
+    #[error("there is no connection with NATS at the moment")]
+    Disconnected,
+    /// Nobody listens to the subject of the message.
+    #[error("no service listens to the subject on NATS")]
+    NoResponders,
+    /// The message would be longer than NATS takes.
+    #[error("the request is longer than the messages that NATS takes")]
+    TooLong,
+    /// The service reads JSON, and the body is none: it would never answer.
+    #[error("the request body is not JSON")]
+    NotJson,
+    /// The service has answered with an error of which no status is made.
+    #[error("the service answered with an error: {0}")]
+    Failed(String),
     /// No TLS with a server; nothing was sent to it.
     #[error("there is no TLS with the upstream")]
     Tls(#[source] Box<TlsFault>),
@@ -145,18 +163,32 @@ impl Failure {
             || error.raw_os_error().is_some_and(|code| NO_MORE_FILES.contains(&code))
     }
 
+    /// Whether the client is to blame, before anything was sent.
+    pub(super) fn is_clients(&self) -> bool {
+        matches!(self, Self::TooLong | Self::NotJson)
+    }
+
     /// Whether the upstream has failed: not where the client is the cause, nor where the gateway
     /// had no room or no time.
     pub fn is_upstreams(&self) -> bool {
         match self {
             Self::Busy | Self::Starved | Self::Deadline | Self::Withdrawn | Self::Shared => false,
-            failure => !failure.is_our_own(),
+            failure => !failure.is_our_own() && !failure.is_clients(),
         }
     }
 
     /// Whether a server was waited for, by this request or by another one for the same.
     pub fn has_waited(&self) -> bool {
-        !matches!(self, Self::Busy | Self::Unavailable(_) | Self::Unresolved | Self::Open(_))
+        !matches!(
+            self,
+            Self::Busy
+                | Self::Unavailable(_)
+                | Self::Unresolved
+                | Self::Open(_)
+                | Self::Disconnected
+                | Self::TooLong
+                | Self::NotJson
+        )
     }
 
     /// The code with which the server has reset the stream of HTTP/2.
@@ -201,6 +233,7 @@ impl Failure {
             | Self::Withdrawn
             | Self::CutOff(_)
             | Self::HeadTooLarge
+            | Self::Failed(_)
             | Self::Malformed(_) => Consequence { may_have_acted: true, ..unread },
             Self::Connect(_)
             | Self::ConnectTimeout
@@ -209,6 +242,11 @@ impl Failure {
             | Self::Unresolved
             | Self::Shared => unread,
             Self::Unavailable(left) => Consequence { retry_after: Some(*left), ..unread },
+            Self::Disconnected | Self::NoResponders => {
+                Consequence { retry_after: Some(BACK_SOON), ..unread }
+            }
+            // Another client's request is another one.
+            Self::TooLong | Self::NotJson => Consequence { is_shared: false, ..unread },
             // To ask costs nothing, and says more than that another one has asked.
             Self::Open(left) => {
                 Consequence { is_shared: false, retry_after: Some(*left), ..unread }

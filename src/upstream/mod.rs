@@ -32,6 +32,7 @@ mod hashing;
 mod hedge;
 mod latency;
 mod names;
+mod nats;
 mod operate;
 mod outgoing;
 mod percentile;
@@ -65,6 +66,7 @@ use endpoints::Endpoints;
 pub use ends::has_failed;
 pub use failure::{DownloadFault, Failure, TlsFault};
 use names::Names;
+use nats::Link;
 pub use operate::{Change, Foreseen};
 pub use outgoing::{Attempts, OnInterim, Outgoing, Sender, TimeLimit};
 use servers::Servers;
@@ -80,11 +82,17 @@ pub struct Upstream {
     admission: AdmissionControl,
     /// What its requests count.
     meter: Arc<UpstreamMeter>,
+    /// The connection with NATS, where it is reached over that.
+    link: Option<Arc<Link>>,
 }
 
-/// What names among servers lead to, looked up before anything is sent to these.
+/// What names among servers lead to, looked up before anything is sent to these, and a connection
+/// that is made before.
 #[derive(Debug, Default)]
-pub struct Ahead(Names);
+pub struct Ahead {
+    names: Names,
+    link: Option<Arc<Link>>,
+}
 
 impl Upstream {
     /// An upstream without connections yet.
@@ -95,32 +103,50 @@ impl Upstream {
         tls: Option<&Arc<ClientConfig>>,
         ahead: &Ahead,
     ) -> Self {
-        let servers = Servers::new(name, settings, tls, &ahead.0);
+        let servers = Servers::new(name, settings, tls, &ahead.names);
         let meter = Arc::clone(servers.now().meter());
-        Self { servers, admission: AdmissionControl::new(settings), meter }
+        let link = ahead.link.clone().or_else(|| Link::new(name, settings, tls));
+        if let Some(link) = &link {
+            servers.now().all().iter().for_each(|server| server.set_link(link));
+        }
+        Self { servers, admission: AdmissionControl::new(settings), meter, link }
     }
 
-    /// What names among the servers of these settings lead to, waited for no longer than for a
-    /// connection. `former` is the upstream of this name that is in force.
+    /// What names among the servers of these settings lead to, and the connection with NATS that
+    /// they will have, waited for no longer than for a connection. `former` is the upstream of this
+    /// name that is in force, and `tls` as for [`Self::new`].
     pub async fn look_ahead(
         name: &str,
         settings: &config::Upstream,
+        tls: Option<&Arc<ClientConfig>>,
         former: Option<&Self>,
     ) -> Ahead {
-        let former = former.map(|former| &former.servers);
-        if former.is_some_and(|former| former.written() == settings) {
+        if former.is_some_and(|former| former.servers.written() == settings) {
             // It stays as it is.
             return Ahead::default();
         }
-        Ahead(Servers::look_ahead(name, settings, former).await)
+        let is_kept = former.is_some_and(|former| former.is_described_by(settings));
+        let link = Link::new(name, settings, tls).filter(|_| !is_kept);
+        if let Some(link) = &link {
+            link.start();
+            link.connected(settings.connect_timeout).await;
+        }
+        let former = former.map(|former| &former.servers);
+        Ahead { names: Servers::look_ahead(name, settings, former).await, link }
     }
 
     /// Whether its servers are spoken to as `settings` say: the identity of an upstream, apart from
     /// how it behaves. What its connections are bound by is part of it.
     pub fn is_described_by(&self, settings: &config::Upstream) -> bool {
         let own = self.servers.written();
-        (own.protocol, &own.tls, own.header_bytes, own.headers)
-            == (settings.protocol, &settings.tls, settings.header_bytes, settings.headers)
+        (own.protocol, &own.tls, own.header_bytes, own.headers, &own.nats)
+            == (
+                settings.protocol,
+                &settings.tls,
+                settings.header_bytes,
+                settings.headers,
+                &settings.nats,
+            )
     }
 
     /// The upstream as a reload with these settings, which describe it, leaves it. Servers that it
@@ -135,9 +161,9 @@ impl Upstream {
         if self.servers.written() == settings {
             return Arc::clone(self);
         }
-        let servers = self.servers.with(name, settings, tls, &ahead.0);
+        let servers = self.servers.with(name, settings, tls, &ahead.names);
         let (admission, meter) = (self.admission.with(settings), Arc::clone(&self.meter));
-        Arc::new(Self { servers, admission, meter })
+        Arc::new(Self { servers, admission, meter, link: self.link.clone() })
     }
 
     /// How long a body whose client expects a 100 may wait for the upstream's: less than the answer
@@ -176,7 +202,7 @@ impl Upstream {
         let connections = endpoints.connections();
         Occupancy {
             busy,
-            open: connections.open(),
+            open: connections.open() + self.link.iter().filter(|it| it.is_connected()).count(),
             waiting,
             max: endpoints.settings().max_connections,
             requests_max: endpoints.settings().max_requests,
@@ -287,6 +313,9 @@ impl Upstream {
     /// are whose turn it is. To be called every [`TICK`], outside the serving threads.
     pub fn tick(&self) {
         self.servers.tick();
+        if let Some(link) = &self.link {
+            link.start();
+        }
         let endpoints = self.servers.now();
         if let Some(retry) = endpoints.retry() {
             retry.tick();
@@ -302,6 +331,10 @@ impl Upstream {
     /// how it is, where that is wanted, and waits until all have said so.
     pub async fn first_checks(&self) {
         let patience = self.servers.written().connect_timeout;
+        if let Some(link) = &self.link {
+            link.start();
+            link.connected(patience).await;
+        }
         let _ = tokio::time::timeout(patience, self.servers.look_up()).await;
         let due = self.servers.now().care().map(check::due).unwrap_or_default();
         let mut checks: JoinSet<()> = due.into_iter().collect();
@@ -317,6 +350,9 @@ impl Upstream {
     /// while requests go on that have begun here.
     pub fn leave(&self) {
         self.servers.now().leave();
+        if let Some(link) = &self.link {
+            link.leave();
+        }
     }
 
     /// Lets a request begin where the breaker is not open; nothing where there is no breaker.

@@ -290,6 +290,19 @@ fn upstream_row(failure: &Failure) -> Row<'static> {
     let reset = failure.reset_code().map(grpc::status_of_reset);
     match failure {
         Failure::Connect(_) => row(StatusCode::BAD_GATEWAY, "upstream_unreachable", bad),
+        Failure::Disconnected => row(StatusCode::SERVICE_UNAVAILABLE, "upstream_unreachable", down),
+        Failure::NoResponders => {
+            row(StatusCode::SERVICE_UNAVAILABLE, "upstream_no_responders", down)
+        }
+        Failure::TooLong => {
+            let text = Public::Text("The request is longer than the service takes.");
+            Row::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", Fault::Client, text)
+        }
+        Failure::NotJson => {
+            let text = Public::Text("The body of the request must be JSON.");
+            Row::new(StatusCode::BAD_REQUEST, "body_not_json", Fault::Client, text)
+        }
+        Failure::Failed(_) => row(StatusCode::BAD_GATEWAY, "upstream_failed", bad),
         Failure::ConnectTimeout => {
             row(StatusCode::GATEWAY_TIMEOUT, "upstream_connect_timeout", late)
                 .bound(Bound::Upstream("connect_timeout"))

@@ -30,6 +30,8 @@ enum Source {
     Link(Link),
     /// None once it has ended: the stream is another exchange's then.
     Branch(Option<Box<Received>>),
+    /// All of it is here.
+    Whole(Bytes),
 }
 
 /// An HTTP/1.1 connection, which is driven by whoever reads.
@@ -76,6 +78,8 @@ impl Source {
             }
             Self::Branch(Some(received)) => received.poll_frame(cx),
             Self::Branch(None) => Poll::Ready(None),
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
         }
     }
 
@@ -83,6 +87,7 @@ impl Source {
         match self {
             Self::Link(link) => link.incoming.is_end_stream(),
             Self::Branch(received) => received.as_ref().is_none_or(|it| it.is_end_stream()),
+            Self::Whole(bytes) => bytes.is_empty(),
         }
     }
 
@@ -100,6 +105,7 @@ impl Source {
         match self {
             Self::Link(link) => link.connection = None,
             Self::Branch(received) => *received = None,
+            Self::Whole(bytes) => bytes.clear(),
         }
     }
 }
@@ -114,6 +120,11 @@ impl Body {
     /// A body of an HTTP/2 stream, of which nothing was read yet.
     pub(super) fn branch(received: Box<Received>, trailers: bool) -> Self {
         Self::new(Source::Branch(Some(received)), trailers)
+    }
+
+    /// A body that came as a whole, on no connection of its own.
+    pub(in crate::upstream) fn whole(bytes: Bytes) -> Self {
+        Self::new(Source::Whole(bytes), false)
     }
 
     fn new(mut source: Source, trailers: bool) -> Self {
@@ -134,7 +145,7 @@ impl Body {
     pub(in crate::upstream) fn into_connection(self) -> Option<Box<Connection>> {
         match self.source {
             Source::Link(link) => link.connection,
-            Source::Branch(_) => None,
+            Source::Branch(_) | Source::Whole(_) => None,
         }
     }
 
@@ -206,6 +217,7 @@ impl Body {
             Source::Link(link) => link.incoming.size_hint(),
             Source::Branch(Some(received)) => received.size_hint(),
             Source::Branch(None) => SizeHint::with_exact(0),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
         };
         rest.exact().map_or(rest, |rest| SizeHint::with_exact(rest.saturating_add(first)))
     }

@@ -27,6 +27,8 @@ pub(in crate::upstream) struct Transport {
     /// The name that led to it, where `host` is one of its addresses.
     name: Option<String>,
     tls: Option<Box<Tls>>,
+    /// The url of the place that it is on NATS, where it is one.
+    nats: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -50,11 +52,21 @@ impl Transport {
             port: server.port,
             name: server.name.clone(),
             tls: server.tls.as_ref().zip(tls).map(secure),
+            nats: None,
         }
+    }
+
+    /// The same, of servers of NATS, to which nothing here connects.
+    pub(in crate::upstream) fn of_nats(self, nats: &config::Nats) -> Self {
+        let urls: Vec<String> = nats.servers.iter().map(config::NatsServer::url).collect();
+        Self { nats: Some(urls.join(",").into()), ..self }
     }
 
     /// The server's address as the configuration writes it.
     pub(in crate::upstream) fn url(&self) -> String {
+        if let Some(url) = &self.nats {
+            return url.to_string();
+        }
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.authority())
     }

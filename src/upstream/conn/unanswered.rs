@@ -22,6 +22,8 @@ pub(in crate::upstream) enum Unanswered {
     Starved,
     /// The head has more fields than there may be.
     TooLarge,
+    /// It was read, and the answer is an error of which no status is made.
+    Failed(String),
     /// The head could be read in two ways.
     Malformed(&'static str),
     /// The body broke off before its first byte.

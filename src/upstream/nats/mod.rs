@@ -1,0 +1,22 @@
+//! An upstream that is reached over NATS: a request is a message to a subject, and its answer a
+//! message, or several, to a subject of the request's own.
+//!
+//! `link` keeps one connection, and makes another one where that is lost. Nothing that was handed
+//! to a lost connection is sent by the next one, since its client may have been answered by then.
+//! `replies` brings each message to the request that waits for it. `message` makes of a request
+//! what is sent, and `packet` knows what services write and read in it; both do no I/O. `asking`
+//! is one attempt, and ends like one over HTTP.
+
+mod asking;
+mod link;
+mod message;
+mod packet;
+mod replies;
+
+pub(super) use asking::ask;
+pub(super) use link::Link;
+
+/// Longest message that is sent or made of others, in bytes: what a server announces may be more.
+const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most messages that are one answer.
+const REPLIES_MAX: usize = 1000;
