@@ -1,6 +1,7 @@
 //! The configuration contract: defaults, one problem per mistake, a reference file that is true.
 
 mod mistakes;
+mod nats;
 mod reference;
 mod shown;
 mod store;

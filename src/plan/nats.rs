@@ -55,3 +55,55 @@ fn beside(written: &config::Route, at: &impl Fn(&str) -> String, problems: &mut 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config;
+    use crate::plan::Plan;
+
+    const BASE: &str = "[upstreams.bus]\nnats = [\"nats://127.0.0.1:1\"]\n\
+                        [upstreams.other]\nnats = [\"nats://127.0.0.1:2\"]\n\
+                        [upstreams.shop]\nservers = [\"http://127.0.0.1:1\"]\n";
+
+    /// The problems of a route, by their keys.
+    fn problems(route: &str) -> Vec<String> {
+        let text = format!("{BASE}[routes.r]\npath = \"/r/{{id}}\"\n{route}");
+        let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+        assert!(loaded.problems.is_empty(), "{}", loaded.source.render(&loaded.problems));
+        match Plan::compile(loaded.config) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.iter().map(|problem| problem.path.clone()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_route_over_nats_has_a_subject_and_no_other_one_has() {
+        const OVER: &str = "upstream = \"bus\"\nsubject = \"orders.{id}\"\n";
+        let none: [&str; 0] = [];
+        assert_eq!(problems(OVER), none);
+        assert_eq!(problems("upstream = \"bus\""), ["routes.r.subject"]);
+        assert_eq!(problems("upstream = \"shop\"\nsubject = \"a\""), ["routes.r.subject"]);
+        assert_eq!(problems("upstream = \"bus\"\nsubject = \"a.{no}\""), ["routes.r.subject"]);
+        let split = |other: &str| {
+            format!(
+                "split = [{{ upstream = \"bus\", weight = 1 }}, \
+                 {{ upstream = \"{other}\", weight = 1 }}]\nsubject = \"a\""
+            )
+        };
+        assert_eq!(problems(&split("other")), none);
+        assert_eq!(problems(&split("shop")), ["routes.r.subject"]);
+        for (key, line) in [
+            ("upgrade", "upgrade = [\"websocket\"]"),
+            ("grpc", "grpc = {}"),
+            ("rewrite", "rewrite = { replace = \"/x\" }"),
+            ("respond", "respond = { status = 503 }"),
+            ("mirror", "mirror = { upstream = \"shop\" }"),
+        ] {
+            assert_eq!(problems(&format!("{OVER}{line}")), [format!("routes.r.{key}")], "{line}");
+        }
+        let copied = "upstream = \"shop\"\nmirror = { upstream = \"bus\" }";
+        assert_eq!(problems(copied), ["routes.r.mirror.upstream"]);
+    }
+}

@@ -158,8 +158,23 @@ mod tests {
     fn subjects_that_are_none_are_refused() {
         let long = "x".repeat(SUBJECT_BYTES_MAX + 1);
         for text in [
-            "", ".", "a.", "a..b", "a.*", ">", "a b", "a.{no}", "a-{id}", "{rest}", "a\n", "é",
-            "{\"v\": 1}", "{\"v\":1,\"a\":2}", "{\"a\":\"x.y\"}", "{\"a\":\"*\"}", "{\"a\"",
+            "",
+            ".",
+            "a.",
+            "a..b",
+            "a.*",
+            ">",
+            "a b",
+            "a.{no}",
+            "a-{id}",
+            "{rest}",
+            "a\n",
+            "é",
+            "{\"v\": 1}",
+            "{\"v\":1,\"a\":2}",
+            "{\"a\":\"x.y\"}",
+            "{\"a\":\"*\"}",
+            "{\"a\"",
             &long,
         ] {
             assert!(subject(text, "/orders/{id}/*").is_err(), "{text:?}");

@@ -93,6 +93,8 @@ mod metrics;
 mod mirrors;
 /// Servers that are found by their names.
 mod names;
+/// Upstreams over NATS: what becomes of requests, replies and lost connections.
+mod nats;
 /// Upstreams of HTTP/1.0, and heads of upstreams that say too much.
 mod old_upstreams;
 /// What operators are told once, by name.

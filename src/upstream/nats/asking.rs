@@ -87,8 +87,7 @@ async fn send(
     }
     let reply = format!("{}.{token}", live.inbox);
     let (subject, fields) = (addressed.subject.clone(), message::fields(head));
-    let published =
-        live.client.publish_with_reply_and_headers(subject, reply, fields, payload);
+    let published = live.client.publish_with_reply_and_headers(subject, reply, fields, payload);
     match timeout(settings.connect_timeout, published).await {
         Err(_) => Err(Failure::ConnectTimeout),
         Ok(Ok(())) => Ok((waiter, live)),

@@ -26,10 +26,7 @@ pub(super) enum NoPayload {
 
 /// Reads a body of at most `bytes_max` bytes. What was read is put back, so that it can be read
 /// again.
-pub(super) async fn payload(
-    upload: &mut Upload,
-    bytes_max: usize,
-) -> Result<Bytes, NoPayload> {
+pub(super) async fn payload(upload: &mut Upload, bytes_max: usize) -> Result<Bytes, NoPayload> {
     if upload.size_hint().lower() > bytes_max as u64 {
         return Err(NoPayload::TooLong);
     }

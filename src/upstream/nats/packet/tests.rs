@@ -15,8 +15,7 @@ fn addressed(subject: &str) -> Addressed {
 
 fn sent(method: Method, uri: &str, body: &'static str) -> Option<String> {
     let body = Bytes::from_static(body.as_bytes());
-    let made =
-        encode(Packet::Nest, &head(method, uri), &addressed("orders.get"), (&body, 9))?;
+    let made = encode(Packet::Nest, &head(method, uri), &addressed("orders.get"), (&body, 9))?;
     Some(String::from_utf8(made.to_vec()).unwrap())
 }
 
@@ -90,7 +89,10 @@ fn an_object_is_a_pattern_as_its_text() {
 fn each_reply_of_nest_has_its_status() {
     let ok = |status, body: &str| Ok((status, body.to_owned()));
     for (payloads, expected) in [
-        (&["{\"response\":{\"id\":1},\"isDisposed\":true,\"id\":\"9\"}"][..], ok(200, "{\"id\":1}")),
+        (
+            &["{\"response\":{\"id\":1},\"isDisposed\":true,\"id\":\"9\"}"][..],
+            ok(200, "{\"id\":1}"),
+        ),
         (&["{\"response\":null,\"isDisposed\":true,\"id\":\"9\"}"], ok(200, "null")),
         (&["{\"isDisposed\":true,\"id\":\"9\"}"], ok(204, "")),
         (
@@ -106,14 +108,14 @@ fn each_reply_of_nest_has_its_status() {
             &["{\"err\":{\"statusCode\":409,\"message\":[\"a\",1]},\"isDisposed\":true}"],
             ok(409, "{\"message\":[\"a\",1]}"),
         ),
-        (&["{\"err\":{\"status\":503},\"isDisposed\":true}"], ok(
-            503,
-            "{\"message\":\"Service Unavailable\"}",
-        )),
-        (&["{\"response\":1}", "{\"err\":{\"status\":400,\"message\":\"x\"}}"], ok(
-            400,
-            "{\"message\":\"x\"}",
-        )),
+        (
+            &["{\"err\":{\"status\":503},\"isDisposed\":true}"],
+            ok(503, "{\"message\":\"Service Unavailable\"}"),
+        ),
+        (
+            &["{\"response\":1}", "{\"err\":{\"status\":400,\"message\":\"x\"}}"],
+            ok(400, "{\"message\":\"x\"}"),
+        ),
     ] {
         assert_eq!(nested(payloads), expected, "{payloads:?}");
     }

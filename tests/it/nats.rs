@@ -1,0 +1,42 @@
+//! Upstreams over NATS: a real nats-server, services that speak its protocol, and the gateway.
+
+/// What a request ends as that gets no answer.
+mod ends;
+/// What else holds for any upstream: cache, limits, retries, breaker, metrics, spans.
+mod like_others;
+/// Packets of NestJS, and the statuses that they become.
+mod nest;
+/// Messages whose payload is the body.
+mod plain;
+/// Reloads.
+mod reload;
+/// What a client may not write into a subject.
+mod subjects;
+/// TLS and credentials.
+mod tls;
+
+use crate::support::{Nats, Reply, eventually};
+
+/// The upstream `orders` on this server. Deadlines are another matter, and the machine may be busy.
+fn upstream(nats: &Nats, more: &str) -> String {
+    let url = nats.url();
+    let patience =
+        if more.contains("connect_timeout") { "" } else { "connect_timeout = \"10s\"\n" };
+    format!("[upstreams.orders]\nnats = [\"{url}\"]\n{patience}{more}\n")
+}
+
+/// A route to it.
+fn route(path: &str, subject: &str) -> String {
+    format!("[routes.orders]\npath = \"{path}\"\nupstream = \"orders\"\nsubject = '{subject}'\n")
+}
+
+/// The code of a refusal.
+fn code(reply: &Reply) -> String {
+    let kind = reply.json()["type"].as_str().unwrap_or_default().to_owned();
+    kind.trim_start_matches("urn:portcullis:problem:").to_owned()
+}
+
+/// Waits for a count that is bound to come.
+fn reach(what: &str, count: impl Fn() -> usize, wanted: usize) {
+    eventually(what, || count() >= wanted);
+}
