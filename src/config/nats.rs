@@ -81,7 +81,12 @@ impl NatsServer {
     /// As the configuration writes it.
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "tls" } else { "nats" };
-        format!("{scheme}://{}:{}", self.host, self.port)
+        let Self { host, port, .. } = self;
+        if host.contains(':') {
+            format!("{scheme}://[{host}]:{port}")
+        } else {
+            format!("{scheme}://{host}:{port}")
+        }
     }
 }
 
@@ -159,7 +164,6 @@ fn server(value: &DeValue<'_>) -> Read<NatsServer> {
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = host_and_port(authority, PORT).ok_or_else(wrong)?;
-    let name = host.trim_matches(['[', ']']);
-    let tls = is_secure.then(|| upstream_tls::name(name).ok_or_else(wrong)).transpose()?;
+    let tls = is_secure.then(|| upstream_tls::name(&host).ok_or_else(wrong)).transpose()?;
     Ok(NatsServer { host, port, tls })
 }

@@ -1,6 +1,6 @@
 //! Subjects of messages that are made of a request's path. What a client wrote reaches a subject as
-//! one token of letters, digits, `-` and `_`, or not at all: a dot would choose another subject, and
-//! a wildcard many.
+//! one token of letters, digits, `-` and `_`, or not at all: a dot would choose another subject,
+//! and a wildcard many.
 
 use super::pattern::{PathPattern, placeholders};
 use crate::base::addressed::Addressed;
@@ -98,11 +98,8 @@ fn object(text: &str) -> Result<String, &'static str> {
                         * and >: {\"cmd\":\"sum\"}";
     let value: serde_json::Value = serde_json::from_str(text).map_err(|_| HELP)?;
     let is_fit = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'.' | b'*' | b'>');
-    if value.to_string() == text && text.bytes().all(is_fit) {
-        Ok(text.to_owned())
-    } else {
-        Err(HELP)
-    }
+    let canonical = value.to_string();
+    if canonical == text && text.bytes().all(is_fit) { Ok(canonical) } else { Err(HELP) }
 }
 
 fn is_token(text: &str) -> bool {

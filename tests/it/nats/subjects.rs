@@ -11,8 +11,8 @@ fn a_parameter_that_is_no_token_is_not_found_and_nobody_hears_of_it() {
     let gateway = Gateway::start(&config);
     let long = "x".repeat(129);
     for hostile in [
-        "a.b", "*", "%2A", ">", "%3E", "%20", "a%20b", "a%09b", "a%0Bb", "%7F", "%C3%A9", "a~b",
-        "a:b", "a,b", "$SYS", "%24SYS", "a@b", "a=b", "a;b", "_INBOX.a", "%7Bid%7D", &long,
+        "a.b", "*", "%2A", "%3E", "%20", "a%20b", "a%09b", "a%0Bb", "%7F", "%C3%A9", "a~b", "a:b",
+        "a,b", "$SYS", "%24SYS", "a@b", "a=b", "a;b", "_INBOX.a", "%7Bid%7D", &long,
     ] {
         let reply = Client::get(gateway.public, &format!("/orders/{hostile}/x")).send();
         assert_eq!((reply.status, &*code(&reply)), (404, "route_not_found"), "{hostile}");
