@@ -17,6 +17,7 @@
 //! | 5 | `telemetry` | sends spans to a collector |
 //! | 4 | `forwarding` `guard` | who calls and what crosses, is it well formed |
 //! | 4 | `route` `auth` `session` `limit` `cache` `cors` `upstream` | the rooms |
+//! | 4 | `idempotency` | requests that take effect once |
 //! | 4 | `tunnel` | connections that changed to WebSocket |
 //! | 4 | `traffic` | which of several upstreams takes a request |
 //! | 3 | `store`, `net` | the outside world: one question, one answer; this node as a client |
@@ -58,6 +59,7 @@ pub mod cache;
 pub mod cors;
 pub mod forwarding;
 pub mod guard;
+pub mod idempotency;
 pub mod limit;
 pub mod route;
 pub mod session;
