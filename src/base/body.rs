@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::copied::{BoundedCopy, Copied, Tee};
+use super::digested::{Digested, Meter, Sha256};
 use super::expect::{Gate, Wait};
 use super::grpc::Messages;
 use super::grpc_web::Decoder;
@@ -103,6 +104,8 @@ pub enum Inbound {
     Bytes(Bytes),
     /// One of the others, of which somebody gets a copy.
     Copied(Box<(Inbound, Tee)>),
+    /// One of the others, of which somebody gets the digest.
+    Digested(Box<(Inbound, Meter)>),
 }
 
 impl Inbound {
@@ -115,6 +118,12 @@ impl Inbound {
     pub fn copied(self, bytes_max: usize) -> (Self, Copied) {
         let (tee, copied) = Tee::new(bytes_max);
         (Self::Copied(Box::new((self, tee))), copied)
+    }
+
+    /// The same body, and what will be the digest of what has passed `before` and of it.
+    pub fn digested(self, before: Sha256) -> (Self, Digested) {
+        let (meter, digested) = Meter::new(before);
+        (Self::Digested(Box::new((self, meter))), digested)
     }
 }
 
@@ -148,6 +157,17 @@ impl Body for Inbound {
                 }
                 Poll::Ready(frame)
             }
+            Self::Digested(digested) => {
+                let (source, meter) = &mut **digested;
+                let frame = ready!(Pin::new(&mut *source).poll_frame(cx));
+                if let Some(data) = frame.iter().flatten().find_map(Frame::data_ref) {
+                    meter.add(data);
+                }
+                if frame.is_none() || source.is_end_stream() {
+                    meter.end();
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -156,6 +176,7 @@ impl Body for Inbound {
             Self::Hyper(incoming) => incoming.is_end_stream(),
             Self::Bytes(bytes) => bytes.is_empty(),
             Self::Copied(copied) => copied.0.is_end_stream(),
+            Self::Digested(digested) => digested.0.is_end_stream(),
         }
     }
 
@@ -164,6 +185,7 @@ impl Body for Inbound {
             Self::Hyper(incoming) => incoming.size_hint(),
             Self::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Copied(copied) => copied.0.size_hint(),
+            Self::Digested(digested) => digested.0.size_hint(),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod build;
 pub mod claim;
 pub mod client_tls;
 pub mod copied;
+pub mod digested;
 pub mod expect;
 pub mod facts;
 pub mod file;

@@ -11,6 +11,7 @@ use super::compress::{self, Compress};
 use super::cors::{self, Cors};
 use super::grpc::{self, Grpc};
 use super::header_rules::{self, HeaderRules};
+use super::idempotency::{self, Idempotency};
 use super::mirror::{self, Faults, Mirror};
 use super::reader::Section;
 use super::rewrite::{self, Respond, Rewrite};
@@ -68,6 +69,8 @@ pub struct Route {
     pub response_headers: HeaderRules,
     /// Which responses are compressed; `None`: none.
     pub compress: Option<Compress>,
+    /// Which requests take effect once for each `Idempotency-Key`; `None`: the upstream alone looks.
+    pub idempotency: Option<Idempotency>,
     /// What bounds gRPC calls; `None`: what bounds every request.
     pub grpc: Option<Grpc>,
     /// Path patterns that a successful unsafe request makes stale, beside its own URI.
@@ -108,9 +111,8 @@ pub enum SessionUse {
 }
 
 /// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 2] = [
+const PLANNED: [(&str, &str); 1] = [
     ("deliver", "the caller would wait for the upstream"),
-    ("idempotency", "no Idempotency-Key would be looked at"),
 ];
 
 /// Reads `[routes.NAME]`.
@@ -153,6 +155,7 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         request_headers: route.section("request_headers", header_rules::read),
         response_headers: route.section("response_headers", header_rules::read),
         compress: compress::read(route),
+        idempotency: route.optional("idempotency", idempotency::read),
         grpc: route.optional("grpc", grpc::read),
         invalidates: route.list_or_empty("invalidates", text),
         stream_timeout: route.or("stream_timeout", Duration::from_secs(60 * 60), duration),

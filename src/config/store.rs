@@ -66,6 +66,8 @@ pub struct Store {
     pub memory_epochs: usize,
     /// Most marks of callers who have written lately in the embedded store.
     pub memory_marks: usize,
+    /// Most bytes of what is kept under idempotency keys in the embedded store.
+    pub memory_idempotency_bytes: u64,
     /// Most bytes of cached responses in the embedded store.
     pub memory_cache_bytes: u64,
     /// Most bytes of cached responses in this node's memory.
@@ -152,6 +154,8 @@ pub struct OnOutage {
     pub session: Outage,
     /// How old a session may be, as this node read it last, to be used; zero: none is kept.
     pub session_max_stale: Duration,
+    /// Whether a key was used before is unknown; `Allow` is written `forward`.
+    pub idempotency: Outage,
     /// How many gateways share the limits at least, for `LimitOutage::Local`.
     pub nodes: u32,
     /// Whether the store is told afterwards what was counted in its place.
@@ -218,6 +222,7 @@ impl Default for Store {
             memory_api_key_keys: 100_000,
             memory_epochs: 1_000_000,
             memory_marks: 300_000,
+            memory_idempotency_bytes: 64 * MIB,
             memory_cache_bytes: 256 * MIB,
             near_cache_bytes: 32 * MIB,
             near_session_bytes: 32 * MIB,
@@ -333,6 +338,7 @@ impl Default for OnOutage {
             limits: LimitOutage::Local,
             session: Outage::Refuse,
             session_max_stale: Duration::ZERO,
+            idempotency: Outage::Refuse,
             nodes: 1,
             reconcile: true,
         }
@@ -360,6 +366,11 @@ pub(super) fn read(store: &mut Section<'_>) -> Store {
         memory_api_key_keys: store.or("memory_api_key_keys", default.memory_api_key_keys, keys()),
         memory_epochs: store.or("memory_epochs", default.memory_epochs, keys()),
         memory_marks: store.or("memory_marks", default.memory_marks, keys()),
+        memory_idempotency_bytes: store.or(
+            "memory_idempotency_bytes",
+            default.memory_idempotency_bytes,
+            size(MIB..=TIB),
+        ),
         memory_cache_bytes: store.or(
             "memory_cache_bytes",
             default.memory_cache_bytes,
@@ -495,7 +506,7 @@ fn read_on_outage(outage: &mut Section<'_>) -> OnOutage {
         ("refuse", LimitOutage::Refuse),
     ];
     let session = [("refuse", Outage::Refuse), ("without", Outage::Allow)];
-    outage.not_built("idempotency", "no Idempotency-Key would be looked at");
+    let idempotency = [("refuse", Outage::Refuse), ("forward", Outage::Allow)];
     // The only behaviour there is: the key exists so that the file can say it.
     outage.or("cache", (), choice(&[("bypass", ())]));
     OnOutage {
@@ -512,6 +523,7 @@ fn read_on_outage(outage: &mut Section<'_>) -> OnOutage {
             default.session_max_stale,
             duration_or_zero,
         ),
+        idempotency: outage.or("idempotency", default.idempotency, choice(&idempotency)),
         nodes: outage.or("nodes", default.nodes, count(1..=65_535)),
         reconcile: outage.or("reconcile", default.reconcile, flag),
     }

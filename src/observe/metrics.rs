@@ -18,6 +18,7 @@ use super::counter::Tally;
 use super::exposition::Format;
 use super::family::Family;
 use super::histogram::Histogram;
+use super::idempotency::KeyOutcome;
 use super::identity::{IdentityMeter, TokenMeter};
 use super::limit::{LimitMeter, LimitOutcome};
 use super::live::{IssuerMeter, Live, Now};
@@ -111,6 +112,7 @@ pub struct Metrics {
     pub limit_reconciled_units: Counter,
     /// Gateways that share the store.
     pub gateways_seen: Gauge<i64, AtomicI64>,
+    idempotency_keys: Family<1, Counter>,
     store_failures: Family<1, Counter>,
     store_evicted: Family<1, Counter>,
     store_totals: StoreMeter,
@@ -162,6 +164,7 @@ impl Metrics {
             limit_local: Counter::default(),
             limit_reconciled_units: Counter::default(),
             gateways_seen: Gauge::default(),
+            idempotency_keys: Family::new(["outcome"]),
             store_failures: Family::new(["function"]),
             store_evicted: Family::new(["kind"]),
             store_totals: StoreMeter::default(),
@@ -190,8 +193,13 @@ impl Metrics {
 
     /// Nobody sees the first of something in a series that begins with it.
     fn begin_at_zero(&self) {
-        for function in ["cache", "invalidation", "limits", "pools", "revocation", "session"] {
+        let functions =
+            ["cache", "idempotency", "invalidation", "limits", "pools", "revocation", "session"];
+        for function in functions {
             self.store_failures.of([function]).inc_by(0);
+        }
+        for outcome in KeyOutcome::ALL {
+            self.idempotency_keys.of([outcome.word()]).inc_by(0);
         }
         self.access_lines();
         for result in ["done", "failed"] {
@@ -233,6 +241,8 @@ impl Metrics {
         let help = "One question to the store";
         let duration = self.store_duration.clone();
         r.register_with_unit("store_duration", help, Unit::Seconds, duration);
+        let help = "Idempotency keys, by what became of them";
+        r.register("idempotency_keys", help, self.idempotency_keys.clone());
         let help = "Questions that the store did not answer, by function";
         r.register("store_failures", help, self.store_failures.clone());
         let help = "What gave way in this node's own store before it was over, by kind";
@@ -338,6 +348,11 @@ impl Metrics {
     /// The meters of the routes in force, and of what no route takes.
     pub fn route_meters(&self) -> Vec<Arc<RouteMeter>> {
         self.live.route_meters()
+    }
+
+    /// Something became of an idempotency key.
+    pub fn idempotency(&self, outcome: KeyOutcome) {
+        self.idempotency_keys.of([outcome.word()]).inc();
     }
 
     /// A question of `function` went unanswered.

@@ -103,6 +103,32 @@ pub(super) fn upgrade(
     }
 }
 
+/// Idempotency keys that nobody would look at.
+pub(super) fn idempotency(
+    written: &config::Route,
+    at: impl Fn(&str) -> String,
+    problems: &mut Problems,
+) {
+    let Some(policy) = &written.idempotency else { return };
+    let mut problem = |key: &str, what: String, remedy: &str| {
+        problems.push(at(key), what, remedy.to_owned());
+    };
+    if written.grpc.is_some() {
+        let what = "the answer to a gRPC call is not kept, and this route is for such".to_owned();
+        problem("idempotency", what, "remove idempotency, or grpc");
+    }
+    if written.respond.is_some() {
+        let what = "the route answers by itself, and sends nothing".to_owned();
+        problem("idempotency", what, "remove idempotency, or respond");
+    }
+    let is_refused = |it: &&http::Method| !written.methods.contains(it);
+    let is_any = written.methods.is_empty();
+    if !is_any && policy.methods.iter().all(|it| is_refused(&it)) {
+        let what = "the route takes none of the methods whose keys are looked at".to_owned();
+        problem("idempotency.methods", what, "name one of the route's methods");
+    }
+}
+
 /// Sessions that are used but not described, and caches that could hand one caller's response to
 /// another.
 pub(super) fn session_and_cache(

@@ -87,6 +87,8 @@ pub struct Plan {
     by_index: Vec<Arc<Route>>,
     /// Whether any route allows an upgrade.
     pub upgrades: bool,
+    /// Whether any route looks at idempotency keys.
+    pub has_idempotency: bool,
 }
 
 impl Plan {
@@ -196,6 +198,7 @@ impl Plan {
             upstream_tls,
             by_index: routes.iter().map(|(_, route)| Arc::clone(route)).collect(),
             upgrades: config.routes.values().any(|route| route.tunnel.is_some()),
+            has_idempotency: config.routes.values().any(|route| route.idempotency.is_some()),
             routes: Table::new(routes),
             config,
         })
@@ -244,6 +247,7 @@ fn compile_routes(
         check::session_and_cache(config, written, at, problems);
         check::warming(written, at, problems);
         check::upgrade(config, written, at, problems);
+        check::idempotency(written, at, problems);
         let edge = matcher
             .as_ref()
             .and_then(|matcher| RouteEdge::compile(config, (written, matcher), at, problems));

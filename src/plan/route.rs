@@ -40,7 +40,8 @@ impl Route {
     /// nothing to check.
     pub fn is_open(&self) -> bool {
         let is_public = self.auth.is_none() && self.session.is_none();
-        is_public && self.cache.is_none() && self.limits.is_empty() && self.stick().is_zero()
+        let asks = self.cache.is_some() || self.written.idempotency.is_some();
+        is_public && !asks && self.limits.is_empty() && self.stick().is_zero()
     }
 
     /// For how long its callers' reads follow their writes; zero where no upstream has readers.

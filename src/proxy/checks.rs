@@ -6,6 +6,7 @@
 
 mod identity;
 mod limits;
+mod once;
 
 use std::time::{Duration, SystemTime};
 
@@ -29,7 +30,9 @@ use crate::base::boxed;
 use crate::base::facts::Caller;
 use crate::caching::{Found, Lookup, LookupRequest, RequestView};
 use crate::config::{LimitOutage, Outage, StoreUse};
+use crate::idempotency::{NotOnce, Standing};
 use crate::limit::{self, Exceeded, LimitNotes, Quota, Receipt, SlotGuard};
+use crate::runtime::Claim;
 use crate::session::{self, NoSession};
 use crate::store::{
     Answers, Charges, Leases, Questions, SessionKey, SessionKeys, StoreError, budget,
@@ -69,6 +72,11 @@ pub(super) struct Checks<'a, 'h> {
     counts_session: bool,
     cached: Option<Box<Lookup>>,
     marks: Option<Box<pools::Asked>>,
+    /// The claim to the request's idempotency key, what the store has said of that, and why it has
+    /// none that can be used.
+    claim: Option<Claim>,
+    standing: Option<Standing>,
+    not_once: Option<NotOnce>,
     answers: Answers,
     /// How long the store was waited for: what comes behind has the rest of its timeout.
     waited: Duration,
@@ -111,6 +119,9 @@ impl<'a, 'h> Checks<'a, 'h> {
             counts_session: false,
             cached: None,
             marks: None,
+            claim: None,
+            standing: None,
+            not_once: None,
             answers: Answers::default(),
             waited: Duration::ZERO,
             degraded: Degraded::default(),
@@ -165,6 +176,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         let session_id = policy.and_then(|policy| session::id(policy, caller, &head.headers));
         let named = session_id.as_deref().filter(|_| route.limits.uses_session());
         if is_identified {
+            self.want_key();
             pools::note_writer(&request, session_id.as_deref());
             self.marks = pools::Asked::of(&request, &head.headers, session_id.as_deref());
         }
@@ -239,6 +251,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             }),
             cached: self.cached.as_ref().and_then(|lookup| lookup.question()),
             marks: self.marks.as_ref().map(|it| it.question()),
+            claim: self.claim.as_ref().map(Claim::question),
             pending_purges: &[],
         }
     }
@@ -312,6 +325,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         if let (Some(lookup), Some(reply)) = (&mut self.cached, &self.answers.cached) {
             lookup.on_reply(&self.request.gateway().cache, reply);
         }
+        self.on_claim();
         self.on_leases();
         if self.is_miscounted() {
             let before = self.waited;

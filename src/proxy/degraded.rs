@@ -6,7 +6,8 @@ use crate::config::StoreUse;
 use crate::store::{Answers, Reply, StoreError};
 
 /// The functions that ask the store, by the words of the access line and of the metrics.
-pub(super) const FUNCTIONS: [&str; 5] = ["revocation", "limits", "session", "cache", "pools"];
+pub(super) const FUNCTIONS: [&str; 6] =
+    ["revocation", "limits", "session", "cache", "pools", "idempotency"];
 
 /// See the module.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,13 +22,14 @@ pub(super) struct Degraded {
 pub(super) fn failures(
     answers: &Answers,
 ) -> [(&'static str, StoreUse, Option<&StoreError>); FUNCTIONS.len()] {
-    let Answers { revocation, charges, leases, session, cached, marks, .. } = answers;
+    let Answers { revocation, charges, leases, session, cached, marks, claim, .. } = answers;
     [
         ("revocation", StoreUse::Main, error(revocation)),
         ("limits", StoreUse::Limits, error(charges).or(error(leases))),
         ("session", StoreUse::Main, error(session)),
         ("cache", StoreUse::Cache, error(cached)),
         ("pools", StoreUse::Main, error(marks)),
+        ("idempotency", StoreUse::Main, error(claim)),
     ]
 }
 
@@ -61,7 +63,7 @@ mod tests {
         for (all, expected) in [
             (&["session"][..], "session"),
             (&["session", "limits"], "limits, session"),
-            (&FUNCTIONS, "revocation, limits, session, cache, pools"),
+            (&FUNCTIONS, "revocation, limits, session, cache, pools, idempotency"),
         ] {
             let field = of(all).field().expect("a field");
             assert!(field == expected, "{field:?}");

@@ -32,6 +32,8 @@ pub(super) struct Answer {
     pub(super) response: Response<Content>,
     /// Whether it was stored before the request came.
     pub(super) is_stored: bool,
+    /// Whether its client, or another one of the same caller, has been given it before.
+    pub(super) is_replayed: bool,
 }
 
 impl Answer {
@@ -39,12 +41,17 @@ impl Answer {
     /// belongs to the upstream's connection. What is stored was stored without that.
     pub(super) fn fetched(mut response: Response<Content>) -> Self {
         fields::returning(response.headers_mut());
-        Self { response, is_stored: false }
+        Self { response, is_stored: false, is_replayed: false }
     }
 
     /// From the cache alone.
     pub(super) fn stored(response: Response<Content>) -> Self {
-        Self { response, is_stored: true }
+        Self { response, is_stored: true, is_replayed: false }
+    }
+
+    /// From what is kept under an idempotency key, as the upstream gave it.
+    pub(super) fn replayed(response: Response<Content>) -> Self {
+        Self { response, is_stored: false, is_replayed: true }
     }
 }
 
@@ -55,7 +62,7 @@ pub(super) fn answer(
     cache: Option<&CacheNotes>,
     quota: &Quota,
 ) -> Response<Content> {
-    let Answer { response, is_stored } = answer;
+    let Answer { response, is_stored, .. } = answer;
     let (mut head, mut content) = response.into_parts();
     if let Content::Call(call) = &mut content {
         call.settle(&mut head);

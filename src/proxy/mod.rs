@@ -22,6 +22,7 @@ mod grpc;
 mod in_head;
 mod invalidation;
 mod mirror;
+mod once;
 mod pools;
 mod record;
 mod rejection;

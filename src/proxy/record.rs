@@ -38,6 +38,8 @@ pub(super) struct Record {
     /// What else the log tells of a refusal.
     why: Option<Box<Why>>,
     limits: &'static str,
+    /// What became of its idempotency key.
+    idempotency: Option<&'static str>,
     /// The functions that did without the store.
     degraded: Vec<&'static str>,
     store_time: Option<Duration>,
@@ -91,6 +93,7 @@ impl Record {
             error: None,
             why: None,
             limits: "off",
+            idempotency: None,
             degraded: Vec::new(),
             store_time: None,
             upstream_time: None,
@@ -117,6 +120,11 @@ impl Record {
     pub(super) fn note_degraded(&mut self, function: &'static str, error: &StoreError) {
         self.degraded.push(function);
         self.error.get_or_insert_with(|| error.to_string());
+    }
+
+    /// Whether it is the first one with its idempotency key, in one stable word.
+    pub(super) fn note_idempotency(&mut self, word: &'static str) {
+        self.idempotency = Some(word);
     }
 
     /// The store was asked, and took so long; nothing where there was nothing to ask.

@@ -3,6 +3,7 @@
 //! later step takes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::header::USER_AGENT;
@@ -38,6 +39,8 @@ pub(super) struct Received {
     pub(super) is_grpc: bool,
     /// What its access line shows of its fields; nothing where there are no lines.
     pub(super) told: Option<Box<access::Fields>>,
+    /// What says that it goes on when its client leaves, where it may.
+    pub(super) stays: Option<Arc<AtomicBool>>,
     /// Whether it is a call of gRPC-Web, and which; only routes with `grpc.web` care.
     web: Option<Box<Web>>,
 }
@@ -60,6 +63,7 @@ impl Received {
             agent: agent.flatten(),
             is_grpc: is_grpc(&head.headers),
             told: connection.gateway.observer.access.shown.fields(&head.headers),
+            stays: None,
             web: Web::of(&head.headers).map(Box::new),
         }
     }

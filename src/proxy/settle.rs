@@ -25,7 +25,7 @@ pub(super) fn refused(rejection: &Rejection) -> Outcome<'static> {
 /// How a request ended, as far as limits look at that.
 pub(super) fn ended(outcome: &Result<Answer, Rejection>) -> Outcome<'_> {
     match outcome {
-        Ok(Answer { response, is_stored }) => Outcome {
+        Ok(Answer { response, is_stored, .. }) => Outcome {
             status: response.status(),
             headers: Some(response.headers()),
             failed: response.status().is_server_error(),

@@ -3,9 +3,11 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Response};
+use tokio::sync::oneshot;
 
 use super::arm;
 use super::body::Body;
@@ -18,6 +20,7 @@ use super::deliver::{self, Answer};
 use super::dispatch::{self, Dispatch, Fields, Outbound, Outline};
 use super::faults;
 use super::mirror;
+use super::once::{self, First, Turn};
 use super::pools;
 use super::record::Record;
 use super::rejection::Rejection;
@@ -58,8 +61,48 @@ pub fn handle<B: Into<Inbound>>(
         {
             return Body::attach(response, transaction);
         }
+        if once::may_outlive(&transaction.received, &head) {
+            // Rare, too.
+            return Box::pin(outlive(transaction, head, body)).await;
+        }
         let response = answer(&mut transaction, &mut head, &mut body).await;
         Body::attach(response, transaction)
+    }
+}
+
+/// Answers a request in a task of its own: once it has taken its idempotency key and is sent, it
+/// goes on when its client leaves, so that it is known how it ended. Until then, a client that
+/// leaves ends it.
+async fn outlive(
+    mut transaction: Box<Transaction>,
+    mut head: Parts,
+    mut body: Inbound,
+) -> Response<Body> {
+    let stays = Arc::<AtomicBool>::default();
+    transaction.received.stays = Some(Arc::clone(&stays));
+    let claims = Arc::clone(&transaction.received.connection.gateway.claims);
+    let (client, mut left) = oneshot::channel::<()>();
+    let task = claims.exchanges().spawn(async move {
+        let response = {
+            let mut answered = std::pin::pin!(answer(&mut transaction, &mut head, &mut body));
+            let first = tokio::select! {
+                response = &mut answered => Some(response),
+                _ = &mut left => None,
+            };
+            match first {
+                None if stays.load(Ordering::Acquire) => Some(answered.await),
+                first => first,
+            }
+        };
+        response.map(|response| Body::attach(response, transaction))
+    });
+    let answered = task.await;
+    drop(client);
+    match answered {
+        Ok(Some(response)) => response,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The process ends, and nobody waits for an answer.
+        Ok(None) | Err(_) => std::future::pending().await,
     }
 }
 
@@ -86,7 +129,7 @@ async fn answer(
     } else {
         check(request, head, grant, record, slot).await
     };
-    let Checked { request, admitted, found, degraded } = checked;
+    let Checked { request, admitted, turn, found, degraded } = checked;
     let Admitted { receipt, quota, added } = admitted;
 
     // Serve: what is stored answers it, or its upstream does.
@@ -108,23 +151,34 @@ async fn answer(
             if let Some(Found::Pass(notes)) = passed {
                 *cache = Some(notes);
             }
-            let sent = match asked {
-                None => {
+            match (turn, asked) {
+                (Turn::Any, None) => {
                     mirror::copy(&request, head, body, &added);
                     let outbound = Outbound::new(&request, head, body.take(), added);
-                    dispatch::forward(&request, outbound, degraded.cache_is_away, record).await
+                    let away = degraded.cache_is_away;
+                    dispatch::forward(&request, outbound, away, record).await.map(Answer::fetched)
                 }
-                // Rare: boxed, it takes no room in the other requests.
-                Some(handshake) => {
-                    Box::pin(upgrade::open(&request, head, added, *handshake, record)).await
+                // Rare: boxed, they take no room in the other requests.
+                (Turn::Any, Some(handshake)) => {
+                    let opened = upgrade::open(&request, head, added, *handshake, record);
+                    Box::pin(opened).await.map(Answer::fetched)
                 }
-            };
-            sent.map(Answer::fetched)
+                (Turn::First(first), _) => {
+                    let outbound = (head, body.take(), added);
+                    let away = degraded.cache_is_away;
+                    Box::pin(forward_once(&request, outbound, first, away, record)).await
+                }
+                (Turn::Again(before), _) => {
+                    Box::pin(once::replay(&request, head, body.take(), before)).await
+                }
+            }
         }
     };
 
     // Deliver: the response, or why there is none.
-    settle(&request, receipt, &ended(&outcome));
+    let is_replayed = matches!(&outcome, Ok(answer) if answer.is_replayed);
+    // What is given once more costs nothing, which its refund has seen to.
+    settle(&request, receipt.filter(|_| !is_replayed), &ended(&outcome));
     let mut response = match outcome {
         Ok(answer) => deliver::answer(&request, answer, cache.as_ref(), &quota),
         Err(rejection) => refused(&request, &rejection, is_handshake, record),
@@ -134,6 +188,24 @@ async fn answer(
         return response;
     }
     upgrade::end_unless_switched(response, request.received.version)
+}
+
+/// Sends the first request with its idempotency key on, and keeps what is answered.
+///
+/// # Errors
+/// As for [`dispatch::forward`].
+async fn forward_once(
+    request: &Request<'_>,
+    (head, body, added): (&mut Parts, Inbound, Fields),
+    mut first: Box<First>,
+    store_is_away: bool,
+    record: &mut Record,
+) -> Result<Answer, Rejection> {
+    let mut body = first.send(request, body);
+    mirror::copy(request, head, &mut body, &added);
+    let outbound = Outbound::new(request, head, body, added);
+    let sent = dispatch::forward(request, outbound, store_is_away, record).await;
+    first.end(sent).await.map(Answer::fetched)
 }
 
 /// The answer to a request that was refused on its route.
@@ -157,6 +229,8 @@ struct Checked<'a> {
     /// The request, with what let it in.
     request: Request<'a>,
     admitted: Admitted<'a>,
+    /// Whether another one with its idempotency key came before.
+    turn: Turn,
     /// What the cache has for it, or why it may not pass.
     found: Result<Option<Found>, Rejection>,
     degraded: Degraded,
@@ -173,7 +247,7 @@ fn open<'a>(request: Request<'a>, head: &Parts) -> Checked<'a> {
     arm::choose(&request, &head.headers);
     pools::choose(&request, &head.headers, None, false);
     let (admitted, degraded) = (Admitted::default(), Degraded::default());
-    Checked { request, admitted, found: Ok(None), degraded }
+    Checked { request, admitted, turn: Turn::Any, found: Ok(None), degraded }
 }
 
 /// Asks whether the request may pass, and whether what is stored answers it. A function of its own,
@@ -197,9 +271,16 @@ async fn check<'a>(
     }
     let Grant { caller, session } = grant;
     let mut checks = Checks::new(request, head, Mode::Charge);
+    let mut turn = Turn::Any;
     let (admitted, found) = match admit(&mut checks, caller, record, slot).await {
         Ok(admitted) => match abort(&checks.request) {
-            Ok(()) => (admitted, Ok(checks.look().await)),
+            Ok(()) => match checks.turn(record).await {
+                Ok(its) => {
+                    turn = its;
+                    (admitted, Ok(checks.look().await))
+                }
+                Err(rejection) => (admitted, Err(rejection)),
+            },
             Err(rejection) => (admitted, Err(rejection)),
         },
         Err(rejection) => (Admitted::default(), Err(rejection)),
@@ -208,7 +289,7 @@ async fn check<'a>(
     let degraded = checks.degraded();
     let waited = checks.waited();
     let request = Request { session: session.as_ref(), waited, ..checks.request };
-    Checked { request, admitted, found, degraded }
+    Checked { request, admitted, turn, found, degraded }
 }
 
 /// What a request is about.

@@ -3,6 +3,7 @@
 
 mod canaries;
 mod certificates;
+mod claims;
 mod compare;
 mod descriptors;
 mod fleet;
@@ -46,6 +47,7 @@ use crate::tls;
 use crate::tunnel::End;
 use crate::upstream::{Ahead, TICK, Upstream};
 
+pub use self::claims::{Claim, ClaimTerms, Claims};
 pub use self::compare::{Changed, Comparison, Shown};
 pub use self::descriptors::{Descriptors, warn_of_descriptors};
 pub use self::looking::{Event, Looking, STREAMS_MAX, Viewer, time_of};
@@ -89,6 +91,8 @@ pub struct Gateway {
     pub sessions: Copies,
     /// Who has written lately.
     pub pools: Arc<Pools>,
+    /// The idempotency keys of requests that run.
+    pub claims: Arc<Claims>,
     /// WebSockets, streams of events and gRPC calls that are open.
     pub tunnels: Arc<Tunnels>,
     /// How many responses are compressed at the moment.
@@ -144,6 +148,7 @@ impl Gateway {
         let cache = HttpCache::open(&plan, &store, metrics, &background);
         let sessions = Copies::new(settings.near_session_bytes);
         let pools = Pools::open(settings.timeout, &store, &cache, metrics);
+        let claims = Claims::open(&store, metrics);
         let exports = Exports::new(&metrics.spans);
         let running = Running::new(plan, (None, &HashMap::new()), (&store, metrics));
         let running = running.traced(&exports, None);
@@ -160,6 +165,7 @@ impl Gateway {
             cache,
             sessions,
             pools,
+            claims,
             tunnels: Arc::default(),
             compressions: Arc::default(),
             draining: AtomicBool::new(false),
@@ -358,6 +364,7 @@ impl Gateway {
         self.pools.finish(limit).await;
         self.background.finish(limit).await;
         self.limits.finish(limit).await;
+        self.claims.finish(limit).await;
         let _ = tokio::time::timeout(limit, self.cache.settle()).await;
         self.exports.finish().await;
         self.observer.access.flush(limit);

@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -119,8 +120,15 @@ impl Server {
             }
             std::future::pending::<()>().await;
         };
+        let begun = Instant::now();
+        let finished = async {
+            drain.finish(limit).await;
+            // What goes on without its client has the same time.
+            let left = limit.saturating_sub(begun.elapsed());
+            state.gateway.claims.finish_exchanges(left).await;
+        };
         tokio::select! {
-            () = drain.finish(limit) => {}
+            () = finished => {}
             () = tunnels => {}
             () = waiting => {}
         }

@@ -9,6 +9,7 @@
 mod api_keys;
 mod cache;
 mod certificates;
+mod idempotent;
 mod marks;
 mod queue;
 mod queue_shard;
@@ -50,6 +51,8 @@ pub struct MemoryBounds {
     pub limit_keys: usize,
     /// Most bytes of cached responses.
     pub cache_bytes: usize,
+    /// Most bytes of what is kept under idempotency keys.
+    pub idempotency_bytes: usize,
     /// Most keys of each kind, and the name of that bound, by the kind's number.
     pub keys: [(usize, &'static str); Kind::ALL.len()],
 }
@@ -75,6 +78,8 @@ impl MemoryBounds {
         Self {
             limit_keys: settings.memory_limit_keys,
             cache_bytes: usize::try_from(settings.memory_cache_bytes).unwrap_or(usize::MAX),
+            idempotency_bytes: usize::try_from(settings.memory_idempotency_bytes)
+                .unwrap_or(usize::MAX),
             keys: Kind::ALL.map(|kind| most_keys(kind, settings)),
         }
     }
@@ -116,6 +121,7 @@ pub struct MemoryStore {
     holders: Mutex<Holders>,
     values: Mutex<Values>,
     queues: Mutex<Queues>,
+    claims: Mutex<idempotent::Claims>,
     news: Arc<News>,
 }
 
@@ -166,6 +172,7 @@ impl MemoryStore {
             holders: Mutex::default(),
             values: Mutex::new(Values::new(bounds)),
             queues: Mutex::default(),
+            claims: Mutex::default(),
             news: Arc::default(),
         }
     }
@@ -220,6 +227,7 @@ impl MemoryStore {
             session_end: ended.and_then(|asked| self.session_end(asked.end?)),
             cached: questions.cached.map(|cached| Ok(self.cached(cached))),
             marks: questions.marks.map(|asked| Ok(self.marks(asked))),
+            claim: questions.claim.map(|asked| self.claim(asked)),
             settled,
         }
     }

@@ -1,9 +1,9 @@
 //! Shared state outside the request: one question, one answer.
 //!
 //! A request collects what it must know in [`Questions`] and gets [`Answers`] in one round trip.
-//! What an unanswered question means is policy, decided by the rooms; this module only reports it.
-//! Two stores are a closed set, so the store is an enum: [`redis`] for fleets, [`memory`] for one
-//! node. Some uses may have a store of their own (`separate`): each method says which it is of.
+//! What no answer means is policy, decided by the rooms. Two stores are a closed set, so the store
+//! is an enum: [`redis`] for fleets, [`memory`] for one node. Some uses may have a store of their
+//! own (`separate`): each method says which it is of.
 
 pub mod api_keys;
 pub mod budget;
@@ -11,6 +11,7 @@ mod cached;
 mod certificates;
 mod error;
 mod history;
+mod idempotent;
 pub mod keys;
 mod known;
 mod lease;
@@ -46,6 +47,7 @@ pub use self::cached::{
 };
 pub use self::certificates::FencedWrite;
 pub use self::error::StoreError;
+pub use self::idempotent::Swap;
 pub use self::keys::SessionKeys;
 pub use self::lease::{ConcurrencyLimit, LeaseReply, Leases, Release};
 pub use self::lineage::{Known, Lineage, LineageChange, LineageChanges, LineageSource, Loss};
@@ -53,8 +55,8 @@ pub use self::marks::{Mark, MarkKeys, MarksReply, POSITION_BYTES_MAX};
 pub use self::memory::{Evicted, MemoryBounds, MemoryStore};
 pub use self::news::News;
 pub use self::question::{
-    Answers, Cached, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, Questions, Reply,
-    RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
+    Answers, Cached, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, ClaimKey,
+    Questions, Reply, RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
 pub use self::redis::{
     Asked, Checked, Finding, Followed, Located, Look, Looks, NodeState, NotWalked, RedisStore,
@@ -425,7 +427,7 @@ impl Store {
         }
     }
 
-    /// The names of variants of an entry: `most` of them, whichever, or all where there are fewer.
+    /// The names of variants of an entry: `most` of them, or all where there are fewer.
     pub async fn variant_names(&self, key: &str, most: usize) -> Result<Vec<String>, StoreError> {
         match self.cache() {
             One::Redis(store) => store.variant_names(key, most).await,
@@ -481,8 +483,7 @@ impl Store {
         }
     }
 
-    /// Begins to follow the changes of epochs, if `store.cache_epochs` says so. Once begun, it goes
-    /// on.
+    /// Begins to follow the changes of epochs for good, if `store.cache_epochs` says so.
     pub fn follow_epochs(&self) {
         match self.cache() {
             One::Redis(store) => store.follow_epochs(),
@@ -562,7 +563,7 @@ impl Store {
         }
     }
 
-    /// Releases a lock. False when it was not the caller's any more.
+    /// Releases a lock. False when it was not the caller's.
     pub async fn unlock(&self, lock: &HeldLock) -> Result<bool, StoreError> {
         match self.home(&lock.key) {
             One::Redis(store) => store.unlock(lock).await,

@@ -29,6 +29,8 @@ pub struct Questions<'a> {
     pub cached: Option<Cached<'a>>,
     /// Who of these has written lately?
     pub marks: Option<MarkKeys<'a>>,
+    /// Who has this idempotency key?
+    pub claim: Option<ClaimKey<'a>>,
     /// Epochs that an earlier request could not change; they are changed before anything is read.
     pub pending_purges: &'a [String],
 }
@@ -55,6 +57,17 @@ pub struct SessionKey<'a> {
     pub bytes_max: u64,
     /// The key of what is kept beside it, when its end is asked for too.
     pub end: Option<&'a str>,
+}
+
+/// An idempotency key that a request wants to have.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimKey<'a> {
+    /// Its key.
+    pub key: &'a str,
+    /// What it holds once it is the request's; nothing is written where it holds something.
+    pub value: &'a [u8],
+    /// How long it holds that.
+    pub ttl: Duration,
 }
 
 /// What is asked of each window of a set; `keys[i]` belongs to `set.windows[i]`.
@@ -103,6 +116,8 @@ pub struct Answers {
     pub cached: Option<Reply<CachedReply>>,
     /// See [`Questions::marks`].
     pub marks: Option<Reply<MarksReply>>,
+    /// See [`Questions::claim`]: what the key held; nothing where it is the request's now.
+    pub claim: Option<Reply<Option<Bytes>>>,
     /// Whether `pending_purges` were carried out.
     pub settled: bool,
 }
@@ -118,6 +133,7 @@ impl Answers {
             session_end: None,
             cached: questions.cached.map(|_| Err(error.clone())),
             marks: questions.marks.map(|_| Err(error.clone())),
+            claim: questions.claim.map(|_| Err(error.clone())),
             settled: false,
         }
     }
@@ -126,13 +142,14 @@ impl Answers {
 impl Questions<'_> {
     /// Whether there is nothing to ask.
     pub fn is_empty(&self) -> bool {
-        let Self { revocation, charges, leases, session, cached, marks, pending_purges: _ } = self;
+        let Self { revocation, charges, leases, session, cached, marks, claim, .. } = self;
         revocation.is_none()
             && charges.is_none()
             && leases.is_none()
             && session.is_none()
             && cached.is_none()
             && marks.is_none()
+            && claim.is_none()
     }
 }
 

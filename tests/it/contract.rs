@@ -8,6 +8,7 @@ mod caching;
 mod certificates;
 mod charges;
 mod cluster_away;
+mod idempotency;
 mod leases;
 mod marks;
 mod model;
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use portcullis::base::units::Secret;
 use portcullis::config::{self, StoreTls, StoreUrl, StoreUse};
 use portcullis::store::{
-    Cached, CachedEntry, MarkKeys, MarksReply, MemoryStore, Questions, RedisStore, Reply,
+    Cached, CachedEntry, ClaimKey, MarkKeys, MarksReply, MemoryStore, Questions, RedisStore, Reply,
     RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue, Store,
 };
 
@@ -442,6 +443,7 @@ async fn all_questions_are_answered_at_once(it: Subject) {
         session: Some(SessionKey { key: "app:session:a", ttl: true, bytes_max: 1024, end: None }),
         cached: Some(Cached { epochs: &epochs, entry: Some(entry) }),
         marks: Some(MarkKeys { caller: &words(&["app:wrote:0f"]), anybody: None }),
+        claim: Some(ClaimKey { key: "app:idempotency:0f", value: b"p a 1", ttl: MINUTE }),
         pending_purges: &words(&[PATH]),
     };
     assert!(!questions.is_empty());
@@ -453,5 +455,6 @@ async fn all_questions_are_answered_at_once(it: Subject) {
     assert!(answers.session.unwrap().unwrap().is_some());
     assert!(answers.cached.unwrap().unwrap().based);
     assert_eq!(answers.marks, Some(Ok(MarksReply::default())));
+    assert_eq!(answers.claim, Some(Ok(None)));
     assert!(answers.settled);
 }

@@ -71,6 +71,8 @@ mod http2;
 mod http2_upstream;
 /// Which fields cross the gateway: hop-by-hop, identity, forwarding, cookies, request ids.
 mod hygiene;
+/// Requests that take effect once, by their key.
+mod idempotency;
 /// What runs and since when, and how busy it is.
 mod in_force;
 /// A configuration to begin with.

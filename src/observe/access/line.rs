@@ -80,6 +80,9 @@ pub struct Line<'a> {
     /// Cache verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<&'static str>,
+    /// Of a request with an idempotency key: `first`, `repeated` or `replayed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<&'static str>,
     /// The upstream that was asked, or would have been.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<&'a str>,

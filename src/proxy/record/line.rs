@@ -141,6 +141,7 @@ impl Record {
             subject: subject.or(self.refused.as_deref()).map(|it| shown.subject(it)),
             limits: self.limits,
             cache,
+            idempotency: self.idempotency,
             upstream: was_sent.then(|| resolved.upstream_name(received.plan())),
             pool: resolved.side().filter(|_| was_sent).map(Side::word),
             arm: resolved.chosen().map(|_| resolved.upstream_name(received.plan())),

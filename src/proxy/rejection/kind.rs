@@ -6,6 +6,7 @@ use crate::auth::Denied;
 use crate::base::body::UploadFault;
 use crate::cors::ForeignPage;
 use crate::guard::{BadHandshake, Malformed};
+use crate::idempotency::NotOnce;
 use crate::limit::Exceeded;
 use crate::route::NoRoute;
 use crate::session::NoSession;
@@ -43,6 +44,9 @@ pub enum Rejection {
     /// No session.
     #[error(transparent)]
     NoSession(#[from] NoSession),
+    /// Its idempotency key, or that it has none.
+    #[error(transparent)]
+    NotOnce(#[from] NotOnce),
     /// `only-if-cached`, and it is not.
     #[error("the client asked for a cached response only, and there is none")]
     OnlyIfCached,

@@ -1,5 +1,7 @@
 //! The table: one row for each refusal, by kind. No arm stands for what it does not name.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use super::kind::Rejection;
@@ -8,6 +10,7 @@ use crate::auth::{Denied, KeyFault, Reason};
 use crate::base::body::UploadFault;
 use crate::base::grpc;
 use crate::guard::{BadHandshake, Malformed};
+use crate::idempotency::NotOnce;
 use crate::limit::Exceeded;
 use crate::route::NoRoute;
 use crate::session::NoSession;
@@ -59,6 +62,7 @@ impl Rejection {
             }
             Self::Exceeded(exceeded) => exceeded_row(exceeded),
             Self::NoSession(no_session) => session_row(no_session),
+            Self::NotOnce(not_once) => not_once_row(not_once),
             Self::OnlyIfCached => {
                 let text = Text("No cached response; retry without only-if-cached.");
                 Row::new(StatusCode::GATEWAY_TIMEOUT, "not_cached", Client, text)
@@ -212,6 +216,31 @@ fn session_row(no_session: &NoSession) -> Row<'static> {
         NoSession::Unknown(_) => {
             row(StatusCode::SERVICE_UNAVAILABLE, "session_unknown", Store, UNREACHABLE)
                 .key("store.on_outage.session")
+        }
+    }
+}
+
+fn not_once_row(not_once: &NotOnce) -> Row<'static> {
+    let row = |status, code| Row::new(status, code, Fault::Client, Public::Itself);
+    let conflict = |code| row(StatusCode::CONFLICT, code);
+    match not_once {
+        NotOnce::Missing => row(StatusCode::BAD_REQUEST, "idempotency_key_missing")
+            .bound(Bound::Route("idempotency.required")),
+        NotOnce::Key(_) => row(StatusCode::BAD_REQUEST, "idempotency_key_invalid"),
+        NotOnce::InProgress => {
+            conflict("idempotency_in_progress").adds(Adds::RetryAfter(Duration::from_secs(1)))
+        }
+        NotOnce::OutcomeUnknown => {
+            conflict("idempotency_outcome_unknown").bound(Bound::Route("idempotency.unknown"))
+        }
+        NotOnce::Reused => row(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+        NotOnce::NotKept(_) => {
+            conflict("idempotency_response_not_kept").bound(Bound::Route("idempotency.keep_bytes"))
+        }
+        NotOnce::Unknown(_) => {
+            let text = Public::Text(UNREACHABLE);
+            Row::new(StatusCode::SERVICE_UNAVAILABLE, "idempotency_unknown", Fault::Store, text)
+                .key("store.on_outage.idempotency")
         }
     }
 }

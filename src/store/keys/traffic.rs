@@ -1,4 +1,5 @@
-//! Keys of what the gateways of a fleet know together of traffic that moves and of upstreams. Names
+//! Keys of what the gateways of a fleet know together of traffic that moves, of upstreams and of
+//! requests that take effect once. Names
 //! of routes and upstreams are the configuration's: none needs escaping.
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -23,6 +24,11 @@ impl Keys {
         let mut key = [&*self.prefix, ":wrote:"].concat();
         hex::push(&mut key, digest(&SHA256, who.join("\0").as_bytes()).as_ref());
         key
+    }
+
+    /// What is known under an idempotency key, by the digest that tells it from others.
+    pub fn idempotency(&self, scoped: &str) -> String {
+        [&*self.prefix, ":idempotency:", scoped].concat()
     }
 
     /// What each gateway says of the answers to a route's canary.
@@ -55,6 +61,12 @@ mod tests {
         assert_eq!(key, format!("app:wrote:{digest}"));
         assert_ne!(key, keys.wrote(&["shop", "sub", "users4", "2"]));
         assert_eq!(Kind::of(&key), Kind::Mark);
+    }
+
+    #[test]
+    fn idempotency_keys_lie_in_the_main_store() {
+        let key = Keys::new("app").idempotency("0f");
+        assert_eq!((&*key, usage(&key)), ("app:idempotency:0f", StoreUse::Main));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::millis;
 use crate::store::cached::{nonce, others};
 use crate::store::keys::Keys;
 use crate::store::purged::{self, NOTES_BYTES_MAX as MOST};
-use crate::store::{EPOCH_TTL, Epoch, HeldLock, Purge, StoreError, VARY, WantedLock};
+use crate::store::{ClaimKey, EPOCH_TTL, Epoch, HeldLock, Purge, StoreError, VARY, WantedLock};
 
 /// A command with room for what a request usually says, so that its arguments are written without
 /// growing it step by step.
@@ -84,6 +84,13 @@ pub(super) fn lock_call(lock: &HeldLock, ttl: Duration) -> Cmd {
 pub(super) fn take_call(WantedLock { lock, ttl }: WantedLock<'_>) -> Cmd {
     let mut command = lock_call(lock, ttl);
     command.arg("GET");
+    command
+}
+
+/// The command that claims an idempotency key, and says what it holds if it holds something.
+pub(super) fn claim_call(ClaimKey { key, value, ttl }: ClaimKey<'_>) -> Cmd {
+    let mut command = start_with("SET", value.len());
+    command.arg(key).arg(value).arg("NX").arg("PX").arg(millis(ttl)).arg("GET");
     command
 }
 

@@ -39,6 +39,7 @@ mod follow;
 mod hear;
 mod history;
 mod history_watch;
+mod idempotent;
 mod index;
 mod journal;
 mod lanes;

@@ -8,8 +8,8 @@
 use bytes::Bytes;
 use redis::{Pipeline, Value};
 
-use super::call::{changes, start, take_call, variants_call};
-use super::reply::{entry, unexpected, value};
+use super::call::{changes, claim_call, start, take_call, variants_call};
+use super::reply::{entry, text, unexpected, value};
 use super::scripts::Scripts;
 use super::signature::unsigned;
 use super::topology::put_transaction;
@@ -17,9 +17,9 @@ use crate::store::marks::{Mark, POSITION_BYTES_MAX};
 use crate::store::question::NOT_BEFORE_BYTES_MAX;
 use crate::store::sessions::ENDS;
 use crate::store::{
-    Answers, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, LeaseReply, Leases,
-    MarksReply, Purge, Questions, Reply, RevocationStatus, SessionEnd, SessionKey, SessionReply,
-    SessionValue, StoreError, Window, WindowState,
+    Answers, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, ClaimKey, LeaseReply,
+    Leases, MarksReply, Purge, Questions, Reply, RevocationStatus, SessionEnd, SessionKey,
+    SessionReply, SessionValue, StoreError, Window, WindowState,
 };
 
 /// Most bytes of the field that says when and why a session ends: a word and a time.
@@ -69,6 +69,8 @@ pub(super) enum Part<'a> {
     Epochs(&'a [String]),
     /// An entry of the cache, and its lock.
     Entry(CachedEntry<'a>),
+    /// An idempotency key.
+    Claim(ClaimKey<'a>),
 }
 
 impl<'a> Part<'a> {
@@ -90,6 +92,7 @@ impl<'a> Part<'a> {
             parts.push(if by_script { Self::AnySession(asked) } else { Self::Session(asked) });
             parts.extend(asked.end.map(Self::EndLength));
         }
+        parts.extend(questions.claim.map(Self::Claim));
         parts.extend(questions.charges.map(Self::Charges));
         parts.extend(questions.leases.map(Self::Leases));
         if let Some(asked) = questions.marks {
@@ -114,6 +117,7 @@ impl<'a> Part<'a> {
             Self::Charges(asked) => first(asked.keys),
             Self::Leases(asked) => first(asked.keys),
             Self::Entry(asked) => asked.key,
+            Self::Claim(asked) => asked.key,
         }
     }
 
@@ -184,6 +188,7 @@ impl<'a> Part<'a> {
                 }
                 pipeline.add_command(variants_call(key, variants));
             }
+            Self::Claim(asked) => drop(pipeline.add_command(claim_call(asked))),
         }
         Ok(())
     }
@@ -368,6 +373,7 @@ impl<'a> Part<'a> {
                     (reply.vary, reply.variants) = (vary, variants);
                 });
             }
+            Self::Claim(_) => answers.claim = Some(text(next())),
         }
     }
 
@@ -384,6 +390,7 @@ impl<'a> Part<'a> {
             Self::Leases(_) => answers.leases = Some(Err(error)),
             Self::Mark(_) | Self::Anybody(_) => answers.marks = Some(Err(error)),
             Self::Epochs(_) | Self::Entry(_) => answers.cached = Some(Err(error)),
+            Self::Claim(_) => answers.claim = Some(Err(error)),
         }
     }
 }

@@ -76,6 +76,15 @@ pub(super) fn values(reply: Value, expected: usize) -> Reply<Vec<Option<Bytes>>>
     }
 }
 
+/// A string, or nothing where there is none.
+pub(super) fn text(reply: Value) -> Reply<Option<Bytes>> {
+    match reply {
+        Value::Nil => Ok(None),
+        Value::BulkString(text) => Ok(Some(text.into())),
+        other => Err(unexpected(&other)),
+    }
+}
+
 pub(super) fn value(value: Value) -> Option<Bytes> {
     match value {
         Value::BulkString(bytes) => Some(bytes.into()),

@@ -15,6 +15,8 @@ pub(super) enum Function {
     Certificates,
     /// Reads that follow their caller's writes.
     Pools,
+    /// Requests that take effect once.
+    Idempotency,
     /// How many gateways share the limits.
     Gateways,
     /// What gateways tell each other of upstreams and canaries.
@@ -31,7 +33,7 @@ pub(super) enum Function {
 
 use crate::config::StoreUse;
 use Function::{
-    ApiKeys, Cache, Certificates, Cluster, Connections, Fleet, Gateways, KnownEpochs,
+    ApiKeys, Cache, Certificates, Cluster, Connections, Fleet, Gateways, Idempotency, KnownEpochs,
     KnownRevocations, Limits, Pools, Queues, Revocation, Sessions,
 };
 
@@ -47,6 +49,7 @@ impl Function {
             Cache => "the cache",
             Certificates => "certificates by ACME",
             Pools => "reads behind writes",
+            Idempotency => "idempotency keys",
             Gateways => "counting the gateways that share limits",
             Fleet => "what gateways tell each other of upstreams",
             KnownRevocations => "revocations during an outage",
@@ -63,8 +66,8 @@ impl Function {
             Limits => Some(StoreUse::Limits),
             Cache | KnownEpochs => Some(StoreUse::Cache),
             Queues => Some(StoreUse::Queue),
-            Revocation | Sessions | ApiKeys | Certificates | Pools | Gateways | Fleet
-            | KnownRevocations => Some(StoreUse::Main),
+            Revocation | Sessions | ApiKeys | Certificates | Pools | Idempotency | Gateways
+            | Fleet | KnownRevocations => Some(StoreUse::Main),
         }
     }
 }
@@ -149,17 +152,19 @@ pub(super) const RIGHTS: [Right; 76] = [
     right("script|load", &[Connections], "SCRIPT LOAD $script"),
     right(
         "eval",
-        &[Limits, Sessions, ApiKeys, Cache, Certificates, Pools, Fleet, Queues],
+        &[
+            Limits, Sessions, ApiKeys, Cache, Certificates, Pools, Idempotency, Fleet, Queues,
+        ],
         "EVAL $script 0",
     ),
     right("evalsha", &[Limits, Sessions, Cache, Queues], ""),
     right(
         "set",
-        &[Limits, Revocation, Sessions, ApiKeys, Cache, Pools, Queues],
+        &[Limits, Revocation, Sessions, ApiKeys, Cache, Pools, Idempotency, Queues],
         "SET $string 1 PX 5000",
     ),
     right("setrange", &[Limits, Cache], "SETRANGE $string 0 1"),
-    right("get", &[Limits, Revocation, Queues], "GET $string"),
+    right("get", &[Limits, Revocation, Idempotency, Queues], "GET $string"),
     right("getrange", &[Sessions, ApiKeys, Cache, Certificates, Pools], "GETRANGE $string 0 1"),
     right("mget", &[Cache, Certificates], "MGET $string"),
     right("exists", &[Revocation, Sessions, ApiKeys, Cache, Queues], "EXISTS $string"),
@@ -168,7 +173,11 @@ pub(super) const RIGHTS: [Right; 76] = [
     right("persist", &[ApiKeys], "PERSIST $string"),
     right("pexpire", &[Limits, Revocation, ApiKeys, Cache, Queues], "PEXPIRE $string 5000 NX"),
     right("pexpireat", &[Sessions], "PEXPIREAT $string 1 GT"),
-    right("del", &[Limits, Revocation, Sessions, ApiKeys, Cache, Queues], "DEL $string"),
+    right(
+        "del",
+        &[Limits, Revocation, Sessions, ApiKeys, Cache, Idempotency, Queues],
+        "DEL $string",
+    ),
     right("hset", &[Sessions, Cache, Fleet, Queues], "HSET $hash f 1"),
     right("pexpire", &[Cache, Fleet], "PEXPIRE $hash 5000"),
     right("hget", &[Sessions, Cache, Queues], "HGET $hash f"),

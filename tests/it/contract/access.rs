@@ -148,6 +148,7 @@ fn do_everything(servers: &[Redis], url: StoreUrl) {
                 }),
                 cached: Some(Cached { epochs: &epochs, entry: Some(entry) }),
                 marks: Some(MarkKeys { caller: &marks, anybody: Some(&marks[0]) }),
+                claim: Some(ClaimKey { key: "app:idempotency:0f", value: b"p a 1", ttl: MINUTE }),
                 pending_purges: &epochs,
             };
             // The second round finds no scripts.

@@ -15,6 +15,7 @@ use crate::store::{
 
 /// One server.
 const HERE: Origin = Origin { now_ms: 0, place: None };
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The keys that a command names.
 fn keys(command: &redis::Cmd) -> Vec<Vec<u8>> {
@@ -51,6 +52,7 @@ struct Asked {
     leased: Vec<String>,
     marked: Vec<String>,
     anybody: String,
+    claimed: String,
     epochs: Vec<String>,
     entry: String,
     variants: Vec<String>,
@@ -82,6 +84,7 @@ impl Asked {
             leased: principals.iter().map(|principal| keys.in_flight("slow", principal)).collect(),
             marked: ['a', 'b'].map(|who| keys.wrote(&[&who.to_string()])).to_vec(),
             anybody: keys.wrote(&["anybody"]),
+            claimed: keys.idempotency("0f"),
             epochs: vec![keys.cache_base(), keys.cache_route("r"), keys.cache_path("h", "/p")],
             variants: texts(&["v"]),
             lock: HeldLock { key: Keys::cache_lock(&entry, 7), token: "t".to_owned() },
@@ -110,6 +113,7 @@ impl Asked {
                     lock: Some(lock),
                 }),
             }),
+            claim: Some(ClaimKey { key: &self.claimed, value: b"p me 7", ttl: SECOND }),
             pending_purges: &self.purges,
         }
     }
@@ -134,7 +138,7 @@ fn parts_that_lie_in_one_slot_and_parts_that_must_be_cut() {
     let spread = |principals| -> Vec<String> {
         let asked = Asked::of(principals);
         let parts = Part::of(&asked.questions(), false);
-        assert_eq!(parts.len(), 13);
+        assert_eq!(parts.len(), 14);
         let is_spread = |part: &&Part<'_>| {
             let keys: Vec<_> = commands(part).iter().flat_map(keys).collect();
             assert!(keys.contains(&part.key().as_bytes().to_vec()), "{part:?}");
@@ -179,6 +183,7 @@ fn replies(part: &Part<'_>) -> Vec<Value> {
         Part::Mark(_) => vec![text(b"12")],
         Part::Anybody(_) => vec![text(b"-")],
         Part::Epochs(_) => vec![signed(vec![text(&[7; 16]), Value::Nil, text(&[9; 16])])],
+        Part::Claim(_) => vec![text(b"p you 9")],
         Part::Entry(_) => vec![Value::Nil, Value::Array(vec![text(b"accept"), Value::Nil])],
     }
 }
@@ -206,6 +211,7 @@ fn each_part_reads_its_own_replies_and_nothing_else() {
     assert_eq!(leases.held, [0, 3]);
     let marks = MarksReply { caller: Mark::At("12".into()), anybody: true };
     assert_eq!(answers.marks, Some(Ok(marks)));
+    assert_eq!(answers.claim, Some(Ok(Some("p you 9".into()))));
     let cached = answers.cached.as_ref().unwrap().as_ref().unwrap();
     assert!(cached.based && cached.epochs.len() == 3);
     assert_eq!(cached.holder.as_deref(), Some(b"t".as_slice()));
@@ -278,6 +284,7 @@ fn a_part_that_fails_fails_its_own_answer_alone() {
             ("Leases", answers.leases.map(|it| it.is_err())),
             ("Mark Anybody", answers.marks.map(|it| it.is_err())),
             ("Epochs Entry", answers.cached.map(|it| it.is_err())),
+            ("Claim", answers.claim.map(|it| it.is_err())),
         ];
         let part = name(&parts[failing]);
         for (of, has_failed) in failed {

@@ -1,0 +1,154 @@
+//! What is kept of an answer, and after what a key is free again, or its outcome unknown.
+
+use super::{Redis, Upstream, expect, gateway, keys, post, refused, send, told};
+use crate::support::{Client, Session, eventually, response};
+
+#[test]
+fn of_an_answer_that_is_too_long_the_status_is_kept() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   400\r\n"
+        .to_owned()
+        + &"x".repeat(1024)
+        + "\r\n5\r\nyyyyy\r\n0\r\n\r\n";
+    for answer in [response("200 OK", &"x".repeat(1025)), chunked] {
+        let upstream = Upstream::replying(answer);
+        let gateway = gateway(&upstream, "memory:", "keep_bytes = \"1KiB\"", "");
+        assert!(post(&gateway, "k", "a").body.len() > 1024, "it passes whole");
+        let again = post(&gateway, "k", "a");
+        assert_eq!(refused(&again), expect(409, "idempotency_response_not_kept"));
+        assert_eq!(refused(&post(&gateway, "k", "b")), expect(422, "idempotency_key_reused"));
+        assert_eq!(upstream.seen(), 1);
+    }
+}
+
+#[test]
+fn a_body_that_breaks_off_was_an_answer_all_the_same() {
+    let upstream = Upstream::with(|_, stream| {
+        use std::io::Write as _;
+        let _ = stream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\nhalf");
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    });
+    let gateway = gateway(&upstream, "memory:", "", "");
+    let first = Client::request(gateway.public, "POST", "/orders").body("a");
+    first.header("Idempotency-Key", "k").try_send().expect_err("it breaks off");
+    eventually("that is kept", || {
+        refused(&post(&gateway, "k", "a")) == expect(409, "idempotency_response_not_kept")
+    });
+    assert_eq!(upstream.seen(), 1);
+}
+
+#[test]
+fn a_key_is_free_after_what_has_done_nothing() {
+    for status in ["429 Slow", "503 Away", "502 Bad", "425 Early"] {
+        let upstream = Upstream::replying(response(status, "later"));
+        let gateway = gateway(&upstream, "memory:", "", "");
+        for _ in 0..2 {
+            let reply = post(&gateway, "k", "a");
+            assert!(status.starts_with(&reply.status.to_string()), "{status}: {reply:?}");
+            assert_eq!(reply.header("idempotent-replayed"), None);
+        }
+        assert_eq!(upstream.seen(), 2, "{status}");
+    }
+    for status in ["500 Oh", "400 What", "302 There"] {
+        let upstream = Upstream::replying(response(status, "so"));
+        let gateway = gateway(&upstream, "memory:", "", "");
+        for _ in 0..2 {
+            assert_eq!(post(&gateway, "k", "a").text(), "so");
+        }
+        assert_eq!(upstream.seen(), 1, "{status}");
+    }
+    let dead = {
+        let upstream = Upstream::replying("");
+        let redis = Redis::start();
+        let gateway = gateway(&upstream, &redis.url(), "", "");
+        drop(upstream);
+        (gateway, redis)
+    };
+    for _ in 0..2 {
+        assert_eq!(refused(&post(&dead.0, "k", "a")), expect(502, "upstream_unreachable"));
+        assert_eq!(keys(&dead.1), 0, "nobody has acted");
+    }
+}
+
+#[test]
+fn what_may_have_acted_leaves_its_outcome_unknown() {
+    let silent = || {
+        Upstream::with(|_, stream| {
+            // Until the gateway hangs up.
+            let _ = std::io::Read::read(stream, &mut [0; 1]);
+        })
+    };
+    let upstream = silent();
+    let methods = "methods = [\"POST\", \"PUT\"]";
+    let refusing = gateway(&upstream, "memory:", methods, "");
+    assert_eq!(refused(&post(&refusing, "k", "a")), expect(504, "upstream_timeout"));
+    for _ in 0..2 {
+        let again = post(&refusing, "k", "a");
+        assert_eq!(refused(&again), expect(409, "idempotency_outcome_unknown"));
+    }
+    assert_eq!(upstream.seen(), 1);
+    // What may be repeated by its method is.
+    for _ in 0..2 {
+        let put = send(&refusing, "PUT", "p", "a");
+        assert_eq!(refused(&put), expect(504, "upstream_timeout"));
+    }
+    assert_eq!(upstream.seen(), 3);
+    assert_eq!(told(&refusing, 5), ["first", "-", "-", "first", "repeated"]);
+    let upstream = silent();
+    let forwarding = gateway(&upstream, "memory:", "unknown = \"forward\"", "");
+    for _ in 0..2 {
+        assert_eq!(refused(&post(&forwarding, "k", "a")), expect(504, "upstream_timeout"));
+    }
+    let heads = upstream.recorded();
+    assert_eq!(heads.len(), 2);
+    assert!(heads.iter().all(|it| it.header("idempotency-key") == Some("k")), "{heads:?}");
+}
+
+/// A request that is refused on its way has no key, though it asked for one.
+#[test]
+fn a_refused_request_leaves_its_key_free() {
+    let upstream = Upstream::replying(response("200 OK", "done"));
+    let redis = Redis::start();
+    let limited = gateway(
+        &upstream,
+        &redis.url(),
+        "",
+        "limits = [\"api\"]\n[limits.api]\nkey = [\"address\"]\nallow = [\"2/1h\"]",
+    );
+    assert_eq!(post(&limited, "a", "a").status, 200);
+    // To get an answer again costs nothing.
+    for _ in 0..4 {
+        eventually("the units are given back", || post(&limited, "a", "a").status == 200);
+    }
+    eventually("there is one left", || post(&limited, "b", "b").status == 200);
+    assert_eq!(refused(&post(&limited, "c", "c")), expect(429, "limit_exceeded"));
+    eventually("its key is free", || keys(&redis) == 2);
+    assert_eq!(upstream.seen(), 2);
+
+    let config = super::config(&upstream, &redis.url(), "", "session = \"required\"");
+    let session = "\n[session]\nid_from = [\"cookie:sid\"]\n";
+    let gateway = crate::support::Gateway::start(&(config + session));
+    let refusal = post(&gateway, "d", "d");
+    assert_eq!(refusal.status, 401, "{refusal:?}");
+    let unknown = Client::request(gateway.public, "POST", "/orders").header("Cookie", "sid=s-1");
+    let unknown = unknown.header("Idempotency-Key", "d").body("d").send();
+    assert_eq!(unknown.status, 401, "{unknown:?}");
+    eventually("its key is free", || keys(&redis) == 2);
+    assert_eq!(upstream.seen(), 2);
+}
+
+/// Who never sends the whole of a request may send it again: the upstream never had it.
+#[test]
+fn a_request_that_was_cut_off_leaves_its_key_free() {
+    let upstream = Upstream::replying(response("200 OK", "done"));
+    let gateway = gateway(&upstream, "memory:", "", "");
+    let mut session = Session::open(gateway.public);
+    session.write(
+        "POST /orders HTTP/1.1\r\nHost: shop.test\r\nIdempotency-Key: k\r\n\
+         Content-Length: 9\r\n\r\nhalf",
+    );
+    eventually("it is on its way", || upstream.open() == 1);
+    drop(session);
+    eventually("its key is free", || post(&gateway, "k", "the whole").status == 200);
+    assert_eq!(upstream.only().text(), "the whole");
+}
