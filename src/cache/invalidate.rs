@@ -1,13 +1,17 @@
 //! Names what a request makes untrue: RFC 9111 §4.4 and RFC 9875 §3.
 
-use http::header::{CONTENT_LOCATION, HeaderMap, HeaderValue, LOCATION};
+use http::header::{
+    CONTENT_LOCATION, CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE,
+};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 
+use super::request::is_method_override;
 use super::{tags, text};
 use crate::base::facts::Target;
 use crate::base::http::authority::Authority;
 use crate::base::http::path::canonical;
+use crate::config::WriteThrough;
 
 /// What is to be withdrawn.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -61,6 +65,57 @@ pub fn targets(
         }
     }
     Targets { paths, groups: tags::withdrawn_groups(headers) }
+}
+
+/// Whether the answer to a write is what a GET of its target would be answered with: as it says
+/// itself (RFC 9110 §8.7), or as the operator does. That of what was created must be at the target.
+#[must_use]
+pub fn represents(
+    mode: WriteThrough,
+    method: &Method,
+    (status, headers): (StatusCode, &HeaderMap),
+    own: &Own<'_>,
+) -> bool {
+    let names_target = |name| {
+        let reference = text::only(headers, name).filter(|it| !it.contains(&b'?'));
+        reference.and_then(|it| own.path_of(it)).is_some_and(|path| path == own.target.path())
+    };
+    let is_written = matches!(*method, Method::PUT | Method::POST | Method::PATCH);
+    let is_whole = match status {
+        StatusCode::OK => true,
+        StatusCode::CREATED => names_target(LOCATION),
+        _ => false,
+    };
+    let is_said = match mode {
+        WriteThrough::Off => false,
+        WriteThrough::ContentLocation => names_target(CONTENT_LOCATION),
+        WriteThrough::Always => true,
+    };
+    is_written && is_whole && is_said && own.target.query().is_none()
+}
+
+/// Whether the answer to a write must state its lifetime itself to be stored: that to a POST, by
+/// RFC 9110 §9.3.3, unless the operator vouches for it.
+#[must_use]
+pub fn needs_lifetime(mode: WriteThrough, method: &Method) -> bool {
+    *method == Method::POST && mode != WriteThrough::Always
+}
+
+/// Whether a write may be answered with what a read would be: not with a part, nor by a method that
+/// is another one than it says.
+#[must_use]
+pub fn may_write_through(
+    mode: WriteThrough,
+    (method, headers): (&Method, &HeaderMap),
+    target: &Target,
+) -> bool {
+    let is_other = |name: &HeaderName| {
+        *name == RANGE || *name == CONTENT_RANGE || is_method_override(name.as_str())
+    };
+    mode != WriteThrough::Off
+        && matches!(*method, Method::PUT | Method::POST | Method::PATCH)
+        && target.query().is_none()
+        && !headers.keys().any(is_other)
 }
 
 impl Own<'_> {

@@ -49,7 +49,9 @@ pub use chunk::{INLINE_BYTES_MAX, chunked, cut, unseal};
 pub use compress::{compress, is_compressible};
 pub use entry::{Chunked, Epochs, Stored, StoredBody, may_replace};
 pub use freshness::{Flags, Freshness};
-pub use invalidate::{Own, Targets, invalidates, targets};
+pub use invalidate::{
+    Own, Targets, invalidates, may_write_through, needs_lifetime, represents, targets,
+};
 pub use judge::{Failure, Verdict, judge, selects, usable_after};
 pub use key::{CacheKey, Scope, Source, Withdrawn, covering, scope, spellings};
 pub use named::{Named, named};
@@ -58,7 +60,7 @@ pub use reply::{Piece, Reply, reply};
 pub use request::{Intent, for_fill, for_whole, is_conditional, is_partial, lookup};
 pub use revalidate::{Freshened, HeadUpdate, conditions, confirms, freshened, head_update};
 pub use status::{CacheStatus, Forward, append_status};
-pub use storing::{RequestContext, Storable, WhyNot, outdates, storable};
+pub use storing::{RequestContext, Storable, WhyNot, outdates, states_lifetime, storable};
 pub use tags::{is_group, is_tag, strip_tags};
 pub use validator::client_has;
 pub use variant::{variant_name, vary_line, vary_lines, vary_set};

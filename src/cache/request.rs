@@ -11,9 +11,12 @@ use crate::config;
 /// Whether a field makes the answer to a GET another one than that to the plain request: by a
 /// condition, or because some frameworks replace the method by it, so that it may be a DELETE.
 fn is_special(name: &HeaderName) -> bool {
-    let overrides =
-        |name| matches!(name, "x-http-method-override" | "x-http-method" | "x-method-override");
-    matches!(*name, IF_MATCH | IF_UNMODIFIED_SINCE) || overrides(name.as_str())
+    matches!(*name, IF_MATCH | IF_UNMODIFIED_SINCE) || is_method_override(name.as_str())
+}
+
+/// Whether some frameworks take the method from this field.
+pub(super) fn is_method_override(name: &str) -> bool {
+    matches!(name, "x-http-method-override" | "x-http-method" | "x-method-override")
 }
 
 /// What a request allows the cache to do, RFC 9111 §4 and §5.2.1.

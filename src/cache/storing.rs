@@ -294,6 +294,12 @@ fn is_too_large(headers: &HeaderMap, max_bytes: u64) -> bool {
     length.is_none_or(|length| length > max_bytes)
 }
 
+/// Whether a response states its lifetime itself.
+#[must_use]
+pub fn states_lifetime(headers: &HeaderMap, answered_ms: u64) -> bool {
+    stated_lifetime(&ResponseControl::of(headers), headers, answered_ms).is_some()
+}
+
 /// The lifetime that the response states itself, in seconds: s-maxage, then max-age, then Expires
 /// minus Date (RFC 9111 §4.2.1). Without a readable Date, the time of arrival stands in for it.
 fn stated_lifetime(

@@ -19,7 +19,7 @@ use crate::config::{CacheCompression, StoreUse};
 use crate::observe::{CacheState, Metrics};
 use crate::plan::Plan;
 use crate::store::{
-    Answers, Epoch, MarkKeys, MarksReply, Purge, Questions, Store, StoreError, budget,
+    Answers, Epoch, EpochChange, MarkKeys, MarksReply, Purge, Questions, Store, StoreError, budget,
 };
 
 /// Most epochs that are remembered as they were last seen: those of scopes that were purged.
@@ -191,6 +191,30 @@ impl HttpCache {
             self.metrics.store_failed("invalidation");
             self.pending.add(epochs);
             self.pending.tell(&error);
+        }
+    }
+
+    /// The same, and what each of them was before; nothing where nobody can tell.
+    pub async fn invalidate_and_tell(
+        self: &Arc<Self>,
+        epochs: Vec<String>,
+    ) -> Option<Vec<EpochChange>> {
+        self.coalescer.note_invalidation();
+        budget::keep(self.timeout);
+        let mut invalidation = Invalidation { cache: self, epochs };
+        let limit = budget::left(self.timeout);
+        let purged = self.store.exchange_epochs(&invalidation.epochs);
+        let purged = tokio::time::timeout(limit, purged).await;
+        match purged {
+            Ok(Ok(purged)) => {
+                invalidation.epochs.clear();
+                Some(purged)
+            }
+            // What was done or not, it is done again by the way of all others.
+            _ => {
+                self.invalidate(std::mem::take(&mut invalidation.epochs)).await;
+                None
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use super::leases::{Lease, LeaseOutcome};
 use super::miss::{Miss, Refresh, is_shareable, response_name};
 use super::near::L1Entry;
 use super::route::{Origin, RouteCache};
+use super::write_through::{Write, Writer};
 use crate::base::facts::{Caller, Client, Target};
 use crate::cache::{self, CacheKey, Forward, Intent, Source, Stored, Verdict};
 use crate::forwarding::fields;
@@ -60,6 +61,8 @@ pub struct Lookup {
     authenticated: bool,
     per_user: bool,
     is_debugger: bool,
+    /// Whether it is a write whose answer may be stored.
+    writes: bool,
 }
 
 /// A lease that is asked for before it is known whether it is needed.
@@ -81,6 +84,8 @@ pub enum Found {
     Miss(Box<Miss>),
     /// The cache has no part in the request, which goes to the upstream as it is.
     Pass(CacheNotes),
+    /// The same of a write, whose answer may be stored.
+    Write(Box<Write>),
     /// Nothing, and the client wants it from the cache only (RFC 9111 §5.2.1.7).
     OnlyIfCached,
 }
@@ -105,6 +110,10 @@ impl Lookup {
             || fields::nominates(view.fields)
             || !CacheKey::is_known(policy, caller);
         let intent = cache::lookup(policy, view.method, view.fields, odd);
+        let is_plain = !fields::nominates(view.fields) && CacheKey::is_known(policy, caller);
+        let writes = is_plain
+            && !intent.no_store
+            && cache::may_write_through(policy.write_through, (view.method, view.fields), target);
         let (near, key) = find_near(cache, route, request, intent.read);
         let site = target.authority.site().into_owned();
         let origin = Origin { route: Arc::clone(route), scheme: client.scheme, site };
@@ -143,12 +152,14 @@ impl Lookup {
             authenticated: caller.is_some(),
             per_user: policy.is_per_user(caller),
             is_debugger: request.is_debugger,
+            writes,
         }
     }
 
     /// The question, unless the request passes the cache by or this node knows all there is to ask.
     pub fn question(&self) -> Option<Cached<'_>> {
-        let asks = (self.intent.read || self.intent.store) && self.known.is_none();
+        let takes_part = self.intent.read || self.intent.store || self.writes;
+        let asks = takes_part && self.known.is_none();
         let lock = self.wanted.as_ref().and_then(|wanted| wanted.lease.question());
         let entry = CachedEntry { key: &self.key.entry, variants: &self.variants, lock };
         let entry = (!self.variants.is_empty()).then_some(entry);
@@ -188,6 +199,8 @@ impl Lookup {
         let only_if_cached = self.intent.only_if_cached;
         let known = self.known.take().map(|known| Ok(CachedReply::known(&known)));
         let found = match reply.or(known) {
+            Some(Ok(reply)) if self.writes => self.write(cache, reply, view),
+            Some(Err(_)) if self.writes => Found::Pass(self.notes(self.intent.forward)),
             Some(Ok(reply)) => self.look(Looked { cache, reply, view }).await,
             Some(Err(_)) => {
                 let mut notes = self.notes(Forward::Bypass);
@@ -200,6 +213,29 @@ impl Lookup {
             Found::Miss(_) | Found::Pass(_) if only_if_cached => Found::OnlyIfCached,
             found => found,
         }
+    }
+
+    /// Of a write. Without the base nothing may be stored.
+    fn write(
+        self: Box<Self>,
+        cache: &Arc<HttpCache>,
+        reply: CachedReply,
+        view: RequestView<'_>,
+    ) -> Found {
+        let notes = self.notes(self.intent.forward);
+        if !reply.based {
+            cache.found_later();
+            return Found::Pass(notes);
+        }
+        let writer = Writer {
+            key: self.key,
+            origin: self.origin,
+            intent: Intent { store: true, ..self.intent },
+            authenticated: self.authenticated,
+            per_user: self.per_user,
+            notes,
+        };
+        Found::Write(Write::new(cache, writer, reply, view.fields))
     }
 
     /// Of a request that nothing stored may answer, and whose own answer is stored nowhere.

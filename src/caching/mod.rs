@@ -47,6 +47,7 @@ mod pending_purges;
 mod receive;
 mod route;
 mod write_job;
+mod write_through;
 
 pub use self::answer::{CacheDebug, CacheNotes, RequestView, Served};
 pub use self::body::{BodyFault, CacheBody, Parts};
@@ -56,3 +57,4 @@ pub use self::inspect::{Allowance, Inspected, Inspection, Invalid, inspect};
 pub use self::lookup::{Found, Lookup, LookupRequest};
 pub use self::miss::{Miss, Refresh};
 pub use self::route::RouteCache;
+pub use self::write_through::Write;

@@ -53,8 +53,21 @@ pub struct Cache {
     pub query: Option<Query>,
     /// Whether clients' conditions go to the upstream where nothing is stored.
     pub forward_conditions: bool,
+    /// Which answers to writes are stored as what a read would be answered with.
+    pub write_through: WriteThrough,
     /// What is fetched before anybody asks for it.
     pub warm: Option<Warm>,
+}
+
+/// `write_through = "off" | "content-location" | "always"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteThrough {
+    /// None.
+    Off,
+    /// Those that say so (RFC 9110 §8.7): their `Content-Location` is the URL that was written.
+    ContentLocation,
+    /// All that have content: the operator vouches for it.
+    Always,
 }
 
 /// `set_cookie = "explicit" | "store" | "never"`.
@@ -87,6 +100,7 @@ impl Default for Cache {
             ignore_request_directives: false,
             query: None,
             forward_conditions: false,
+            write_through: WriteThrough::Off,
             warm: None,
         }
     }
@@ -117,6 +131,11 @@ pub(super) fn read(cache: &mut Section<'_>) -> Cache {
         ("store", SetCookie::Store),
         ("never", SetCookie::Never),
     ]);
+    let write_through = [
+        ("off", WriteThrough::Off),
+        ("content-location", WriteThrough::ContentLocation),
+        ("always", WriteThrough::Always),
+    ];
     let negative = cache.map("negative", error_status, |ttl| ttl.read(duration));
     let default = Cache::default();
     Cache {
@@ -146,6 +165,7 @@ pub(super) fn read(cache: &mut Section<'_>) -> Cache {
         ),
         query: cache.optional("query", query::read),
         forward_conditions: cache.or("forward_conditions", default.forward_conditions, flag),
+        write_through: cache.or("write_through", default.write_through, choice(&write_through)),
         warm: cache.optional("warm", warm::read),
     }
 }

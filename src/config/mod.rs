@@ -64,7 +64,7 @@ pub use address_map::AddressMap;
 pub use admin::{Admin, Dashboard};
 pub use auth::{AudienceMatch, KeySource, TokenSource, Verifier};
 pub use balance::Balance;
-pub use cache::{Cache, SetCookie};
+pub use cache::{Cache, SetCookie, WriteThrough};
 pub use care::{Breaker, Care, Eject, Health, PANIC_DEFAULT, Question};
 pub use compress::Compress;
 pub use cors::{Cors, Origins};

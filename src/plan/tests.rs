@@ -531,3 +531,19 @@ fn rewrites_and_answers_must_fit_their_route() {
     let named = "[routes.r]\npath = '/'\nupstream = 'shp'\nrespond = { status = 204 }";
     assert_eq!(problems(named), ["routes.r.upstream"]);
 }
+
+#[test]
+fn idempotency_keys_need_requests_that_somebody_looks_at() {
+    let on = |more: &str| {
+        problems(&format!("[routes.r]\npath = '/r'\nupstream = 'shop'\nidempotency = {{}}\n{more}"))
+    };
+    assert_eq!(on(""), Vec::<String>::new());
+    assert_eq!(on("methods = ['GET', 'POST']"), Vec::<String>::new());
+    for (more, key) in [
+        ("grpc = {}", "routes.r.idempotency"),
+        ("respond = { status = 204 }", "routes.r.idempotency"),
+        ("methods = ['GET', 'PUT']", "routes.r.idempotency.methods"),
+    ] {
+        assert_eq!(on(more), [key], "{more}");
+    }
+}

@@ -28,6 +28,7 @@ use crate::base::facts::is_event_stream;
 use crate::base::grpc::GRPC_TIMEOUT;
 use crate::base::grpc_web::Web;
 use crate::base::interim::Interim;
+use crate::caching::Write;
 use crate::forwarding::fields;
 use crate::observe::Took;
 use crate::upstream::{Attempts, Download, Failure, OnInterim, Sender, TimeLimit, Upstream};
@@ -367,6 +368,8 @@ pub(super) struct Outbound<'a> {
     gate: Option<Arc<Gate>>,
     /// What a gRPC call keeps to.
     terms: Option<Terms<'a>>,
+    /// What becomes of its answer, where that may be stored.
+    write: Option<Box<Write>>,
 }
 
 impl<'a> Outbound<'a> {
@@ -397,7 +400,12 @@ impl<'a> Outbound<'a> {
         let gate = held_back(head, &mut upload, timeout);
         let fields = Cow::Owned(std::mem::take(&mut head.headers));
         let outline = Outline::new(request, fields, added);
-        Self { outline, upload, progress, gate, terms }
+        Self { outline, upload, progress, gate, terms, write: None }
+    }
+
+    /// The same of a write whose answer may be stored.
+    pub(super) fn of_write(self, write: Option<Box<Write>>) -> Self {
+        Self { write, ..self }
     }
 }
 
@@ -419,7 +427,7 @@ pub(super) async fn forward(
     store_is_away: bool,
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
-    let Outbound { outline, mut upload, progress, gate, mut terms } = outbound;
+    let Outbound { outline, mut upload, progress, gate, mut terms, mut write } = outbound;
     let mut standing = terms.as_mut().and_then(|terms| terms.standing.take());
     let is_held_back = gate.is_some();
     let mut dispatch = Dispatch::new(request);
@@ -451,15 +459,26 @@ pub(super) async fn forward(
     if sent.is_err() {
         record.upstream_time().get_or_insert_with(|| Took::since(request.received.started));
     }
+    let mut changes = None;
     if let Some(invalidation) = &mut invalidation {
         match &sent {
-            Ok(Ok(response)) => invalidation.carry_out(outcome(response)).await,
+            Ok(Ok(response)) => {
+                let method = &request.received.method;
+                write = write.filter(|it| it.is_read_by(&invalidation.own(), response, method));
+                let tells = write.is_some();
+                changes = invalidation.carry_out_for(outcome(response), tells).await;
+            }
             Ok(Err(failure)) if !failure.may_have_acted() => invalidation.disarm(),
             _ => invalidation.carry_out(None).await,
         }
     }
     match sent {
         Ok(Ok(response)) => {
+            if let (Some(write), Some(changes)) = (write, changes) {
+                // Rare: boxed, it takes no room in the other requests.
+                let stored = write.store(&changes, response, &request.received.method);
+                return Ok(Box::pin(stored).await.map(Content::from));
+            }
             let terms = terms.map(|terms| Terms { standing, ..terms });
             Ok(response.map(|download| match terms {
                 None => Content::Download(download),

@@ -8,7 +8,7 @@ use super::request::Request;
 use crate::cache::{self, Scope};
 use crate::config::StoreUse;
 use crate::runtime::Wrote;
-use crate::store::budget;
+use crate::store::{EpochChange, budget};
 
 /// The duty to make stale what an unsafe request changes, from before it is sent until its outcome
 /// is dealt with.
@@ -69,6 +69,15 @@ impl<'a> Invalidation<'a> {
     /// Marks the caller and makes copies stale when the outcome calls for it, before the answer is
     /// passed on.
     pub(super) async fn carry_out(&mut self, answer: Option<(StatusCode, &HeaderMap)>) {
+        drop(self.carry_out_for(answer, false).await);
+    }
+
+    /// The same, and what was there before, if that is wanted (`tells`) and known.
+    pub(super) async fn carry_out_for(
+        &mut self,
+        answer: Option<(StatusCode, &HeaderMap)>,
+        tells: bool,
+    ) -> Option<Vec<EpochChange>> {
         if std::mem::take(&mut self.armed) {
             self.due = self.epochs(answer);
         }
@@ -81,16 +90,30 @@ impl<'a> Invalidation<'a> {
         let (gateway, epochs) = (self.request.gateway(), std::mem::take(&mut self.due));
         if epochs.is_empty() {
             // It failed, and changed nothing.
-        } else if self.store_is_away {
-            gateway.pools.invalidate_later(epochs);
-        } else {
-            if !self.is_marked {
-                gateway.pools.invalidate_again(&epochs);
-            }
-            // Also where the client leaves meanwhile.
-            let invalidation = gateway.cache.invalidate(epochs);
-            Box::pin(budget::scope_from(self.request.waited, invalidation)).await;
+            return None;
         }
+        if self.store_is_away {
+            gateway.pools.invalidate_later(epochs);
+            return None;
+        }
+        if !self.is_marked {
+            gateway.pools.invalidate_again(&epochs);
+        }
+        // Also where the client leaves meanwhile.
+        if tells && self.is_marked {
+            let invalidation = gateway.cache.invalidate_and_tell(epochs);
+            return Box::pin(budget::scope_from(self.request.waited, invalidation)).await;
+        }
+        let invalidation = gateway.cache.invalidate(epochs);
+        Box::pin(budget::scope_from(self.request.waited, invalidation)).await;
+        None
+    }
+
+    /// The target of the request, as answers name it.
+    pub(super) fn own(&self) -> cache::Own<'a> {
+        let encoded_slash = self.request.plan().config.server.limits.encoded_slash;
+        let Request { target, .. } = *self.request;
+        cache::Own { scheme: self.request.client().scheme, target, encoded_slash }
     }
 
     /// What is to be marked yet: that the caller has written, and that what is stored is stale,

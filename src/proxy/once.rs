@@ -1,15 +1,17 @@
 //! Requests that take effect once: the first one with an `Idempotency-Key` is sent and its answer
 //! kept, and those that repeat it get that answer.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use http_body::Body as _;
+use http_body::{Body, Frame};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::content::Content;
+use super::content::{Content, Fault};
 use super::deliver::Answer;
 use super::rejection::Rejection;
 use super::request::{Received, Request};
@@ -25,7 +27,6 @@ use crate::idempotency::{
 use crate::limit::Correction;
 use crate::observe::KeyOutcome;
 use crate::runtime::{Claim, ClaimTerms, Claims};
-use crate::upstream::Download;
 
 /// What tells a client that it gets an answer once more, as Stripe says it.
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -163,11 +164,11 @@ impl First {
         let announced = content.size_hint().exact();
         let room = claim.claims().room(announced.unwrap_or(0));
         let fits = announced.is_none_or(|bytes| bytes <= keep_bytes);
-        let download = match (content, room) {
-            (Content::Download(download), Some(room))
-                if fits && !is_event_stream(&head.headers) =>
+        let source = match (content, room) {
+            (content, Some(room))
+                if fits && content.is_plain() && !is_event_stream(&head.headers) =>
             {
-                (download, room)
+                (Plain(content), room)
             }
             (content, _) => {
                 let ended = Ended { seen: prints.seen(), status, kept: None };
@@ -179,7 +180,7 @@ impl First {
         let mut fields = head.headers.clone();
         fields::returning(&mut fields);
         let keeper = Keeper { claim: Some(claim), prints, status, fields: kept_fields(fields) };
-        let reader = begin(keeper, download, (announced, keep_bytes)).await;
+        let reader = begin(keeper, source, (announced, keep_bytes)).await;
         Response::from_parts(head, Content::Shared(Box::new(reader)))
     }
 }
@@ -187,18 +188,33 @@ impl First {
 /// Reads a body for its client and for whoever keeps it.
 async fn begin(
     keeper: Keeper,
-    (source, room): (Box<Download>, OwnedSemaphorePermit),
+    (source, room): (Plain, OwnedSemaphorePermit),
     (announced, bytes_max): (Option<u64>, u64),
 ) -> BodyReader {
     let (shared, writer) = SharedBody::begin();
     let reader = shared.read(BodyReader::ALL);
     writer.keep_room(Some(room));
     let claims = keeper.claim.as_ref().map(|claim| Arc::clone(claim.claims()));
-    let capture = Capture { keeper, source: *source, writer, announced, bytes_max };
+    let capture = Capture { keeper, source, writer, announced, bytes_max };
     if let (Captured::Pending(rest), Some(claims)) = (capture.begin().await, claims) {
         claims.exchanges().spawn(rest);
     }
     reader
+}
+
+/// Content that is nothing but its bytes.
+struct Plain(Content);
+
+impl Body for Plain {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.0.poll_plain(cx)
+    }
 }
 
 /// Keeps the answer under its key.

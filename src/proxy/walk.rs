@@ -34,7 +34,7 @@ use crate::auth::Places;
 use crate::base::body::Inbound;
 use crate::base::boxed;
 use crate::base::facts::Caller;
-use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served};
+use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served, Write};
 use crate::guard::{self, Handshake};
 use crate::limit::SlotGuard;
 use crate::runtime::Grant;
@@ -148,14 +148,13 @@ async fn answer(
             budget::scope_from(request.waited, fetched).await.map(Answer::fetched)
         }
         Ok(passed) => {
-            if let Some(Found::Pass(notes)) = passed {
-                *cache = Some(notes);
-            }
-            match (turn, asked) {
+            let write = note_pass(passed, cache);
+            let told = write.as_ref().map(|write| write.told());
+            let sent = match (turn, asked) {
                 (Turn::Any, None) => {
                     mirror::copy(&request, head, body, &added);
                     let outbound = Outbound::new(&request, head, body.take(), added);
-                    let away = degraded.cache_is_away;
+                    let (outbound, away) = (outbound.of_write(write), degraded.cache_is_away);
                     dispatch::forward(&request, outbound, away, record).await.map(Answer::fetched)
                 }
                 // Rare: boxed, they take no room in the other requests.
@@ -166,12 +165,17 @@ async fn answer(
                 (Turn::First(first), _) => {
                     let outbound = (head, body.take(), added);
                     let away = degraded.cache_is_away;
+                    let first = (first, write);
                     Box::pin(forward_once(&request, outbound, first, away, record)).await
                 }
                 (Turn::Again(before), _) => {
                     Box::pin(once::replay(&request, head, body.take(), before)).await
                 }
+            };
+            if let Some(notes) = told.as_ref().and_then(|told| told.get()) {
+                *cache = Some(notes.clone());
             }
+            sent
         }
     };
 
@@ -190,6 +194,21 @@ async fn answer(
     upgrade::end_unless_switched(response, request.received.version)
 }
 
+/// Takes what is told of a request in which the cache has no part but to store its answer.
+fn note_pass(passed: Option<Found>, cache: &mut Option<CacheNotes>) -> Option<Box<Write>> {
+    match passed? {
+        Found::Pass(notes) => {
+            *cache = Some(notes);
+            None
+        }
+        Found::Write(write) => {
+            *cache = Some(write.notes().clone());
+            Some(write)
+        }
+        Found::Hit(..) | Found::Miss(_) | Found::OnlyIfCached => None,
+    }
+}
+
 /// Sends the first request with its idempotency key on, and keeps what is answered.
 ///
 /// # Errors
@@ -197,13 +216,13 @@ async fn answer(
 async fn forward_once(
     request: &Request<'_>,
     (head, body, added): (&mut Parts, Inbound, Fields),
-    mut first: Box<First>,
+    (mut first, write): (Box<First>, Option<Box<Write>>),
     store_is_away: bool,
     record: &mut Record,
 ) -> Result<Answer, Rejection> {
     let mut body = first.send(request, body);
     mirror::copy(request, head, &mut body, &added);
-    let outbound = Outbound::new(request, head, body, added);
+    let outbound = Outbound::new(request, head, body, added).of_write(write);
     let sent = dispatch::forward(request, outbound, store_is_away, record).await;
     first.end(sent).await.map(Answer::fetched)
 }

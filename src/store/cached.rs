@@ -129,6 +129,17 @@ impl Purge {
     }
 }
 
+/// An epoch that was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochChange {
+    /// Its key.
+    pub key: String,
+    /// What it was before; of the clock of tags, nothing is said.
+    pub before: Epoch,
+    /// What it is now.
+    pub now: Epoch,
+}
+
 /// The keys that are purged beside `key`.
 pub(crate) fn others<'a>(purges: &'a [Purge], key: &'a str) -> impl Iterator<Item = &'a str> {
     purges.iter().map(|purge| &*purge.key).filter(move |other| *other != key)

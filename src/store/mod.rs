@@ -29,6 +29,7 @@ pub mod sessions;
 mod stores;
 mod tellings;
 pub mod window;
+mod written;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,8 +43,8 @@ use crate::config::{Config, StoreUse};
 
 pub use self::api_keys::{ApiKeyList, ApiKeyWrite};
 pub use self::cached::{
-    ENTRY_TTL_MAX, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Remembered, VARIANTS_MAX, VARY,
-    VARY_SETS_MAX, WantedLock, hard_halves, soft_halves,
+    ENTRY_TTL_MAX, EPOCH_TTL, Entry, Epoch, EpochChange, HeldLock, Purge, Remembered, VARIANTS_MAX,
+    VARY, VARY_SETS_MAX, WantedLock, hard_halves, soft_halves,
 };
 pub use self::certificates::FencedWrite;
 pub use self::error::StoreError;
@@ -415,7 +416,7 @@ impl Store {
 
 // What the cache does beside the request's own question.
 impl Store {
-    /// More variants of one entry, when the first answer told how they are chosen.
+    /// More variants of one entry.
     pub async fn variants(
         &self,
         key: &str,
@@ -451,8 +452,8 @@ impl Store {
         }
     }
 
-    /// The epochs of tags and groups, as what is stored now is valid under them; nothing where one
-    /// of them was purged since the clock of tags stood at `since`, or nobody can tell.
+    /// The epochs of tags and groups; nothing where one of them was purged since the clock of tags
+    /// stood at `since`, or nobody can tell.
     pub async fn tags(
         &self,
         keys: &[String],
@@ -520,7 +521,7 @@ impl Store {
         }
     }
 
-    /// Parts of a body, in order; a part may be gone.
+    /// Parts of a body, in order.
     pub async fn chunks(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
         match self.cache() {
             One::Redis(store) => store.chunks(keys).await,
@@ -579,8 +580,7 @@ impl Store {
         }
     }
 
-    /// Takes the base epoch away: nothing that is stored is valid any more, nor under the next one.
-    /// True when there was one.
+    /// Takes the base epoch away: nothing stored is valid any more. True when there was one.
     pub async fn withdraw_all(&self, base: &str) -> Result<bool, StoreError> {
         match self.cache() {
             One::Redis(store) => store.withdraw_all(base).await,

@@ -21,6 +21,7 @@ mod tagging;
 mod told;
 mod validation;
 mod warming;
+mod write_through;
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};

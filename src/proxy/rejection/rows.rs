@@ -222,21 +222,17 @@ fn session_row(no_session: &NoSession) -> Row<'static> {
 
 fn not_once_row(not_once: &NotOnce) -> Row<'static> {
     let row = |status, code| Row::new(status, code, Fault::Client, Public::Itself);
-    let conflict = |code| row(StatusCode::CONFLICT, code);
     match not_once {
         NotOnce::Missing => row(StatusCode::BAD_REQUEST, "idempotency_key_missing")
             .bound(Bound::Route("idempotency.required")),
         NotOnce::Key(_) => row(StatusCode::BAD_REQUEST, "idempotency_key_invalid"),
-        NotOnce::InProgress => {
-            conflict("idempotency_in_progress").adds(Adds::RetryAfter(Duration::from_secs(1)))
-        }
-        NotOnce::OutcomeUnknown => {
-            conflict("idempotency_outcome_unknown").bound(Bound::Route("idempotency.unknown"))
-        }
+        NotOnce::InProgress => row(StatusCode::CONFLICT, "idempotency_in_progress")
+            .adds(Adds::RetryAfter(Duration::from_secs(1))),
+        NotOnce::OutcomeUnknown => row(StatusCode::CONFLICT, "idempotency_outcome_unknown")
+            .bound(Bound::Route("idempotency.unknown")),
         NotOnce::Reused => row(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
-        NotOnce::NotKept(_) => {
-            conflict("idempotency_response_not_kept").bound(Bound::Route("idempotency.keep_bytes"))
-        }
+        NotOnce::NotKept(_) => row(StatusCode::CONFLICT, "idempotency_response_not_kept")
+            .bound(Bound::Route("idempotency.keep_bytes")),
         NotOnce::Unknown(_) => {
             let text = Public::Text(UNREACHABLE);
             Row::new(StatusCode::SERVICE_UNAVAILABLE, "idempotency_unknown", Fault::Store, text)

@@ -10,8 +10,8 @@ use crate::store::cached::{life, living, others, vary_sets, with_deadline};
 use crate::store::keys::{Keys, Kind, is_cache_base};
 use crate::store::purged;
 use crate::store::{
-    Cached, CachedEntry, CachedReply, EPOCH_TTL, Entry, Epoch, HeldLock, Purge, Remembered,
-    SessionValue, StoreError, VARIANTS_MAX, VARY, WantedLock,
+    Cached, CachedEntry, CachedReply, EPOCH_TTL, Entry, Epoch, EpochChange, HeldLock, Purge,
+    Remembered, SessionValue, StoreError, VARIANTS_MAX, VARY, WantedLock,
 };
 
 type Fields = Vec<(Bytes, Bytes)>;
@@ -142,30 +142,22 @@ impl MemoryStore {
 
     /// See [`crate::store::Store::purge`].
     pub fn purge(&self, purges: &[Purge]) -> Result<(), StoreError> {
+        lock(&self.values).change_epochs(purges).map(drop)
+    }
+
+    /// See [`crate::store::Store::exchange_epochs`].
+    pub fn exchange_epochs(&self, keys: &[String]) -> Result<Vec<EpochChange>, StoreError> {
+        let purges: Vec<Purge> = keys.iter().cloned().map(Purge::hard).collect();
         let mut values = lock(&self.values);
-        values.make_room_for_epochs(purges)?;
-        for Purge { key, soft } in purges {
-            let mut epoch = Epoch::fresh()?;
-            let notes = Keys::tags_purged(key);
-            if let Some(notes) = &notes {
-                let before = Epoch::read(values.text(key).as_deref());
-                let names = purged::names(others(purges, key));
-                let old = values.text(notes).unwrap_or_default();
-                let noted = purged::joined(&old, &purged::noted(before, &names));
-                let noted = SessionValue::Text(noted.into());
-                values.insert(notes, noted, Some(EPOCH_TTL))?;
-            } else if *soft {
-                match values.live(key).map(|found| found.value.clone()) {
-                    None => epoch.hard = Epoch::default().hard,
-                    Some(SessionValue::Text(text)) if Epoch::is_one(&text) => {
-                        epoch.hard = Epoch::read(Some(&text)).hard;
-                    }
-                    Some(_) => {}
-                }
-            }
-            values.write_epoch(key, epoch)?;
-        }
-        Ok(())
+        let read = |values: &Values, key: &String| Epoch::read(values.text(key).as_deref());
+        let before: Vec<Epoch> = keys.iter().map(|key| read(&values, key)).collect();
+        let now = values.change_epochs(&purges)?;
+        let change = |((key, before), now): ((&String, Epoch), Epoch)| EpochChange {
+            key: key.clone(),
+            before,
+            now,
+        };
+        Ok(keys.iter().zip(before).zip(now).map(change).collect())
     }
 
     /// See [`crate::store::Store::tags`].
@@ -245,6 +237,35 @@ impl Values {
         self.cached.clear();
         self.cached_bytes = 0;
         self.retain(|key, _| Kind::of(key) != Kind::Epoch);
+    }
+
+    /// Changes epochs; what each is now.
+    fn change_epochs(&mut self, purges: &[Purge]) -> Result<Vec<Epoch>, StoreError> {
+        self.make_room_for_epochs(purges)?;
+        let mut written = Vec::with_capacity(purges.len());
+        for Purge { key, soft } in purges {
+            let mut epoch = Epoch::fresh()?;
+            let notes = Keys::tags_purged(key);
+            if let Some(notes) = &notes {
+                let before = Epoch::read(self.text(key).as_deref());
+                let names = purged::names(others(purges, key));
+                let old = self.text(notes).unwrap_or_default();
+                let noted = purged::joined(&old, &purged::noted(before, &names));
+                let noted = SessionValue::Text(noted.into());
+                self.insert(notes, noted, Some(EPOCH_TTL))?;
+            } else if *soft {
+                match self.live(key).map(|found| found.value.clone()) {
+                    None => epoch.hard = Epoch::default().hard,
+                    Some(SessionValue::Text(text)) if Epoch::is_one(&text) => {
+                        epoch.hard = Epoch::read(Some(&text)).hard;
+                    }
+                    Some(_) => {}
+                }
+            }
+            self.write_epoch(key, epoch)?;
+            written.push(epoch);
+        }
+        Ok(written)
     }
 
     fn write_epoch(&mut self, key: &str, epoch: Epoch) -> Result<(), StoreError> {

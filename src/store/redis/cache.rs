@@ -9,7 +9,9 @@ use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
-use super::call::{changes, lock_call, notes_call, set_epoch, start, start_with, variants_call};
+use super::call::{
+    changes, exchanges, lock_call, notes_call, set_epoch, start, start_with, variants_call,
+};
 use super::follow::Follower;
 use super::link;
 use super::part::epochs;
@@ -25,8 +27,8 @@ use crate::store::keys::Keys;
 use crate::store::lineage::{Known, LineageChanges, LineageSource};
 use crate::store::purged::{self, NOTES_BYTES_MAX as MOST, NOTES_BYTES_USUAL as USUAL};
 use crate::store::{
-    Answers, CachedReply, Entry, Epoch, HeldLock, Purge, Questions, Remembered, StoreError,
-    VARIANTS_MAX, VARY, VARY_SETS_MAX,
+    Answers, CachedReply, Entry, Epoch, EpochChange, HeldLock, Purge, Questions, Remembered,
+    StoreError, VARIANTS_MAX, VARY, VARY_SETS_MAX,
 };
 
 impl RedisStore {
@@ -338,6 +340,21 @@ impl RedisStore {
         // Not only when the server said so: it may have carried out what it could not confirm.
         self.forget(purges.iter().map(|purge| purge.key.as_str()));
         done.map(|_| ())
+    }
+
+    /// See [`crate::store::Store::exchange_epochs`]. In a Redis Cluster, one place after the other.
+    pub async fn exchange_epochs(&self, keys: &[String]) -> Result<Vec<EpochChange>, StoreError> {
+        let (commands, epochs): (Vec<_>, Vec<_>) = exchanges(keys)?.into_iter().unzip();
+        let done = self.topology.transact(commands).await;
+        self.forget(keys.iter().map(String::as_str));
+        let change = |((key, now), reply): ((&String, Epoch), Value)| {
+            let before = match reply {
+                Value::BulkString(before) => Epoch::read(Some(&before)),
+                _ => Epoch::default(),
+            };
+            EpochChange { key: key.clone(), before, now }
+        };
+        Ok(keys.iter().zip(epochs).zip(done?).map(change).collect())
     }
 
     /// Changes epochs, of all places at once; those of tags and groups behind the clock of tags.

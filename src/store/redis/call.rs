@@ -26,6 +26,24 @@ pub(super) fn start_with(verb: &str, more: usize) -> Cmd {
     command
 }
 
+/// The commands that change epochs for good and say what was there before, but for the clock of
+/// tags; with what each writes.
+pub(super) fn exchanges(keys: &[String]) -> Result<Vec<(Cmd, Epoch)>, StoreError> {
+    let purges: Vec<Purge> = keys.iter().cloned().map(Purge::hard).collect();
+    let change = |key: &String| {
+        let epoch = Epoch::fresh()?;
+        let command = if let Some(notes) = Keys::tags_purged(key) {
+            move_clock(key, &notes, &purged::names(others(&purges, key)), epoch)
+        } else {
+            let mut command = set_epoch(key, epoch);
+            command.arg("GET");
+            command
+        };
+        Ok((command, epoch))
+    };
+    keys.iter().map(change).collect()
+}
+
 /// The commands that change epochs.
 pub(super) fn changes(purges: &[Purge]) -> Result<Vec<Cmd>, StoreError> {
     let change = |Purge { key, soft }: &Purge| {

@@ -8,9 +8,10 @@ use portcullis::base::units::Secret;
 use portcullis::config::{self, StoreUrl, StoreUse};
 use portcullis::store::keys::Keys;
 use portcullis::store::{
-    ApiKeyWrite, Cached, CachedEntry, Charges, ConcurrencyLimit, Ending, Entry, HeldLock, Leases,
-    Mark, MarkKeys, Mode, Purge, Questions, RedisStore, Release, Remembered, Renewal, Revocation,
-    RevocationKeys, SessionKey, SessionWrite, Store, VARIANTS_MAX, WantedLock, Window, WindowSet,
+    ApiKeyWrite, Cached, CachedEntry, Charges, ClaimKey, ConcurrencyLimit, Ending, Entry, HeldLock,
+    Leases, Mark, MarkKeys, Mode, Purge, Questions, RedisStore, Release, Remembered, Renewal,
+    Revocation, RevocationKeys, SessionKey, SessionWrite, Store, Swap, VARIANTS_MAX, WantedLock,
+    Window, WindowSet,
 };
 
 use super::{runtime, words};
@@ -127,6 +128,7 @@ fn do_everything(servers: &[Redis], url: StoreUrl) {
         let blacklist = words(&["app:auth:blacklist:t"]);
         let marks = words(&["app:wrote:0f", "app:wrote:1f"]);
         let variants = words(&["-"]);
+        let claim = ClaimKey { key: "app:idempotency:0f", value: b"p a 1", ttl: minute };
         let held = held_lock("app:cache:{h/p}:lock:r:0");
         let lock = Some(WantedLock { lock: &held, ttl: minute });
         let entry = CachedEntry { key: "app:cache:{h/p}:entry:r:", variants: &variants, lock };
@@ -148,7 +150,7 @@ fn do_everything(servers: &[Redis], url: StoreUrl) {
                 }),
                 cached: Some(Cached { epochs: &epochs, entry: Some(entry) }),
                 marks: Some(MarkKeys { caller: &marks, anybody: Some(&marks[0]) }),
-                claim: Some(ClaimKey { key: "app:idempotency:0f", value: b"p a 1", ttl: MINUTE }),
+                claim: Some(claim),
                 pending_purges: &epochs,
             };
             // The second round finds no scripts.
@@ -164,7 +166,13 @@ fn do_everything(servers: &[Redis], url: StoreUrl) {
                 }
                 store.take(Charges { set: &set, keys: &keys }).await.expect("another charge");
                 assert!(answers.session.unwrap().is_ok() && answers.cached.unwrap().is_ok());
-                assert!(answers.marks.unwrap().is_ok());
+                assert!(answers.marks.unwrap().is_ok() && answers.claim.unwrap().is_ok());
+                for value in [&b"end"[..], b""] {
+                    let (key, begins) = (claim.key, &b""[..]);
+                    let swap = Swap { key, begins, value, ttl: minute };
+                    assert!(store.swap(swap).await.expect("a swap"));
+                }
+                store.exchange_epochs(&epochs).await.expect("an exchange");
                 for mark in [Mark::Wrote, Mark::of_write(Some(b"7"))] {
                     let marks = marks.iter().map(|key| (key.clone(), mark.clone()));
                     let marks: Vec<_> = marks.collect();

@@ -14,6 +14,7 @@ use super::{BASE, ENTRY, MINUTE, PATH, Subject, over_all_stores, words};
 use crate::support::PATIENCE;
 
 over_all_stores![
+    an_exchange_tells_what_each_epoch_was,
     a_variant_is_kept_and_found,
     each_variant_is_its_own,
     the_newest_sets_of_names_are_remembered,
@@ -492,4 +493,26 @@ async fn a_lost_base_makes_everything_invalid(it: Subject) {
     let (after, _) = it.cached(&[]).await;
     assert!(after.based && after.variants[0].is_some());
     assert_ne!(hard_halves(&after.epochs), hard_halves(&before.epochs));
+}
+
+async fn an_exchange_tells_what_each_epoch_was(it: Subject) {
+    let keys = words(&[
+        "app:cache-epoch:{shop/written}",
+        "app:cache-epoch:{/*}",
+        "app:cache-epoch:{shop/other}",
+    ]);
+    let first = it.store.exchange_epochs(&keys).await.unwrap();
+    let names: Vec<_> = first.iter().map(|it| it.key.clone()).collect();
+    assert_eq!(names, keys);
+    assert!(first.iter().all(|it| it.before == Epoch::default() && it.now != it.before));
+    assert_eq!(
+        it.store.stored_epochs(&keys).await.unwrap(),
+        first.iter().map(|it| it.now).collect::<Vec<_>>()
+    );
+    it.store.purge(&[Purge::hard(keys[1].clone())]).await.unwrap();
+    let second = it.store.exchange_epochs(&keys).await.unwrap();
+    for (at, (before, now)) in first.iter().zip(&second).enumerate() {
+        assert_eq!(now.before == before.now, at != 1, "{}", before.key);
+        assert_ne!(now.now, before.now);
+    }
 }
