@@ -10,7 +10,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::admission::Admission;
 use super::answer::{self, CacheNotes, RequestView};
@@ -105,7 +105,7 @@ impl Write {
     pub async fn store(
         self: Box<Self>,
         changes: &[EpochChange],
-        response: Response<Box<Download>>,
+        mut response: Response<Box<Download>>,
         method: &Method,
     ) -> Response<CacheBody> {
         let Some((epochs, path_epoch)) = self.epochs_after(changes) else {
@@ -132,6 +132,8 @@ impl Write {
         let answered = Answered { miss: &miss, request: &request, fields: &fields, times, unless };
         let admission =
             Admission { cache: Arc::clone(&cache), key, replaces: None, unless: None, lease: None };
+        // A read of what was created is answered with 200.
+        let status = std::mem::replace(response.status_mut(), StatusCode::OK);
         // Without a range in its request it wants all of it.
         let fetched = match answered.receive(response, admission, None).await {
             Received::Fetched(fetched) => fetched,
@@ -145,7 +147,10 @@ impl Write {
         notes.detail("write-through");
         let _ = told.set(notes);
         // What was not stored before has its body at hand.
-        response.unwrap_or_else(|| Response::new(CacheBody::Bytes(Bytes::new())))
+        let mut response =
+            response.unwrap_or_else(|| Response::new(CacheBody::Bytes(Bytes::new())));
+        *response.status_mut() = status;
+        response
     }
 
     /// The epochs under which the answer is valid, and the path's own as the store has it; nothing

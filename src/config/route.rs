@@ -69,7 +69,7 @@ pub struct Route {
     pub response_headers: HeaderRules,
     /// Which responses are compressed; `None`: none.
     pub compress: Option<Compress>,
-    /// Which requests take effect once for each `Idempotency-Key`; `None`: the upstream alone looks.
+    /// Which requests take effect once for each `Idempotency-Key`; `None`: none.
     pub idempotency: Option<Idempotency>,
     /// What bounds gRPC calls; `None`: what bounds every request.
     pub grpc: Option<Grpc>,

@@ -279,6 +279,10 @@ impl Metrics {
         r.register("access_lines", help, self.access_lines.clone());
         let help = "Spans of traces, by what became of them";
         r.register("trace_spans", help, self.spans.family());
+        self.register_revocations(r);
+    }
+
+    fn register_revocations(&self, r: &mut Registry) {
         let help = "Revocations in this node's memory, for when the store is away";
         r.register("revocations_known", help, self.revocations_known.clone());
         let help = "Most revocations that this node's memory takes, store.revocations";

@@ -144,7 +144,7 @@ impl First {
             Err(rejection) => after_failure(may_have_acted(rejection)),
         };
         match (fate, sent) {
-            (Fate::Answered, Ok(response)) => return Ok(self.keep(response).await),
+            (Fate::Answered, Ok(response)) => Ok(self.keep(response).await),
             (Fate::Free, sent) => {
                 self.claim.free().await;
                 sent

@@ -150,28 +150,9 @@ async fn answer(
         Ok(passed) => {
             let write = note_pass(passed, cache);
             let told = write.as_ref().map(|write| write.told());
-            let sent = match (turn, asked) {
-                (Turn::Any, None) => {
-                    mirror::copy(&request, head, body, &added);
-                    let outbound = Outbound::new(&request, head, body.take(), added);
-                    let (outbound, away) = (outbound.of_write(write), degraded.cache_is_away);
-                    dispatch::forward(&request, outbound, away, record).await.map(Answer::fetched)
-                }
-                // Rare: boxed, they take no room in the other requests.
-                (Turn::Any, Some(handshake)) => {
-                    let opened = upgrade::open(&request, head, added, *handshake, record);
-                    Box::pin(opened).await.map(Answer::fetched)
-                }
-                (Turn::First(first), _) => {
-                    let outbound = (head, body.take(), added);
-                    let away = degraded.cache_is_away;
-                    let first = (first, write);
-                    Box::pin(forward_once(&request, outbound, first, away, record)).await
-                }
-                (Turn::Again(before), _) => {
-                    Box::pin(once::replay(&request, head, body.take(), before)).await
-                }
-            };
+            let store_is_away = degraded.cache_is_away;
+            let passing = Passing { head, body, added, write, store_is_away };
+            let sent = pass(&request, passing, (turn, asked), record).await;
             if let Some(notes) = told.as_ref().and_then(|told| told.get()) {
                 *cache = Some(notes.clone());
             }
@@ -181,6 +162,9 @@ async fn answer(
 
     // Deliver: the response, or why there is none.
     let is_replayed = matches!(&outcome, Ok(answer) if answer.is_replayed);
+    if is_replayed {
+        record.note_idempotency("replayed");
+    }
     // What is given once more costs nothing, which its refund has seen to.
     settle(&request, receipt.filter(|_| !is_replayed), &ended(&outcome));
     let mut response = match outcome {
@@ -209,18 +193,60 @@ fn note_pass(passed: Option<Found>, cache: &mut Option<CacheNotes>) -> Option<Bo
     }
 }
 
+/// A request that is passed on.
+struct Passing<'h> {
+    head: &'h mut Parts,
+    body: &'h mut Inbound,
+    /// What the upstream is told beside that.
+    added: Fields,
+    /// What becomes of its answer, where that may be stored.
+    write: Option<Box<Write>>,
+    store_is_away: bool,
+}
+
+/// Passes a request on to its upstream, as its turn is.
+///
+/// # Errors
+/// As for [`dispatch::forward`]; or it must not be sent again.
+async fn pass(
+    request: &Request<'_>,
+    passing: Passing<'_>,
+    (turn, asked): (Turn, Option<Box<Handshake>>),
+    record: &mut Record,
+) -> Result<Answer, Rejection> {
+    match (turn, asked) {
+        (Turn::Any, None) => {
+            let Passing { head, body, added, write, store_is_away } = passing;
+            mirror::copy(request, head, body, &added);
+            let outbound = Outbound::new(request, head, body.take(), added).of_write(write);
+            dispatch::forward(request, outbound, store_is_away, record).await.map(Answer::fetched)
+        }
+        // Rare: boxed, they take no room in the other requests.
+        (Turn::Any, Some(handshake)) => {
+            let Passing { head, added, .. } = passing;
+            let opened = upgrade::open(request, head, added, *handshake, record);
+            Box::pin(opened).await.map(Answer::fetched)
+        }
+        (Turn::First(first), _) => Box::pin(pass_once(request, passing, first, record)).await,
+        (Turn::Again(before), _) => {
+            let Passing { head, body, .. } = passing;
+            Box::pin(once::replay(request, head, body.take(), before)).await
+        }
+    }
+}
+
 /// Sends the first request with its idempotency key on, and keeps what is answered.
 ///
 /// # Errors
 /// As for [`dispatch::forward`].
-async fn forward_once(
+async fn pass_once(
     request: &Request<'_>,
-    (head, body, added): (&mut Parts, Inbound, Fields),
-    (mut first, write): (Box<First>, Option<Box<Write>>),
-    store_is_away: bool,
+    passing: Passing<'_>,
+    mut first: Box<First>,
     record: &mut Record,
 ) -> Result<Answer, Rejection> {
-    let mut body = first.send(request, body);
+    let Passing { head, body, added, write, store_is_away } = passing;
+    let mut body = first.send(request, body.take());
     mirror::copy(request, head, &mut body, &added);
     let outbound = Outbound::new(request, head, body, added).of_write(write);
     let sent = dispatch::forward(request, outbound, store_is_away, record).await;

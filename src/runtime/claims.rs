@@ -333,9 +333,12 @@ impl Claim {
         Ok(taken)
     }
 
-    /// From now on the upstream may act. `stays` is told that the request goes on when its client
-    /// leaves.
+    /// From now on the upstream may act; a key that the store did not give is of no concern.
+    /// `stays` is told that the request goes on when its client leaves.
     pub fn send(&mut self, stays: Option<&Arc<AtomicBool>>) {
+        if self.state == State::Over {
+            return;
+        }
         self.state = State::Sent;
         self.stays = stays.cloned();
         if let Some(stays) = &self.stays {
@@ -346,6 +349,9 @@ impl Claim {
     /// The key holds its answer from now on: `value`, or where there is no room for that, `less`.
     /// What the store does not take now is sent later.
     pub async fn answered(mut self, value: Vec<u8>, less: Vec<u8>) {
+        if self.state == State::Over {
+            return;
+        }
         self.claims.metrics.idempotency(KeyOutcome::Answered);
         let end = self.end(value);
         match self.claims.swap(&end).await {
@@ -357,6 +363,9 @@ impl Claim {
 
     /// The same for whoever cannot wait.
     pub fn answered_later(mut self, value: Vec<u8>) {
+        if self.state == State::Over {
+            return;
+        }
         self.claims.metrics.idempotency(KeyOutcome::Answered);
         let end = self.end(value);
         self.claims.wait(end);
@@ -365,6 +374,9 @@ impl Claim {
     /// The key is free again: its request has had no effect. Waits for the store, so that whoever
     /// is told that finds it free.
     pub async fn free(mut self) {
+        if self.state == State::Over {
+            return;
+        }
         self.claims.metrics.idempotency(KeyOutcome::Freed);
         let end = self.end(Vec::new());
         if self.claims.swap(&end).await.is_err() {
@@ -374,6 +386,9 @@ impl Claim {
 
     /// Nobody knows how its request ended. Waits for the store, as above.
     pub async fn unknown(mut self) {
+        if self.state == State::Over {
+            return;
+        }
         let end = self.end_unknown();
         if self.claims.swap(&end).await.is_err() {
             self.claims.wait(end);

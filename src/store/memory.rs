@@ -9,6 +9,7 @@
 mod api_keys;
 mod cache;
 mod certificates;
+mod claims;
 mod idempotent;
 mod marks;
 mod queue;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use self::claims::Claims;
 use self::queue::Queues;
 use super::keys::Kind;
 use super::lease::Holders;
@@ -121,7 +123,7 @@ pub struct MemoryStore {
     holders: Mutex<Holders>,
     values: Mutex<Values>,
     queues: Mutex<Queues>,
-    claims: Mutex<idempotent::Claims>,
+    claims: Mutex<Claims>,
     news: Arc<News>,
 }
 

@@ -101,7 +101,7 @@ fn code(reply: &Reply) -> String {
     kind.trim_start_matches("urn:portcullis:problem:").to_owned()
 }
 
-fn refused(reply: &Reply) -> (u16, String) {
+fn with_code(reply: &Reply) -> (u16, String) {
     (reply.status, code(reply))
 }
 

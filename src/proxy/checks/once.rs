@@ -78,7 +78,6 @@ impl Checks<'_, '_> {
                 Err(error) => Err(NotOnce::Unknown(error).into()),
             },
             Standing::Ended(ended) => {
-                record.note_idempotency("replayed");
                 let charges = self.charges.as_ref().zip(self.taken());
                 let refund = charges.and_then(|(charges, taken)| charges.undo(&taken));
                 Ok(Turn::Again(Box::new(Before { ended: *ended, refund })))

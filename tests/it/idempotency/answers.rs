@@ -1,8 +1,8 @@
 //! A first request, those that repeat it, and those that only seem to.
 
 use super::{
-    Client, Redis, Session, Upstream, bearer, begin, expect, gateway, holding, post, refused, send,
-    shop, told,
+    Client, Redis, Session, Upstream, bearer, begin, expect, gateway, holding, post, send, shop,
+    told, with_code,
 };
 use crate::support::{Exposition, Gateway, PATIENCE, eventually, operate};
 use std::io::{Read as _, Write as _};
@@ -63,7 +63,11 @@ fn another_request_with_the_key_is_refused_and_that_of_others_is_another_key() {
         ("/orders", "a", "text/html"),
     ] {
         let reply = ask(path, Some(&ada), body, kind);
-        assert_eq!(refused(&reply), expect(422, "idempotency_key_reused"), "{path} {body} {kind}");
+        assert_eq!(
+            with_code(&reply),
+            expect(422, "idempotency_key_reused"),
+            "{path} {body} {kind}"
+        );
     }
     assert_eq!(ask("/orders", Some(&bob), "b", text).text(), "order 2 of b");
     assert_eq!(ask("/orders", None, "b", text).text(), "order 3 of b");
@@ -84,16 +88,16 @@ fn a_route_may_want_a_key_and_a_key_must_be_one() {
     let upstream = shop();
     let gateway = gateway(&upstream, "memory:", "required = true", "");
     let without = Client::request(gateway.public, "POST", "/orders").body("a").send();
-    assert_eq!(refused(&without), expect(400, "idempotency_key_missing"));
+    assert_eq!(with_code(&without), expect(400, "idempotency_key_missing"));
     assert_eq!(Client::get(gateway.public, "/orders").send().status, 201);
     let long = "k".repeat(256);
     for key in ["", "\"\"", "a b", &long] {
         let reply = post(&gateway, key, "a");
-        assert_eq!(refused(&reply), expect(400, "idempotency_key_invalid"), "{key:?}");
+        assert_eq!(with_code(&reply), expect(400, "idempotency_key_invalid"), "{key:?}");
     }
     let both = Client::request(gateway.public, "POST", "/orders").body("a");
     let both = both.header("Idempotency-Key", "a").header("Idempotency-Key", "a").send();
-    assert_eq!(refused(&both), expect(400, "idempotency_key_invalid"));
+    assert_eq!(with_code(&both), expect(400, "idempotency_key_invalid"));
     assert_eq!(upstream.seen(), 1);
 }
 
@@ -106,7 +110,7 @@ fn who_repeats_a_request_that_runs_is_told_to_wait() {
     held.wait();
     for gateway in &gateways {
         let reply = post(gateway, "k", "a");
-        assert_eq!(refused(&reply), expect(409, "idempotency_in_progress"));
+        assert_eq!(with_code(&reply), expect(409, "idempotency_in_progress"));
         assert_eq!(reply.header("retry-after"), Some("1"));
     }
     held.let_go();
@@ -150,13 +154,13 @@ fn the_first_request_streams_both_ways() {
     session.write("whole");
     session.read_until("first");
     let running = post(&gateway, "k", "halfwhole");
-    assert_eq!(refused(&running), expect(409, "idempotency_in_progress"));
+    assert_eq!(with_code(&running), expect(409, "idempotency_in_progress"));
     go_on.send(()).unwrap();
     session.read_until("0\r\n\r\n");
     let again = post(&gateway, "k", "halfwhole");
     assert_eq!((&*again.text(), again.header("idempotent-replayed")), ("firstlast", Some("true")));
     let other = post(&gateway, "k", "halfhole");
-    assert_eq!(refused(&other), expect(422, "idempotency_key_reused"));
+    assert_eq!(with_code(&other), expect(422, "idempotency_key_reused"));
 }
 
 /// Of a request that was answered before its body had come, the head alone is compared.
@@ -186,5 +190,5 @@ fn an_answer_before_the_body_is_an_answer() {
     assert_eq!(upstream.connections(), 1);
     let other = Client::request(gateway.public, "POST", "/orders?b").body("half");
     let other = other.header("Idempotency-Key", "k").send();
-    assert_eq!(refused(&other), expect(422, "idempotency_key_reused"));
+    assert_eq!(with_code(&other), expect(422, "idempotency_key_reused"));
 }

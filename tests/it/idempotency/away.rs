@@ -1,6 +1,6 @@
 //! What becomes of keys while Redis is away.
 
-use super::{Redis, Upstream, config, expect, keys, post, refused, shop};
+use super::{Redis, Upstream, config, expect, keys, post, shop, with_code};
 use crate::support::{Gateway, TcpProxy, eventually, response};
 
 fn before(upstream: &Upstream, proxy: &TcpProxy, outage: &str) -> Gateway {
@@ -18,7 +18,7 @@ fn nobody_is_sent_whose_key_is_unknown_unless_that_is_wanted() {
     let forwarding = before(&upstream, &proxy, "idempotency = \"forward\"");
     proxy.refuse();
     eventually("Redis is away", || {
-        refused(&post(&refusing, "k", "a")) == expect(503, "idempotency_unknown")
+        with_code(&post(&refusing, "k", "a")) == expect(503, "idempotency_unknown")
     });
     assert_eq!(upstream.seen(), 0);
     eventually("Redis is away here, too", || {
@@ -41,7 +41,7 @@ fn a_key_that_may_have_been_taken_is_freed() {
     assert_eq!(post(&gateway, "warm", "a").status, 200);
     redis.stop_signal();
     let reply = post(&gateway, "k", "a");
-    assert_eq!(refused(&reply), expect(503, "idempotency_unknown"));
+    assert_eq!(with_code(&reply), expect(503, "idempotency_unknown"));
     redis.cont_signal();
     eventually("its key is free", || keys(&redis) == 1 && post(&gateway, "k", "a").status == 200);
     assert_eq!(upstream.seen(), 2);

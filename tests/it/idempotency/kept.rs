@@ -1,6 +1,6 @@
 //! What is kept of an answer, and after what a key is free again, or its outcome unknown.
 
-use super::{Redis, Upstream, expect, gateway, keys, post, refused, send, told};
+use super::{Redis, Upstream, expect, gateway, keys, post, send, told, with_code};
 use crate::support::{Client, Session, eventually, response};
 
 #[test]
@@ -15,8 +15,8 @@ fn of_an_answer_that_is_too_long_the_status_is_kept() {
         let gateway = gateway(&upstream, "memory:", "keep_bytes = \"1KiB\"", "");
         assert!(post(&gateway, "k", "a").body.len() > 1024, "it passes whole");
         let again = post(&gateway, "k", "a");
-        assert_eq!(refused(&again), expect(409, "idempotency_response_not_kept"));
-        assert_eq!(refused(&post(&gateway, "k", "b")), expect(422, "idempotency_key_reused"));
+        assert_eq!(with_code(&again), expect(409, "idempotency_response_not_kept"));
+        assert_eq!(with_code(&post(&gateway, "k", "b")), expect(422, "idempotency_key_reused"));
         assert_eq!(upstream.seen(), 1);
     }
 }
@@ -32,7 +32,7 @@ fn a_body_that_breaks_off_was_an_answer_all_the_same() {
     let first = Client::request(gateway.public, "POST", "/orders").body("a");
     first.header("Idempotency-Key", "k").try_send().expect_err("it breaks off");
     eventually("that is kept", || {
-        refused(&post(&gateway, "k", "a")) == expect(409, "idempotency_response_not_kept")
+        with_code(&post(&gateway, "k", "a")) == expect(409, "idempotency_response_not_kept")
     });
     assert_eq!(upstream.seen(), 1);
 }
@@ -65,7 +65,7 @@ fn a_key_is_free_after_what_has_done_nothing() {
         (gateway, redis)
     };
     for _ in 0..2 {
-        assert_eq!(refused(&post(&dead.0, "k", "a")), expect(502, "upstream_unreachable"));
+        assert_eq!(with_code(&post(&dead.0, "k", "a")), expect(502, "upstream_unreachable"));
         assert_eq!(keys(&dead.1), 0, "nobody has acted");
     }
 }
@@ -81,23 +81,23 @@ fn what_may_have_acted_leaves_its_outcome_unknown() {
     let upstream = silent();
     let methods = "methods = [\"POST\", \"PUT\"]";
     let refusing = gateway(&upstream, "memory:", methods, "");
-    assert_eq!(refused(&post(&refusing, "k", "a")), expect(504, "upstream_timeout"));
+    assert_eq!(with_code(&post(&refusing, "k", "a")), expect(504, "upstream_timeout"));
     for _ in 0..2 {
         let again = post(&refusing, "k", "a");
-        assert_eq!(refused(&again), expect(409, "idempotency_outcome_unknown"));
+        assert_eq!(with_code(&again), expect(409, "idempotency_outcome_unknown"));
     }
     assert_eq!(upstream.seen(), 1);
     // What may be repeated by its method is.
     for _ in 0..2 {
         let put = send(&refusing, "PUT", "p", "a");
-        assert_eq!(refused(&put), expect(504, "upstream_timeout"));
+        assert_eq!(with_code(&put), expect(504, "upstream_timeout"));
     }
     assert_eq!(upstream.seen(), 3);
     assert_eq!(told(&refusing, 5), ["first", "-", "-", "first", "repeated"]);
     let upstream = silent();
     let forwarding = gateway(&upstream, "memory:", "unknown = \"forward\"", "");
     for _ in 0..2 {
-        assert_eq!(refused(&post(&forwarding, "k", "a")), expect(504, "upstream_timeout"));
+        assert_eq!(with_code(&post(&forwarding, "k", "a")), expect(504, "upstream_timeout"));
     }
     let heads = upstream.recorded();
     assert_eq!(heads.len(), 2);
@@ -121,7 +121,7 @@ fn a_refused_request_leaves_its_key_free() {
         eventually("the units are given back", || post(&limited, "a", "a").status == 200);
     }
     eventually("there is one left", || post(&limited, "b", "b").status == 200);
-    assert_eq!(refused(&post(&limited, "c", "c")), expect(429, "limit_exceeded"));
+    assert_eq!(with_code(&post(&limited, "c", "c")), expect(429, "limit_exceeded"));
     eventually("its key is free", || keys(&redis) == 2);
     assert_eq!(upstream.seen(), 2);
 

@@ -1,6 +1,6 @@
 //! Clients that leave, and gateways that die.
 
-use super::{Redis, begin, expect, gateway, holding, post, refused, told};
+use super::{Redis, begin, expect, gateway, holding, post, told, with_code};
 use crate::support::{eventually, eventually_within};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn a_client_that_leaves_finds_its_answer_when_it_comes_back() {
     held.wait();
     drop(first);
     let again = post(&gateways[1], "k", "a");
-    assert_eq!(refused(&again), expect(409, "idempotency_in_progress"));
+    assert_eq!(with_code(&again), expect(409, "idempotency_in_progress"));
     held.let_go();
     eventually("it is answered", || post(&gateways[1], "k", "a").status == 200);
     assert_eq!(upstream.seen(), 1);
@@ -49,10 +49,10 @@ fn a_gateway_that_dies_leaves_an_unknown_outcome() {
     held.wait();
     dying.signal("KILL");
     let again = post(&other, "k", "a");
-    assert_eq!(refused(&again), expect(409, "idempotency_in_progress"));
+    assert_eq!(with_code(&again), expect(409, "idempotency_in_progress"));
     // The upstream's second, and five more.
     eventually_within(Duration::from_secs(30), "nobody waits for it any more", || {
-        refused(&post(&other, "k", "a")) == expect(409, "idempotency_outcome_unknown")
+        with_code(&post(&other, "k", "a")) == expect(409, "idempotency_outcome_unknown")
     });
     assert_eq!(upstream.seen(), 1);
 }
