@@ -8,7 +8,9 @@ use toml::de::DeTable;
 use super::problem::{Problems, Source, render_syntax_error};
 use super::reader::Section;
 use super::walk::Reader;
-use super::{Config, admin, auth, limit, log, route, server, session, store, telemetry, upstream};
+use super::{
+    Config, admin, auth, limit, log, queue, route, server, session, store, telemetry, upstream,
+};
 use crate::base::file::{self, FileFault};
 use crate::base::http::hex;
 
@@ -78,19 +80,24 @@ pub fn known_keys() -> Vec<String> {
 
 /// Reads the whole file.
 pub(super) fn root(file: &mut Section<'_>) -> Config {
-    file.not_built("queues", "nothing would be delivered later");
     file.not_built("events", "no event would be heard");
     file.not_built("include", "no other file would be read");
+    let mut queues = file.named("queues", queue::read);
+    let mut routes = file.named("routes", route::read);
+    queue::imply(&mut queues, &mut routes);
+    let mut store = file.section("store", store::read);
+    store.has_queues = !queues.is_empty();
     Config {
         server: file.section("server", server::read),
         log: file.section("log", log::read),
         admin: file.section("admin", admin::read),
-        store: file.section("store", store::read),
+        store,
         traces: file.section("telemetry", telemetry::read),
         auth: file.named("auth", auth::read),
         session: file.optional("session", session::read),
         limits: file.named("limits", limit::read),
         upstreams: file.named("upstreams", upstream::read),
-        routes: file.named("routes", route::read),
+        queues,
+        routes,
     }
 }

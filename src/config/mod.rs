@@ -29,6 +29,7 @@ mod pem_file;
 mod pools;
 mod problem;
 mod query;
+mod queue;
 mod reader;
 mod retry;
 mod rewrite;
@@ -86,6 +87,7 @@ pub use pem_file::{PemFile, reread_secret};
 pub use pools::{Pools, Position};
 pub use problem::{Problem, Problems, Source};
 pub use query::{Parameters, Query};
+pub use queue::{Deliver, OrderBy, Queue, QueueWarn};
 pub use retry::{Retry, RetryOn};
 pub use rewrite::{Fallback, Respond, Rewrite};
 pub use route::{Auth, Route, SessionUse};
@@ -127,6 +129,8 @@ pub struct Config {
     pub session: Option<Session>,
     /// `[limits.NAME]`
     pub limits: BTreeMap<String, Limit>,
+    /// `[queues.NAME]`
+    pub queues: BTreeMap<String, Queue>,
     /// `[upstreams.NAME]`
     pub upstreams: BTreeMap<String, Upstream>,
     /// `[routes.NAME]`

@@ -13,6 +13,7 @@ use super::grpc::{self, Grpc};
 use super::header_rules::{self, HeaderRules};
 use super::idempotency::{self, Idempotency};
 use super::mirror::{self, Faults, Mirror};
+use super::queue::{self, Deliver};
 use super::reader::Section;
 use super::rewrite::{self, Respond, Rewrite};
 use super::split::{self, Split};
@@ -79,6 +80,10 @@ pub struct Route {
     pub stream_timeout: Duration,
     /// What bounds its tunnels; `None`: no upgrade is allowed.
     pub tunnel: Option<Tunnel>,
+    /// How its requests are delivered later; `None`: their callers wait for the upstream.
+    pub deliver: Option<Deliver>,
+    /// Whether it tells what became of deliveries, in place of an upstream.
+    pub answers_deliveries: bool,
 }
 
 impl Route {
@@ -110,20 +115,12 @@ pub enum SessionUse {
     Required,
 }
 
-/// Keys that are planned, and what would silently not happen.
-const PLANNED: [(&str, &str); 1] = [
-    ("deliver", "the caller would wait for the upstream"),
-];
-
 /// Reads `[routes.NAME]`.
 pub(super) fn read(route: &mut Section<'_>) -> Route {
-    for (key, without) in PLANNED {
-        route.not_built(key, without);
-    }
     let by_name = |value: &DeValue<'_>| Ok(Auth { by: auth_names(value)?, optional: false });
     // With a split, the upstream is in there: one mistake is not reported twice. Who answers by
     // itself needs none.
-    let upstream = if route.has("split") || route.has("respond") {
+    let upstream = if ["split", "respond", "answers"].iter().any(|key| route.has(key)) {
         route.get("upstream", text)
     } else {
         route.need("upstream", "\"NAME\", one of [upstreams]", text)
@@ -160,6 +157,8 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         invalidates: route.list_or_empty("invalidates", text),
         stream_timeout: route.or("stream_timeout", Duration::from_secs(60 * 60), duration),
         tunnel: tunnel::read(route),
+        deliver: queue::read_deliver(route),
+        answers_deliveries: queue::read_answers(route),
     }
 }
 

@@ -10,6 +10,7 @@ mod loose;
 mod names;
 mod nats;
 mod pools;
+mod queues;
 mod respond;
 mod route;
 mod route_edge;
@@ -26,6 +27,7 @@ use rustls::ClientConfig;
 
 pub use self::edge::Edge;
 pub use self::pools::{Pool, RoutePools};
+pub use self::queues::Deferred;
 pub use self::respond::Respond;
 pub use self::route::{Route, Scope};
 pub use self::route_edge::RouteEdge;
@@ -159,6 +161,7 @@ impl Plan {
         header_rules::check(&config, &owned, &mut problems);
         route_edge::deadline_headers(&config, &owned, &mut problems);
         check::listeners(&config, &mut problems);
+        queues::check(&config, &mut problems);
         check::tls(&config, &mut problems);
         check::log(&config, &mut problems);
         let upstream_tls = upstream_tls::compile(&config, &mut problems);
@@ -230,7 +233,8 @@ fn compile_routes(
         let reading = config.upstreams.get(&written.upstream).map(|upstream| upstream.paths);
         let matcher = compile_matcher(written, reading.unwrap_or_default(), at, problems);
         let mut upstream = config.upstreams.keys().position(|it| *it == written.upstream);
-        if written.respond.is_some() && written.upstream.is_empty() {
+        if (written.respond.is_some() || written.answers_deliveries) && written.upstream.is_empty()
+        {
             upstream = Some(NO_UPSTREAM);
         }
         if upstream.is_none() && !written.upstream.is_empty() {
@@ -290,7 +294,7 @@ fn compile_matcher(
     let path = if written.path.is_empty() {
         None
     } else {
-        let text = &written.path;
+        let text = &queues::pattern(written).unwrap_or_else(|| written.path.clone());
         PathPattern::parse(text)
             .map_err(|help| {
                 problems.push(at("path"), format!("{text:?} is no path pattern"), help.to_owned());
@@ -302,7 +306,11 @@ fn compile_matcher(
         let remedy = "remove it: the gateway refuses CONNECT and TRACE on every route".to_owned();
         problems.push(at("methods"), format!("{method} cannot be routed"), remedy);
     }
-    Some(Matcher { host: host?, path: path?, methods: written.methods.clone(), reading })
+    let mut methods = written.methods.clone();
+    if written.answers_deliveries && methods.is_empty() {
+        methods.extend(queues::METHODS);
+    }
+    Some(Matcher { host: host?, path: path?, methods, reading })
 }
 
 fn compile_limits(

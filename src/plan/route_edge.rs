@@ -7,6 +7,7 @@ use http::HeaderName;
 
 use super::nats;
 use super::pools::{self, RoutePools};
+use super::queues::{self, Deferred};
 use super::respond::Respond;
 use super::traffic;
 use crate::base::http::authority::Authority;
@@ -48,6 +49,10 @@ pub struct RouteEdge {
     pub hash_by: Vec<HashKey>,
     /// Its upstreams that have readers.
     pub pools: Option<RoutePools>,
+    /// How its requests are delivered later.
+    pub deferred: Option<Box<Deferred>>,
+    /// Where it tells of deliveries, the path up to the id.
+    pub tells_at: Option<String>,
 }
 
 impl RouteEdge {
@@ -83,6 +88,8 @@ impl RouteEdge {
             faults: written.faults.clone(),
             hash_by: hash_by(config, written),
             pools: pools::of_route(config, written),
+            deferred: Deferred::compile(config, written, &at, problems),
+            tells_at: queues::telling(written, &at, problems),
         };
         let is_some = edge.respond.is_some()
             || edge.via.is_some()
@@ -97,8 +104,17 @@ impl RouteEdge {
             || edge.mirror.is_some()
             || edge.faults.is_some()
             || !edge.hash_by.is_empty()
-            || edge.pools.is_some();
+            || edge.pools.is_some()
+            || edge.deferred.is_some()
+            || edge.tells_at.is_some();
         is_some.then(|| Box::new(edge))
+    }
+}
+
+impl RouteEdge {
+    /// Whether the gateway itself answers, once a request is admitted.
+    pub fn answers(&self) -> bool {
+        self.deferred.is_some() || self.tells_at.is_some()
     }
 }
 

@@ -1,0 +1,271 @@
+//! `[queues.NAME]`: requests that are delivered later; `deliver` and `answers` of a route: which
+//! requests these are, and where their callers learn what became of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::HeaderName;
+use toml::de::DeValue;
+
+use super::reader::Section;
+use super::route::Route;
+use super::value::{
+    GIB, KIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, field_name,
+    flag, header_name, size, string, text,
+};
+
+/// Shortest and longest lease of a delivery.
+const LEASE_MIN: Duration = Duration::from_secs(5);
+const LEASE_MAX: Duration = Duration::from_secs(10 * 60);
+/// Longest that a request may wait to be delivered.
+const AGE_MAX: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// Longest that a finished one is kept.
+const KEEP_MAX: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Longest that a caller may have the gateway wait for the real answer.
+const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
+/// Longest body of one request, in bytes.
+const BODY_BYTES_MAX: u64 = 8 * MIB;
+/// Most requests of one queue.
+const ITEMS_MAX: u64 = 100_000_000;
+
+/// `[queues.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Most requests that are not delivered yet.
+    pub max_items: u64,
+    /// Most bytes of their bodies together.
+    pub max_bytes: u64,
+    /// Longest body, in bytes.
+    pub max_body: u64,
+    /// Whether what is accepted must outlive the gateway.
+    pub durable: bool,
+    /// Deliveries at a time of one node; 0: this node only accepts.
+    pub concurrency: usize,
+    /// Deliveries at a time of the whole fleet.
+    pub max_in_flight: u64,
+    /// How long a delivery belongs to its node without a word of it.
+    pub lease: Duration,
+    /// How often a lease may run out before the request is given up.
+    pub max_stalls: u32,
+    /// How often it is sent, refused connections left out.
+    pub attempts: u32,
+    /// How long it may take from when it is due.
+    pub max_age: Duration,
+    /// The pause after the first failure; each next one is twice as long.
+    pub backoff: Duration,
+    /// The longest pause.
+    pub max_backoff: Duration,
+    /// The longest that an upstream may ask for by `Retry-After`.
+    pub retry_after_max: Duration,
+    /// How long the record and the answer of what is done are kept.
+    pub keep: Duration,
+    /// The longest body of an answer that is kept, in bytes.
+    pub keep_response: u64,
+    /// How long what could not be delivered is kept.
+    pub keep_dead: Duration,
+    /// Most of these; the oldest go.
+    pub max_dead: u64,
+    /// When operators are warned.
+    pub warn: QueueWarn,
+    /// By what requests are delivered one after the other; `None`: all at once.
+    pub order_by: Option<OrderBy>,
+}
+
+/// `warn = { … }`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueWarn {
+    /// From so many requests on that wait.
+    pub items: u64,
+    /// From when the oldest one waits for so long.
+    pub age: Duration,
+}
+
+/// `order_by`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrderBy {
+    /// `claim:NAME`
+    Claim(String),
+    /// `header:NAME`
+    Header(HeaderName),
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Self {
+            max_items: 100_000,
+            max_bytes: 256 * MIB,
+            max_body: 256 * KIB,
+            durable: true,
+            concurrency: 16,
+            max_in_flight: 64,
+            lease: Duration::from_secs(30),
+            max_stalls: 3,
+            attempts: 25,
+            max_age: DAY,
+            backoff: Duration::from_secs(1),
+            max_backoff: HOUR,
+            retry_after_max: HOUR,
+            keep: HOUR,
+            keep_response: 64 * KIB,
+            keep_dead: 7 * DAY,
+            max_dead: 10_000,
+            warn: QueueWarn::default(),
+            order_by: None,
+        }
+    }
+}
+
+impl Default for QueueWarn {
+    fn default() -> Self {
+        Self { items: 1000, age: Duration::from_secs(5 * 60) }
+    }
+}
+
+/// `deliver = { … }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deliver {
+    /// Name of the queue; the route's own where none is written.
+    pub queue: String,
+    /// Whether requests must have an `Idempotency-Key`.
+    pub is_key_required: bool,
+    /// The field that says when a request is due.
+    pub delay_from: Option<HeaderName>,
+    /// The longest that this may be ahead.
+    pub max_delay: Duration,
+    /// How long a client may wait for the real answer (`Prefer: wait`).
+    pub max_wait: Duration,
+}
+
+impl Default for Deliver {
+    fn default() -> Self {
+        Self {
+            queue: String::new(),
+            is_key_required: false,
+            delay_from: None,
+            max_delay: Duration::from_secs(7 * 24 * 60 * 60),
+            max_wait: Duration::ZERO,
+        }
+    }
+}
+
+/// Reads `[queues.NAME]`.
+pub(super) fn read(queue: &mut Section<'_>) -> Queue {
+    let default = Queue::default();
+    let lease = within(LEASE_MIN, LEASE_MAX, "\"5s\" to \"10m\"");
+    let age = within(Duration::from_secs(1), AGE_MAX, "\"1s\" to \"14d\"");
+    let keep = within(Duration::from_secs(1), KEEP_MAX, "\"1s\" to \"90d\"");
+    let read = Queue {
+        max_items: queue.or("max_items", default.max_items, count(1..=ITEMS_MAX)),
+        max_bytes: queue.or("max_bytes", default.max_bytes, size(KIB..=1024 * GIB)),
+        max_body: queue.or("max_body", default.max_body, size(1..=BODY_BYTES_MAX)),
+        durable: queue.or("durable", default.durable, flag),
+        concurrency: queue.or("concurrency", default.concurrency, count(0..=4096)),
+        max_in_flight: queue.or("max_in_flight", default.max_in_flight, count(1..=1_000_000)),
+        lease: queue.or("lease", default.lease, &lease),
+        max_stalls: queue.or("max_stalls", default.max_stalls, count(1..=1000)),
+        attempts: queue.or("attempts", default.attempts, count(1..=1000)),
+        max_age: queue.or("max_age", default.max_age, &age),
+        backoff: queue.or("backoff", default.backoff, duration),
+        max_backoff: queue.or("max_backoff", default.max_backoff, &age),
+        retry_after_max: queue.or("retry_after_max", default.retry_after_max, &age),
+        keep: queue.or("keep", default.keep, &keep),
+        keep_response: queue.or("keep_response", default.keep_response, size(0..=8 * MIB)),
+        keep_dead: queue.or("keep_dead", default.keep_dead, &keep),
+        max_dead: queue.or("max_dead", default.max_dead, count(1..=ITEMS_MAX)),
+        warn: queue.section("warn", read_warn),
+        order_by: queue.get("order_by", order_by),
+    };
+    if read.backoff > read.max_backoff {
+        let what = "is longer than max_backoff";
+        queue.problem("backoff", what, "write a shorter one, or a longer max_backoff");
+    }
+    read
+}
+
+fn read_warn(warn: &mut Section<'_>) -> QueueWarn {
+    let default = QueueWarn::default();
+    QueueWarn {
+        items: warn.or("items", default.items, count(1..=ITEMS_MAX)),
+        age: warn.or("age", default.age, duration),
+    }
+}
+
+/// Reads `deliver` of a route.
+pub(super) fn read_deliver(route: &mut Section<'_>) -> Option<Deliver> {
+    let later = choice(&[("later", ())]);
+    let short = move |value: &DeValue<'_>| later(value).map(|()| Deliver::default());
+    route.either("deliver", short, |deliver| Some(read_table(deliver)))
+}
+
+fn read_table(deliver: &mut Section<'_>) -> Deliver {
+    let default = Deliver::default();
+    let keys = [("optional", false), ("required", true)];
+    let delay = within(Duration::from_secs(1), AGE_MAX, "\"1s\" to \"14d\"");
+    Deliver {
+        queue: deliver.get("queue", text).unwrap_or_default(),
+        is_key_required: deliver.or("key", default.is_key_required, choice(&keys)),
+        delay_from: deliver.get("delay_from", |value| {
+            const EXAMPLE: &str = "\"header:x-deliver-after\"";
+            match string(value, EXAMPLE)?.split_once(':') {
+                Some(("header", name)) => header_name(name),
+                _ => Err(Mistake::new("does not name a header", format!("write {EXAMPLE}"))),
+            }
+        }),
+        max_delay: deliver.or("max_delay", default.max_delay, delay),
+        max_wait: deliver.or("max_wait", default.max_wait, |value| {
+            let wait = duration_or_zero(value)?;
+            if wait <= WAIT_MAX {
+                return Ok(wait);
+            }
+            Err(Mistake::new("is out of range", "write \"0s\" to \"5m\""))
+        }),
+    }
+}
+
+/// Reads `answers` of a route: whether it tells what became of deliveries.
+pub(super) fn read_answers(route: &mut Section<'_>) -> bool {
+    route.get("answers", choice(&[("deliveries", ())])).is_some()
+}
+
+/// A route that names no queue means one of its own name, which has the defaults where nobody
+/// describes it.
+pub(super) fn imply(queues: &mut BTreeMap<String, Queue>, routes: &mut BTreeMap<String, Route>) {
+    for (name, route) in routes {
+        if let Some(deliver) = &mut route.deliver
+            && deliver.queue.is_empty()
+        {
+            deliver.queue.clone_from(name);
+            queues.entry(name.clone()).or_default();
+        }
+    }
+}
+
+/// A duration from `min` to `max`, which are `shown` so.
+fn within(
+    min: Duration,
+    max: Duration,
+    shown: &'static str,
+) -> impl Fn(&DeValue<'_>) -> Read<Duration> {
+    move |value| {
+        let read = duration(value)?;
+        if (min..=max).contains(&read) {
+            return Ok(read);
+        }
+        Err(Mistake::new("is out of range", format!("write {shown}")))
+    }
+}
+
+fn order_by(value: &DeValue<'_>) -> Read<OrderBy> {
+    const EXAMPLE: &str = "\"claim:sub\" or \"header:x-order-id\"";
+    let text = string(value, EXAMPLE)?;
+    match text.split_once(':') {
+        Some(("claim", name)) => field_name(name).map(OrderBy::Claim),
+        Some(("header", name)) => header_name(name).map(OrderBy::Header),
+        _ => {
+            let what = format!("{} is no key of an order", echo(text));
+            Err(Mistake::new(what, format!("write {EXAMPLE}")))
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Why a request is not accepted for later, or nothing is told of one that was.
+
+use std::time::Duration;
+
+use super::due::DueFault;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The queue has no room.
+    #[error("the queue is full")]
+    Full {
+        /// When there may be some.
+        retry_after: Duration,
+    },
+    /// The store does not answer.
+    #[error("the store of deliveries does not answer: {0}")]
+    Away(String),
+    /// The store may evict what it was told to keep.
+    #[error("the store of deliveries may evict what it keeps: maxmemory-policy is {0}")]
+    Unsafe(String),
+    /// It is queued, and fewer copies of it are known of than the operator wants.
+    #[error("the delivery is queued, and not as durable as it must be")]
+    InDoubt,
+    /// The request must have an `Idempotency-Key`.
+    #[error("this needs an Idempotency-Key")]
+    KeyMissing,
+    /// Its `Idempotency-Key` is none.
+    #[error("the Idempotency-Key cannot be read: {0}")]
+    KeyInvalid(String),
+    /// The key stands for another request.
+    #[error("the Idempotency-Key was used for another request")]
+    KeyReused,
+    /// It says when it is due, and not in a way that is understood or allowed.
+    #[error(transparent)]
+    Time(#[from] DueFault),
+    /// The caller has no such delivery.
+    #[error("there is no such delivery")]
+    NotFound,
+    /// Nothing is kept of the answer.
+    #[error("no answer to this delivery is kept")]
+    NotKept,
+    /// It is under way.
+    #[error("the delivery is in progress")]
+    InProgress,
+    /// It has come to an end.
+    #[error("the delivery has ended")]
+    Ended,
+}

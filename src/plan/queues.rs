@@ -1,0 +1,147 @@
+//! What is delivered later, and where its callers learn what became of it.
+
+use super::names::names;
+use crate::config::{self, Config, Problems, StoreUrl, StoreUse};
+
+/// How often a lease must be longer than the longest wait for the store: it is renewed three times
+/// before it ends.
+const TIMEOUTS_PER_LEASE: u32 = 3;
+/// What the path of a route that tells of deliveries ends with.
+const ID: &str = "/{id}";
+
+/// How the requests of a route are delivered later.
+#[derive(Debug, Clone)]
+pub struct Deferred {
+    /// As the route says it.
+    pub written: config::Deliver,
+    /// Its queue.
+    pub queue: config::Queue,
+    /// The path where their callers learn what became of them, up to the id; nothing where no route
+    /// tells that.
+    pub told_at: Option<String>,
+}
+
+impl Deferred {
+    pub(super) fn compile(
+        config: &Config,
+        written: &config::Route,
+        at: &impl Fn(&str) -> String,
+        problems: &mut Problems,
+    ) -> Option<Box<Self>> {
+        let deliver = written.deliver.as_ref()?;
+        let mut problem = |key: &str, what: &str, remedy: &str| {
+            problems.push(at(key), what.to_owned(), remedy.to_owned());
+        };
+        let is_safe = |method: &http::Method| method.is_safe();
+        if written.methods.is_empty() || written.methods.iter().any(is_safe) {
+            let what = "whoever reads waits for the answer, and this route delivers later";
+            problem("methods", what, "write methods = [\"POST\"], and give reads another route");
+        }
+        let others = [
+            ("cache", written.cache.is_some(), "nothing is stored of what is delivered later"),
+            ("grpc", written.grpc.is_some(), "a call waits for its status"),
+            ("upgrade", written.tunnel.is_some(), "a tunnel cannot open later"),
+            ("split", written.split.is_some(), "what is delivered later has one upstream"),
+            ("mirror", written.mirror.is_some(), "what is delivered later has one upstream"),
+            ("deadline", written.deadline.is_some(), "nobody waits for what is delivered later"),
+            ("respond", written.respond.is_some(), "it is answered without an upstream"),
+        ];
+        for (key, _, what) in others.into_iter().filter(|(_, is_written, _)| *is_written) {
+            problem(key, what, "remove it, or deliver");
+        }
+        let verifiers = written.auth.iter().flat_map(|auth| &auth.by);
+        let mut verifiers = verifiers.filter_map(|name| config.auth.get(name));
+        if verifiers.any(|verifier| verifier.forward_token) {
+            let what = "a token would lie in the store, and be too old when it is sent";
+            let remedy = "remove forward_token from the verifier, or deliver; claims_to_headers \
+                          tells the upstream who called";
+            problem("deliver", what, remedy);
+        }
+        let Some(queue) = config.queues.get(&deliver.queue) else {
+            let known = names(config.queues.keys(), "[queues.NAME]");
+            let what = format!("no queue is named {:?}", deliver.queue);
+            problem("deliver.queue", &what, &format!("name one of {known}"));
+            return None;
+        };
+        let told_at = told_at(config, written);
+        Some(Box::new(Self { written: deliver.clone(), queue: queue.clone(), told_at }))
+    }
+}
+
+/// The path of the route that tells of the deliveries of this one: at the same host, if there is
+/// one.
+fn told_at(config: &Config, of: &config::Route) -> Option<String> {
+    let telling = || config.routes.values().filter(|route| route.answers_deliveries);
+    let same_host = telling().find(|route| route.host == of.host);
+    let found = same_host.or_else(|| telling().find(|route| route.host.is_none()));
+    found.and_then(|route| prefix(&route.path))
+}
+
+/// What stands before the id.
+fn prefix(path: &str) -> Option<String> {
+    let prefix = path.strip_suffix(ID)?;
+    (!prefix.contains(['{', '*'])).then(|| format!("{prefix}/"))
+}
+
+/// What stands before the id in the paths of a route that tells of deliveries.
+pub(super) fn telling(
+    written: &config::Route,
+    at: &impl Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Option<String> {
+    if !written.answers_deliveries {
+        return None;
+    }
+    let mut problem = |key: &str, what: &str, remedy: &str| {
+        problems.push(at(key), what.to_owned(), remedy.to_owned());
+    };
+    let others = [
+        ("cache", written.cache.is_some()),
+        ("grpc", written.grpc.is_some()),
+        ("upgrade", written.tunnel.is_some()),
+        ("respond", written.respond.is_some()),
+        ("split", written.split.is_some()),
+        ("mirror", written.mirror.is_some()),
+        ("deliver", written.deliver.is_some()),
+        ("rewrite", written.rewrite.is_some()),
+        ("upstream", !written.upstream.is_empty()),
+    ];
+    for (key, _) in others.into_iter().filter(|(_, is_written)| *is_written) {
+        problem(key, "the gateway itself answers on this route", "remove it, or answers");
+    }
+    let prefix = prefix(&written.path);
+    if prefix.is_none() && !written.path.is_empty() {
+        let what = "a delivery is asked for by its id, and nothing else in the path is chosen";
+        problem("path", what, "write one like \"/deliveries/{id}\"");
+    }
+    prefix
+}
+
+/// The pattern of a route that tells of deliveries: what is below an id is part of it.
+pub(super) fn pattern(written: &config::Route) -> Option<String> {
+    let prefix = prefix(&written.path).filter(|_| written.answers_deliveries)?;
+    Some(format!("{prefix}*"))
+}
+
+/// The methods of such a route, where it names none.
+pub(super) const METHODS: [http::Method; 3] =
+    [http::Method::GET, http::Method::HEAD, http::Method::DELETE];
+
+/// Queues that could not keep what they promise.
+pub(super) fn check(config: &Config, problems: &mut Problems) {
+    let timeout = config.store.timeout;
+    let is_memory = config.store.used_for(StoreUse::Queue).url == StoreUrl::Memory;
+    for (name, queue) in &config.queues {
+        let at = |key: &str| format!("queues.{name}.{key}");
+        if queue.lease < timeout * TIMEOUTS_PER_LEASE {
+            let what = "ends before it can be renewed: the store may take store.timeout".to_owned();
+            let remedy = format!("write at least {TIMEOUTS_PER_LEASE} times store.timeout");
+            problems.push(at("lease"), what, remedy);
+        }
+        if is_memory && queue.durable {
+            let what = "what is accepted would be lost with this process: the store is embedded";
+            let remedy = "name a Redis in store.url or store.queue_url, or write durable = false";
+            problems.push(at("durable"), what.to_owned(), remedy.to_owned());
+        }
+    }
+}
