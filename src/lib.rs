@@ -8,6 +8,7 @@
 //! | 11 | `startup` | what every command that serves does first |
 //! | 10 | `server`, `admin` | sockets and connections; health, metrics, operations |
 //! | 9 | `warm` | fetches ahead of need |
+//! | 9 | `courier` | delivers what was accepted before |
 //! | 8 | `proxy` | the only place that knows the order of things |
 //! | 7 | `runtime` | the running state |
 //! | 6 | `caching` | the cache at work |
@@ -17,6 +18,7 @@
 //! | 5 | `telemetry` | sends spans to a collector |
 //! | 4 | `forwarding` `guard` | who calls and what crosses, is it well formed |
 //! | 4 | `route` `auth` `session` `limit` `cache` `cors` `upstream` | the rooms |
+//! | 4 | `deliver` | requests that are delivered later |
 //! | 4 | `idempotency` | requests that take effect once |
 //! | 4 | `tunnel` | connections that changed to WebSocket |
 //! | 4 | `traffic` | which of several upstreams takes a request |
@@ -42,6 +44,7 @@ pub mod startup;
 pub mod admin;
 pub mod server;
 
+pub mod courier;
 pub mod proxy;
 pub mod warm;
 
@@ -57,6 +60,7 @@ pub mod telemetry;
 pub mod auth;
 pub mod cache;
 pub mod cors;
+pub mod deliver;
 pub mod forwarding;
 pub mod guard;
 pub mod idempotency;

@@ -13,7 +13,7 @@ use self::sockets::Sockets;
 use crate::admin::Admin;
 use crate::runtime::Gateway;
 use crate::server::Server;
-use crate::warm;
+use crate::{courier, warm};
 
 /// Opens the listeners, or takes those that are open, and says where they are.
 pub async fn bind(
@@ -31,6 +31,7 @@ pub async fn bind(
     let admin = Admin::new(gateway, listener);
     sockets.close_others();
     tokio::spawn(warm::keep(Arc::downgrade(gateway)));
+    tokio::spawn(courier::keep(Arc::downgrade(gateway)));
     for (public, speaks_tls) in server.addresses() {
         let kind = if speaks_tls { "tls" } else { "public" };
         tracing::info!("listening {kind}={public}");

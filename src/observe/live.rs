@@ -18,6 +18,7 @@ use super::counter::Words;
 use super::identity::{IdentityMeter, TokenMeter};
 use super::limit::{self, LimitInForce, LimitMeter, LimitOutcome};
 use super::operated::OperationMeter;
+use super::queues::{self, QueueMeter, QueueNow};
 use super::redis::{self, RedisNow};
 use super::route::{self, RouteMeter};
 use super::series::{Described, family, gauge};
@@ -83,6 +84,8 @@ pub struct Now {
     pub mirrors: Vec<MirrorNow>,
     /// The first name of each certificate for clients, and its end in Unix seconds.
     pub certificates: Vec<(String, i64)>,
+    /// What the queues of deliveries held when they were looked at last.
+    pub queues: Vec<QueueNow>,
 }
 
 /// See the module.
@@ -90,6 +93,7 @@ pub struct Now {
 pub(super) struct Live {
     routes: Mutex<Vec<Arc<RouteMeter>>>,
     limits: Mutex<Vec<LimitInForce>>,
+    queues: Mutex<Vec<Arc<QueueMeter>>>,
     tokens: Mutex<Vec<Arc<TokenMeter>>>,
     pub(super) identity: IdentityMeter,
     pub(super) operations: OperationMeter,
@@ -146,6 +150,18 @@ impl Live {
         }
         *limits = meters.values().cloned().collect();
         meters.into_iter().map(|(name, (meter, _))| (name.to_owned(), meter)).collect()
+    }
+
+    /// The meter of a queue.
+    pub(super) fn queue(&self, name: &str) -> Arc<QueueMeter> {
+        let mut queues = lock(&self.queues);
+        let known = queues.iter().find(|meter| meter.name() == name);
+        known.map(Arc::clone).unwrap_or_else(|| {
+            let meter = Arc::new(QueueMeter::new(name));
+            queues.push(Arc::clone(&meter));
+            queues.sort_by(|one, other| one.name().cmp(other.name()));
+            meter
+        })
     }
 
     /// The meters of the tokens of exactly these verifiers, in their order.
@@ -234,6 +250,9 @@ impl Collector for Live {
         store::encode(&now.stores, &mut encoder)?;
         redis::encode(&now.redis, &mut encoder)?;
         traffic::encode(&now.canaries, &now.mirrors, &mut encoder)?;
+        let mut queues = lock(&self.queues).clone();
+        queues.retain(|meter| now.queues.iter().any(|queue| queue.name == meter.name()));
+        queues::encode(&queues, &now.queues, &mut encoder)?;
         self.compressed.encode(&mut encoder)?;
         self.tunnels.encode(&now.tunnels, &mut encoder)
     }

@@ -24,6 +24,7 @@ use super::limit::{LimitMeter, LimitOutcome};
 use super::live::{IssuerMeter, Live, Now};
 use super::operated::OperationMeter;
 use super::process::Process;
+use super::queues::QueueMeter;
 use super::reload::ReloadMeter;
 use super::route::RouteMeter;
 use super::store_totals::{StoreMeter, StoreTotals};
@@ -312,6 +313,11 @@ impl Metrics {
     /// now on.
     pub fn tokens<'n>(&self, verifiers: impl Iterator<Item = &'n str>) -> Vec<Arc<TokenMeter>> {
         self.live.tokens(verifiers)
+    }
+
+    /// What deliveries of a queue count.
+    pub fn queue(&self, name: &str) -> Arc<QueueMeter> {
+        self.live.queue(name)
     }
 
     /// What credentials and sessions count.

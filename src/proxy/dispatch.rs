@@ -24,13 +24,15 @@ use super::rejection::Rejection;
 use super::request::Request;
 use crate::base::body::{Inbound, Progress, Upload};
 use crate::base::expect::Gate;
-use crate::base::facts::is_event_stream;
+use crate::base::facts::{ClientAddr, is_event_stream};
 use crate::base::grpc::GRPC_TIMEOUT;
 use crate::base::grpc_web::Web;
 use crate::base::interim::Interim;
+use crate::base::trace::Trace;
 use crate::caching::Write;
 use crate::forwarding::fields;
 use crate::observe::Took;
+use crate::runtime::Running;
 use crate::upstream::{Attempts, Download, Failure, OnInterim, Sender, TimeLimit, Upstream};
 use crate::{auth, session};
 
@@ -103,6 +105,25 @@ impl Dispatch {
         let dispatch = Self::to(request, upstream, None);
         let sender = Sender { deadline: None, attempts: None, ..dispatch.sender };
         Self { arm: None, reading: None, sender, deadline: None, ..dispatch }
+    }
+
+    /// For a request that was accepted before, of this client and as part of this trace.
+    pub(super) fn of_delivery(
+        running: &Arc<Running>,
+        upstream: usize,
+        (client, trace): (ClientAddr, Trace),
+    ) -> Self {
+        Self {
+            running: Arc::new(Arc::clone(running)),
+            upstream,
+            arm: None,
+            sender: Sender::new(client, trace),
+            reading: None,
+            interim: None,
+            gate: None,
+            stream_timeout: Duration::ZERO,
+            deadline: None,
+        }
     }
 
     /// What is answered is stored for all: readers may be behind what somebody has written, and

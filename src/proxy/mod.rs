@@ -1,6 +1,7 @@
 //! The life of one request: only this room knows the order of things. `walk` has it, from the head
 //! to the response.
 
+mod accept;
 mod affinity;
 mod arm;
 mod asking;
@@ -11,6 +12,8 @@ mod connection;
 mod content;
 mod degraded;
 mod deliver;
+mod deliveries;
+mod delivery;
 mod dispatch;
 mod edge;
 mod edged;
@@ -43,6 +46,7 @@ mod without_store;
 pub use self::body::Body;
 pub use self::connection::Connection;
 pub use self::content::Fault as BodyFault;
+pub use self::delivery::{Attempted, Delivery, NoAnswer};
 pub use self::explain::{Described, explain};
 pub use self::rejection::Rejection;
 pub use self::stored::{Held, NotLooked, StoredUrl, StoredVariant, stored};

@@ -19,6 +19,7 @@ use crate::base::facts::Caller;
 use crate::limit::Exceeded;
 use crate::observe::{AnsweredBy, Marks, RouteMeter, Stage, Took};
 use crate::store::StoreError;
+use crate::store::queue::DeliveryId;
 use crate::tunnel;
 use crate::upstream::Attempts;
 
@@ -62,6 +63,8 @@ pub(super) struct Record {
     is_cut_off: bool,
     /// What became of the tunnel that the request has opened.
     tunnel: Option<Box<TunnelNotes>>,
+    /// The delivery that it has become, or asks for.
+    delivery: Option<Box<DeliveryId>>,
 }
 
 /// What the log and the metrics tell of a tunnel.
@@ -106,6 +109,7 @@ impl Record {
             is_stream: false,
             is_cut_off: false,
             tunnel: None,
+            delivery: None,
         }
     }
 
@@ -188,6 +192,11 @@ impl Record {
         if let Some(error) = rejection.internal() {
             self.error = Some(error);
         }
+    }
+
+    /// It has become this delivery, or asks for it.
+    pub(super) fn note_delivery(&mut self, id: DeliveryId) {
+        self.delivery = Some(Box::new(id));
     }
 
     /// The head of the response goes out.

@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 use tokio::sync::oneshot;
 
+use super::accept;
 use super::arm;
 use super::body::Body;
 use super::challenge;
@@ -17,6 +18,7 @@ use super::connection::Connection;
 use super::content::Content;
 use super::degraded::Degraded;
 use super::deliver::{self, Answer};
+use super::deliveries;
 use super::dispatch::{self, Dispatch, Fields, Outbound, Outline};
 use super::faults;
 use super::mirror;
@@ -35,8 +37,10 @@ use crate::base::body::Inbound;
 use crate::base::boxed;
 use crate::base::facts::Caller;
 use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served, Write};
+use crate::deliver::Refused;
 use crate::guard::{self, Handshake};
 use crate::limit::SlotGuard;
+use crate::plan::RouteEdge;
 use crate::runtime::Grant;
 use crate::store::budget;
 
@@ -214,6 +218,12 @@ async fn pass(
     (turn, asked): (Turn, Option<Box<Handshake>>),
     record: &mut Record,
 ) -> Result<Answer, Rejection> {
+    // Rare: boxed, it takes no room in the other requests.
+    if let Some(edge) = request.route.edge.as_deref().filter(|edge| edge.answers()) {
+        let Passing { head, body, added, .. } = passing;
+        let own = Box::pin(answered(request, edge, (head, body), added, record));
+        return own.await.map(Answer::fetched);
+    }
     match (turn, asked) {
         (Turn::Any, None) => {
             let Passing { head, body, added, write, store_is_away } = passing;
@@ -251,6 +261,27 @@ async fn pass_once(
     let outbound = Outbound::new(request, head, body, added).of_write(write);
     let sent = dispatch::forward(request, outbound, store_is_away, record).await;
     first.end(sent).await.map(Answer::fetched)
+}
+
+/// What the gateway itself answers to a request that was admitted: that it is delivered later, or
+/// what became of one that was to be.
+///
+/// # Errors
+/// It is not accepted, or there is nothing to tell.
+async fn answered(
+    request: &Request<'_>,
+    edge: &RouteEdge,
+    (head, body): (&mut Parts, &mut Inbound),
+    added: Fields,
+    record: &mut Record,
+) -> Result<Response<Content>, Rejection> {
+    match (&edge.deferred, &edge.tells_at) {
+        (Some(deferred), _) => {
+            accept::accept(request, deferred, (head, body.take()), added, record).await
+        }
+        (None, Some(prefix)) => deliveries::answer(request, prefix, record).await,
+        (None, None) => Err(Refused::NotFound.into()),
+    }
 }
 
 /// The answer to a request that was refused on its route.

@@ -5,6 +5,7 @@ mod canaries;
 mod certificates;
 mod claims;
 mod compare;
+mod deliveries;
 mod descriptors;
 mod fleet;
 mod looking;
@@ -49,6 +50,7 @@ use crate::upstream::{Ahead, TICK, Upstream};
 
 pub use self::claims::{Claim, ClaimTerms, Claims};
 pub use self::compare::{Changed, Comparison, Shown};
+pub use self::deliveries::{Deliveries, QueueState, Waiting};
 pub use self::descriptors::{Descriptors, warn_of_descriptors};
 pub use self::looking::{Event, Looking, STREAMS_MAX, Viewer, time_of};
 pub use self::node::Node;
@@ -95,6 +97,8 @@ pub struct Gateway {
     pub claims: Arc<Claims>,
     /// WebSockets, streams of events and gRPC calls that are open.
     pub tunnels: Arc<Tunnels>,
+    /// What is delivered later.
+    pub deliveries: Arc<Deliveries>,
     /// How many responses are compressed at the moment.
     pub compressions: Arc<encode::Places>,
     draining: AtomicBool,
@@ -150,9 +154,11 @@ impl Gateway {
         let pools = Pools::open(settings.timeout, &store, &cache, metrics);
         let claims = Claims::open(&store, metrics);
         let exports = Exports::new(&metrics.spans);
+        let store_fill = settings.fill_bytes;
         let running = Running::new(plan, (None, &HashMap::new()), (&store, metrics));
         let running = running.traced(&exports, None);
         let looking = Looking::new(metrics);
+        let deliveries = Arc::new(Deliveries::new(store_fill, metrics));
         let gateway = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
             file: OnceLock::new(),
@@ -167,6 +173,7 @@ impl Gateway {
             pools,
             claims,
             tunnels: Arc::default(),
+            deliveries,
             compressions: Arc::default(),
             draining: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
@@ -333,6 +340,7 @@ impl Gateway {
     /// Tells load balancers to send no more requests.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.deliveries.begin_drain();
     }
 
     /// Whether the gateway is about to stop.
@@ -360,6 +368,8 @@ impl Gateway {
     /// Waits until what was begun in the background is done, for `limit` at most, and hands over
     /// what still waits: for the end of the process.
     pub async fn finish(&self, limit: Duration) {
+        let drain = self.running().plan.config.server.drain;
+        self.deliveries.finish(drain, limit).await;
         // First: what they let go is among what is done in the background.
         self.pools.finish(limit).await;
         self.background.finish(limit).await;

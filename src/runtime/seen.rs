@@ -60,6 +60,7 @@ impl Gateway {
                 redis: redis(store),
                 canaries: running.traffic.canaries_now(plan, self.fleet_ms()),
                 mirrors: running.traffic.mirrors_now(plan),
+                queues: self.deliveries.now(plan.config.queues.keys()),
             },
         };
         self.observer.metrics.render(format, snapshot)

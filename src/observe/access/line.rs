@@ -132,6 +132,21 @@ pub struct Line<'a> {
     /// Microseconds of each stage.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "stages")]
     pub stages: Vec<(&'static str, u64)>,
+    /// `delivery` where it is no request, but an attempt to deliver one that was accepted before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    /// The delivery that a request has become, or asks for, or that was attempted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<&'a str>,
+    /// Its queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<&'a str>,
+    /// How often it was sent, this time included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u64>,
+    /// What came of it: `done`, `retry`, `dead`, `back` or `lost`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<&'static str>,
     /// Whether it took longer than `log.slow`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub slow: bool,

@@ -5,6 +5,7 @@ use http::StatusCode;
 use crate::auth::Denied;
 use crate::base::body::UploadFault;
 use crate::cors::ForeignPage;
+use crate::deliver::Refused;
 use crate::guard::{BadHandshake, Malformed};
 use crate::idempotency::NotOnce;
 use crate::limit::Exceeded;
@@ -71,6 +72,9 @@ pub enum Rejection {
     /// The upstream.
     #[error(transparent)]
     Upstream(#[from] Failure),
+    /// It is not accepted for later, or nothing is told of what was.
+    #[error(transparent)]
+    Delivery(#[from] Refused),
     /// The gateway fails on purpose, for a test.
     #[error("the route's faults have chosen this request")]
     Injected(StatusCode),

@@ -4,6 +4,7 @@
 //! compile until it has a row.
 
 mod answer;
+mod delivery_rows;
 mod kind;
 mod row;
 mod rows;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::delivery_rows::delivery_row;
 use super::kind::Rejection;
 use super::row::{Adds, Bound, Fault, Public, Row};
 use crate::auth::{Denied, KeyFault, Reason};
@@ -21,7 +22,8 @@ use crate::upstream::Failure;
 const GRPC_INTERNAL: u16 = 13;
 
 /// What a stranger reads of an outage.
-const UNREACHABLE: &str = "A part of the service is not reachable at the moment. Retry shortly.";
+pub(super) const UNREACHABLE: &str =
+    "A part of the service is not reachable at the moment. Retry shortly.";
 
 /// What a stranger reads of an upstream's failure.
 const UNUSABLE: &str = "The service behind the gateway did not give a usable answer.";
@@ -76,6 +78,7 @@ impl Rejection {
             Self::CallIdle => idle_row(),
             Self::CallEnded(end) => ended_row(*end),
             Self::Upstream(failure) => upstream_row(failure),
+            Self::Delivery(refused) => delivery_row(refused),
             Self::Handshake(bad) => handshake_row(*bad).spoils_connection(),
             Self::UpgradeRefused(_) => {
                 let text = Text(UNUSABLE);

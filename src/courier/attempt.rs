@@ -1,0 +1,274 @@
+//! One attempt to deliver one request: sent, judged, settled, told.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{HOST, RETRY_AFTER};
+use http_body_util::{BodyExt as _, Limited};
+use tokio::time::Instant;
+
+use crate::base::facts::ClientAddr;
+use crate::base::trace::Trace;
+use crate::config::Queue;
+use crate::deliver::{Answered, Bounds, Head, Kept, Pauses, Verdict, Why, judge, retry_after};
+use crate::observe::access::Line;
+use crate::proxy::{Attempted, Delivery, NoAnswer};
+use crate::runtime::{Gateway, QueueState, Running};
+use crate::store::keys::QueueKeys;
+use crate::store::queue::{Claim, Hold, KeptAnswer, Outcome, Settle, Settled};
+
+/// How long the content of an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// How long to wait before a store that has not answered is told again how a delivery ended.
+const SETTLE_PAUSE: Duration = Duration::from_millis(500);
+
+/// What one attempt goes by.
+pub(super) struct Attempt {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) running: Arc<Running>,
+    pub(super) state: Arc<QueueState>,
+    /// The queue's name.
+    pub(super) name: String,
+    pub(super) queue: Queue,
+    pub(super) keys: QueueKeys,
+    /// When it was taken, and what the store's clock said then, in Unix milliseconds.
+    pub(super) began: Instant,
+    pub(super) now_ms: u64,
+}
+
+/// What the queue learns of an attempt.
+pub(super) struct Ended {
+    /// How it ended; nothing where nothing was sent.
+    pub(super) answered: Option<Answered>,
+    /// How long the upstream wants to be left alone.
+    pub(super) asked: Option<Duration>,
+    /// In one word.
+    pub(super) why: &'static str,
+}
+
+/// What came of sending it.
+struct Sent {
+    answered: Answered,
+    asked: Option<Duration>,
+    /// Its status; 0 where there was no answer.
+    status: u16,
+    /// The code of why there was none, and more words for it.
+    code: &'static str,
+    error: Option<String>,
+    kept: Option<KeptAnswer>,
+    took: Duration,
+    trace: Trace,
+}
+
+/// What is written of it.
+struct Judged {
+    outcome: Outcome,
+    word: &'static str,
+    error: &'static str,
+}
+
+impl Attempt {
+    /// Delivers what was claimed, and settles it.
+    pub(super) async fn deliver(self, claim: Claim) -> Ended {
+        let (head, body) = match self.readable(&claim) {
+            Ok(readable) => readable,
+            Err(why) => {
+                let judged = dead(why);
+                self.settle(&claim, &judged, (0, None)).await;
+                self.state.meter.attempted(judged.word, self.began.elapsed());
+                let unsent = Head::unpack(&claim.head);
+                self.tell(&claim, unsent.as_ref(), None, &judged);
+                return Ended { answered: None, asked: None, why: why.word() };
+            }
+        };
+        let attempt = u64::from(claim.failures) + u64::from(claim.stalls) + 1;
+        let id = claim.hold.id;
+        let delivery =
+            Delivery { running: &self.running, head: &head, id: id.as_str(), attempt, body };
+        let Some(upstream) = delivery.upstream() else {
+            let judged = dead(Why::NoRoute);
+            self.settle(&claim, &judged, (0, None)).await;
+            self.state.meter.attempted(judged.word, self.began.elapsed());
+            self.tell(&claim, Some(&head), None, &judged);
+            return Ended { answered: None, asked: None, why: Why::NoRoute.word() };
+        };
+        let sent = self.read(delivery.send(upstream).await).await;
+        let mut judged = self.judge(&claim, &sent);
+        let answer = sent.kept.as_ref().filter(|_| judged.word != "retry");
+        if !self.settle(&claim, &judged, (sent.status, answer)).await {
+            judged.word = "lost";
+        }
+        self.state.meter.attempted(judged.word, self.began.elapsed());
+        if judged.word == "done" {
+            let age = self.now_ms.saturating_sub(claim.accepted_ms);
+            self.state.meter.delivered(Duration::from_millis(age) + self.began.elapsed());
+        }
+        self.tell(&claim, Some(&head), Some((&sent, upstream)), &judged);
+        let why = if sent.code.is_empty() { "answered" } else { sent.code };
+        Ended { answered: Some(sent.answered), asked: sent.asked, why }
+    }
+
+    /// What is to be sent.
+    ///
+    /// # Errors
+    /// It is not to be sent at all.
+    fn readable(&self, claim: &Claim) -> Result<(Head, Bytes), Why> {
+        if claim.stalls > self.queue.max_stalls {
+            return Err(Why::Stalled);
+        }
+        if self.now_ms >= claim.give_up_ms {
+            return Err(Why::Expired);
+        }
+        let head = Head::unpack(&claim.head).ok_or(Why::Unreadable)?;
+        let body = claim.body.clone().ok_or(Why::Unreadable)?;
+        Ok((head, body))
+    }
+
+    /// Reads the answer, as much of it as is kept.
+    async fn read(&self, attempted: Attempted) -> Sent {
+        let Attempted { answer, took, trace } = attempted;
+        let response = match answer {
+            Ok(response) => response,
+            Err(NoAnswer { code, may_have_acted, error, retry_after, .. }) => {
+                let answered = if may_have_acted { Answered::InDoubt } else { Answered::NotSent };
+                let (status, kept) = (0, None);
+                let (asked, error) = (retry_after, Some(error));
+                return Sent { answered, asked, status, code, error, kept, took, trace };
+            }
+        };
+        let (head, body) = response.into_parts();
+        let asked = head.headers.get(RETRY_AFTER);
+        let asked = asked.and_then(|value| retry_after(value, SystemTime::now()));
+        let most = usize::try_from(self.queue.keep_response).unwrap_or(usize::MAX);
+        let read = Limited::new(*body, most).collect();
+        let read = tokio::time::timeout(ANSWER_TIMEOUT, read).await;
+        let body = read.ok().and_then(Result::ok).map(|body| body.to_bytes());
+        let kept = Kept::new(head.status, &head.headers, body);
+        let kept =
+            KeptAnswer { head: kept.pack().into(), body: kept.body.clone().unwrap_or_default() };
+        let status = head.status.as_u16();
+        let answered = Answered::Status(status);
+        Sent { answered, asked, status, code: "", error: None, kept: Some(kept), took, trace }
+    }
+
+    fn judge(&self, claim: &Claim, sent: &Sent) -> Judged {
+        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let left = claim.give_up_ms.saturating_sub(self.now_ms.saturating_add(elapsed));
+        let left = Duration::from_millis(left);
+        let bounds = Bounds { failures: claim.failures, attempts: self.queue.attempts, left };
+        let error = if sent.code.is_empty() { "answered" } else { sent.code };
+        match judge(sent.answered, bounds) {
+            Verdict::Done => Judged { outcome: Outcome::Done, word: "done", error: "" },
+            Verdict::Dead(why) => dead(why),
+            Verdict::Retry { is_counted } => {
+                let failures = claim.failures.saturating_add(u32::from(is_counted)).max(1);
+                let delay = Pauses::of(&self.queue).after(failures, sent.asked, fastrand::f64());
+                let outcome =
+                    if is_counted { Outcome::Retry { delay } } else { Outcome::Back { delay } };
+                Judged { outcome, word: "retry", error }
+            }
+        }
+    }
+
+    /// Tells the store, until it has answered, or for a lease. True where it was this one's to
+    /// tell.
+    async fn settle(
+        &self,
+        claim: &Claim,
+        judged: &Judged,
+        (status, answer): (u16, Option<&KeptAnswer>),
+    ) -> bool {
+        let hold: &Hold = &claim.hold;
+        let is_dead = matches!(judged.outcome, Outcome::Dead);
+        let keep = if is_dead { self.queue.keep_dead } else { self.queue.keep };
+        let settle = Settle {
+            hold,
+            outcome: judged.outcome,
+            status,
+            error: judged.error,
+            answer,
+            keep,
+            dead_most: self.queue.max_dead,
+        };
+        let until = Instant::now() + self.queue.lease;
+        let settled = loop {
+            match self.gateway.store.queue_settle(&self.keys, settle).await {
+                Ok(settled) => break settled,
+                Err(_) if Instant::now() < until => tokio::time::sleep(SETTLE_PAUSE).await,
+                Err(error) => {
+                    tracing::warn!(queue = self.name, %error, "a delivery could not be settled");
+                    break Settled::Lost;
+                }
+            }
+        };
+        match settled {
+            Settled::Lost => false,
+            Settled::Written { dropped } => {
+                if dropped > 0 {
+                    let name = &self.name;
+                    tracing::warn!(
+                        queue = name,
+                        dropped,
+                        "max_dead: the oldest dead ones are gone"
+                    );
+                }
+                if matches!(judged.outcome, Outcome::Done | Outcome::Dead) {
+                    self.state.moved();
+                    self.gateway.deliveries.ended(&hold.id);
+                }
+                true
+            }
+        }
+    }
+
+    /// Writes its access line.
+    fn tell(
+        &self,
+        claim: &Claim,
+        head: Option<&Head>,
+        sent: Option<(&Sent, usize)>,
+        judged: &Judged,
+    ) {
+        let access = &self.gateway.observer.access;
+        let Some(head) = head.filter(|_| access.is_on()) else { return };
+        let took = self.began.elapsed();
+        let now = jiff::Timestamp::now();
+        let time = jiff::SignedDuration::try_from(took).ok();
+        let time = time.and_then(|took| now.checked_sub(took).ok()).unwrap_or(now);
+        let sent_trace = sent.map(|(sent, _)| sent.trace);
+        let trace = sent_trace.or_else(|| Trace::parse(head.trace.as_bytes()));
+        let digits = trace.unwrap_or_else(Trace::begin).id_digits();
+        let field = |name: &str| head.fields.get(name).and_then(|value| value.to_str().ok());
+        let upstream = sent.and_then(|(_, index)| self.running.plan.upstreams.get(index));
+        let ms = |duration: Duration| duration.as_micros() as f64 / 1000.0;
+        let line = Line {
+            time,
+            request_id: field("x-request-id").unwrap_or_default(),
+            trace_id: std::str::from_utf8(&digits).unwrap_or_default(),
+            client: access.shown.client(ClientAddr::new(head.client)),
+            method: head.method.as_str(),
+            host: field(HOST.as_str()).unwrap_or("-"),
+            path: head.target.path(),
+            route: &head.route,
+            status: sent.map_or(0, |(sent, _)| sent.status),
+            reason: Some(judged.error).filter(|error| !error.is_empty()),
+            error: sent.and_then(|(sent, _)| sent.error.as_deref()),
+            limits: "off",
+            upstream: upstream.map(|(name, _)| &**name),
+            duration_ms: ms(took),
+            upstream_ms: sent.map(|(sent, _)| ms(sent.took)),
+            kind: Some("delivery"),
+            delivery: Some(claim.hold.id.as_str()),
+            queue: Some(&self.name),
+            attempt: Some(u64::from(claim.failures) + u64::from(claim.stalls) + 1),
+            outcome: Some(judged.word),
+            ..Line::default()
+        };
+        access.write(&line);
+    }
+}
+
+fn dead(why: Why) -> Judged {
+    Judged { outcome: Outcome::Dead, word: "dead", error: why.word() }
+}

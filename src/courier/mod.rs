@@ -1,0 +1,45 @@
+//! Deliveries: requests that were accepted before are taken from their queues and sent to their
+//! upstreams, by one task for each queue on each node.
+
+mod attempt;
+mod look;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::sync::Weak;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use self::worker::Worker;
+use crate::runtime::Gateway;
+
+/// How often the queues are looked at, and whether each has its task.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Has every queue delivered, until the gateway is gone or drains.
+pub async fn keep(gateway: Weak<Gateway>) {
+    let mut workers: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(gateway) = gateway.upgrade() else { return };
+        if gateway.is_draining() {
+            return;
+        }
+        workers.retain(|_, worker| !worker.is_finished());
+        let running = gateway.running();
+        for (name, queue) in &running.plan.config.queues {
+            if queue.concurrency > 0 && !workers.contains_key(name) {
+                let worker = Worker::new(&gateway, name);
+                let handle = gateway.deliveries.workers().spawn(worker.work());
+                workers.insert(name.clone(), handle);
+            }
+        }
+        for (name, queue) in &running.plan.config.queues {
+            look::look(&gateway, &running, name, queue).await;
+        }
+    }
+}

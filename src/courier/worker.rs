@@ -1,0 +1,283 @@
+//! The task of one queue on one node: it takes what is due as far as there are places, keeps the
+//! leases of what is under way, and pauses the queue where its destination fails.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::attempt::{Attempt, Ended};
+use crate::base::instance;
+use crate::config::Queue;
+use crate::deliver::Streak;
+use crate::runtime::{Gateway, QueueState, Running};
+use crate::store::keys::QueueKeys;
+use crate::store::queue::{Claim, Hold, Outcome, Pause, Settle, Take, Taken};
+
+/// How often a queue is looked into that others may have filled, give or take a fifth.
+const POLL: Duration = Duration::from_millis(250);
+/// How long nothing is asked of a store that has not answered, or has lost the stream.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// The shard of a queue that has one.
+const SHARD: u8 = 0;
+
+/// See the module.
+pub(super) struct Worker {
+    name: String,
+    gateway: Weak<Gateway>,
+    state: Arc<QueueState>,
+    give_back: CancellationToken,
+    flights: JoinSet<Ended>,
+    /// What each of them has claimed, and the pause of the queue that it began behind.
+    holds: HashMap<Id, (Hold, u64)>,
+    streak: Streak,
+    /// How often the queue was paused from here.
+    pauses: u64,
+    /// Nothing is taken before that.
+    paused_until: Option<Instant>,
+    take_at: Instant,
+    renew_at: Instant,
+    sweep_at: Instant,
+    is_repaired: bool,
+}
+
+/// What one round goes by.
+struct Round {
+    gateway: Arc<Gateway>,
+    running: Arc<Running>,
+    queue: Queue,
+    keys: QueueKeys,
+}
+
+impl Worker {
+    /// Of a queue of this name.
+    pub(super) fn new(gateway: &Arc<Gateway>, name: &str) -> Self {
+        let now = Instant::now();
+        Self {
+            name: name.to_owned(),
+            gateway: Arc::downgrade(gateway),
+            state: gateway.deliveries.queue(name),
+            give_back: gateway.deliveries.give_back().clone(),
+            flights: JoinSet::new(),
+            holds: HashMap::new(),
+            streak: Streak::default(),
+            pauses: 0,
+            paused_until: None,
+            take_at: now,
+            renew_at: now,
+            sweep_at: now,
+            is_repaired: false,
+        }
+    }
+
+    /// Delivers until the queue is configured no more, or the gateway drains, and all that was
+    /// taken has ended.
+    pub(super) async fn work(mut self) {
+        while let Some(round) = self.round() {
+            let takes = round.queue.concurrency > 0 && !round.gateway.is_draining();
+            if !takes && self.flights.is_empty() {
+                return;
+            }
+            if takes && Instant::now() >= self.take_at {
+                self.take(&round).await;
+            }
+            if Instant::now() >= self.renew_at {
+                self.renew(&round).await;
+            }
+            let next = if takes { self.take_at.min(self.renew_at) } else { self.renew_at };
+            // Nobody keeps the gateway alive while he waits.
+            drop(round);
+            if !self.wait(next, takes).await {
+                return;
+            }
+        }
+    }
+
+    /// What holds now; nothing where the gateway is gone, or the queue is configured no more and
+    /// nothing of it is under way.
+    fn round(&self) -> Option<Round> {
+        let gateway = self.gateway.upgrade()?;
+        let running = gateway.running();
+        let configured = running.plan.config.queues.get(&self.name).cloned();
+        // Without its section, what is under way ends by the defaults.
+        let gone = || Queue { concurrency: 0, ..Queue::default() };
+        let queue = configured.unwrap_or_else(gone);
+        let keys = running.plan.keys.queue(&self.name, SHARD);
+        Some(Round { gateway, running, queue, keys })
+    }
+
+    /// Waits until there is something to do. False where all is given back.
+    async fn wait(&mut self, next: Instant, takes: bool) -> bool {
+        tokio::select! {
+            () = self.give_back.cancelled() => {
+                self.give_all_back().await;
+                return false;
+            }
+            ended = self.flights.join_next_with_id(), if !self.flights.is_empty() => {
+                match ended {
+                    Some(Ok((id, ended))) => self.ended(id, &ended).await,
+                    // It panicked, which nothing in it may do: its lease runs out.
+                    Some(Err(error)) => drop(self.holds.remove(&error.id())),
+                    None => {}
+                }
+            }
+            () = self.state.wake.notified(), if takes => {
+                self.take_at = self.paused_until.unwrap_or_else(Instant::now);
+            }
+            () = tokio::time::sleep_until(next) => {}
+        }
+        true
+    }
+
+    /// Takes what is due, as far as there are places for it.
+    async fn take(&mut self, round: &Round) {
+        let Round { gateway, queue, keys, .. } = round;
+        let now = Instant::now();
+        self.take_at = now + POLL.mul_f64(0.8 + 0.4 * fastrand::f64());
+        self.paused_until = None;
+        if !self.is_repaired {
+            match gateway.store.queue_repair(keys).await {
+                Ok(put_back) => {
+                    self.is_repaired = true;
+                    self.tell_repair(put_back);
+                }
+                Err(_) => {
+                    self.take_at = now + STORE_PAUSE;
+                    return;
+                }
+            }
+        }
+        let free = queue.concurrency.saturating_sub(self.flights.len());
+        let most = self.streak.grant(free, self.flights.len());
+        if most == 0 {
+            return;
+        }
+        let sweep = now >= self.sweep_at;
+        if sweep {
+            self.sweep_at = now + queue.lease / 4;
+        }
+        let in_flight = usize::try_from(queue.max_in_flight).unwrap_or(usize::MAX);
+        let node = instance::unique();
+        let take = Take { node, most, in_flight, lease: queue.lease, sweep };
+        match gateway.store.queue_take(keys, take).await {
+            Err(error) => {
+                tracing::debug!(queue = self.name, %error, "nothing could be taken");
+                self.take_at = now + STORE_PAUSE;
+            }
+            Ok(Taken::Paused(pause)) => {
+                self.streak.paused();
+                let left = pause.left.map_or(STORE_PAUSE, |left| left.min(STORE_PAUSE));
+                self.take_at = Instant::now() + left;
+                self.paused_until = Some(self.take_at);
+            }
+            Ok(Taken::Reset { put_back }) => {
+                self.state.meter.resets.inc();
+                tracing::warn!(
+                    queue = self.name,
+                    put_back,
+                    "the store had lost the queue's stream"
+                );
+                self.take_at = now + STORE_PAUSE;
+            }
+            Ok(Taken::Items { claims, now_ms, next_ms }) => {
+                if claims.len() == most {
+                    self.take_at = Instant::now();
+                } else if let Some(due_ms) = next_ms {
+                    let due = Duration::from_millis(due_ms.saturating_sub(now_ms));
+                    self.take_at = self.take_at.min(Instant::now() + due);
+                }
+                for claim in claims {
+                    self.begin(round, claim, (now_ms, sweep));
+                }
+            }
+        }
+    }
+
+    fn tell_repair(&self, put_back: u64) {
+        if put_back > 0 {
+            self.state.meter.resets.inc();
+            tracing::warn!(
+                queue = self.name,
+                put_back,
+                "what a lost stream had taken along is back"
+            );
+        }
+    }
+
+    fn begin(&mut self, round: &Round, claim: Claim, (now_ms, sweep): (u64, bool)) {
+        if sweep && claim.stalls > 0 {
+            self.state.meter.stalled.inc();
+        }
+        if self.flights.is_empty() {
+            self.renew_at = Instant::now() + round.queue.lease / 3;
+        }
+        let hold = claim.hold.clone();
+        let attempt = Attempt {
+            gateway: Arc::clone(&round.gateway),
+            running: Arc::clone(&round.running),
+            state: Arc::clone(&self.state),
+            name: self.name.clone(),
+            queue: round.queue.clone(),
+            keys: round.keys.clone(),
+            began: Instant::now(),
+            now_ms,
+        };
+        let id = self.flights.spawn(attempt.deliver(claim)).id();
+        self.holds.insert(id, (hold, self.pauses));
+    }
+
+    /// Keeps what is under way for another lease. Whatever was lost goes on, and is not settled:
+    /// somebody else has it.
+    async fn renew(&mut self, round: &Round) {
+        self.renew_at = Instant::now() + round.queue.lease / 3;
+        let holds: Vec<&Hold> = self.holds.values().map(|(hold, _)| hold).collect();
+        if holds.is_empty() {
+            return;
+        }
+        if let Err(error) = round.gateway.store.queue_renew(&round.keys, &holds).await {
+            tracing::debug!(queue = self.name, %error, "leases could not be renewed");
+            self.renew_at = Instant::now() + round.queue.lease / 10;
+        }
+    }
+
+    /// A delivery has ended: there is a place for the next one, unless its destination fails.
+    async fn ended(&mut self, id: Id, ended: &Ended) {
+        let began_behind = self.holds.remove(&id).map(|(_, pauses)| pauses);
+        self.take_at = self.paused_until.unwrap_or_else(Instant::now);
+        let Some(answered) = ended.answered else { return };
+        // What began before the queue paused says nothing of its destination after that.
+        if began_behind != Some(self.pauses) {
+            return;
+        }
+        let Some(pause) = self.streak.note(answered, ended.asked, fastrand::f64()) else { return };
+        self.pauses += 1;
+        self.take_at = Instant::now() + pause;
+        self.paused_until = Some(self.take_at);
+        let Some(round) = self.round() else { return };
+        let pause = Pause { why: ended.why.to_owned(), left: Some(pause) };
+        tracing::info!(queue = self.name, why = ended.why, pause = ?pause.left, "the queue pauses");
+        let _ = round.gateway.store.queue_pause(&round.keys, &pause).await;
+    }
+
+    /// Ends what is under way, and leaves it to others at once.
+    async fn give_all_back(&mut self) {
+        self.flights.abort_all();
+        let Some(round) = self.round() else { return };
+        for (hold, _) in std::mem::take(&mut self.holds).into_values() {
+            let settle = Settle {
+                hold: &hold,
+                outcome: Outcome::Back { delay: Duration::ZERO },
+                status: 0,
+                error: "",
+                answer: None,
+                keep: round.queue.keep,
+                dead_most: round.queue.max_dead,
+            };
+            let _ = round.gateway.store.queue_settle(&round.keys, settle).await;
+            self.state.meter.attempted("back", Duration::ZERO);
+        }
+    }
+}

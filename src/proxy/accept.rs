@@ -1,0 +1,374 @@
+//! A request that is accepted now and delivered later: it stands in place of cache and upstream,
+//! and its answer says where its caller learns what became of it.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::content::Content;
+use super::dispatch::{Fields, Outline};
+use super::record::Record;
+use super::rejection::Rejection;
+use super::request::Request;
+use crate::base::body::{Inbound, Upload, UploadFault, UploadLimits};
+use crate::config::OrderBy;
+use crate::deliver::{self, Head, Kept, Refused, due_in, line_of, owner_of, stripped};
+use crate::idempotency::{Fingerprint, Fingerprinter, Key, Owner, scoped};
+use crate::plan::Deferred;
+use crate::runtime::QueueState;
+use crate::store::StoreError;
+use crate::store::keys::QueueKeys;
+use crate::store::queue::{
+    Accept, Accepted, DeliveryId, Item, ItemState, QueueBounds, QueueSafety,
+};
+
+/// Says that a request was accepted before, under the same key.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// What of `Prefer` was heeded (RFC 7240 §3).
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// How often a delivery is looked at for which a client waits: another gateway may deliver it.
+const LOOK: Duration = Duration::from_millis(200);
+/// What keys of a queue outlive what they are needed for.
+const TTL_MORE: Duration = Duration::from_secs(24 * 60 * 60);
+/// The shard of a queue that has one.
+const SHARD: u8 = 0;
+
+/// Accepts a request.
+///
+/// # Errors
+/// It is not accepted, and its caller is told why.
+pub(super) async fn accept(
+    request: &Request<'_>,
+    deferred: &Deferred,
+    (head, body): (&mut Parts, Inbound),
+    added: Fields,
+    record: &mut Record,
+) -> Result<Response<Content>, Rejection> {
+    let state = request.gateway().deliveries.queue(&deferred.written.queue);
+    let asked = match Asked::of(request, deferred, head) {
+        Ok(asked) => asked,
+        Err(refused) => return Err(count(&state, refused.into())),
+    };
+    let body = read(request, deferred, head, body).await?;
+    let accepting = Accepting { request, deferred, state: &state };
+    match accepting.accept(asked, head, body, added).await {
+        Ok((id, response)) => {
+            record.note_delivery(id);
+            Ok(response)
+        }
+        Err(rejection) => Err(count(&state, rejection)),
+    }
+}
+
+/// Counts what is not accepted.
+fn count(state: &QueueState, rejection: Rejection) -> Rejection {
+    state.meter.refused(rejection.code());
+    rejection
+}
+
+/// What a request asks for beside what is delivered.
+struct Asked {
+    key: Option<Key>,
+    delay: Duration,
+    wait: Option<Duration>,
+    fingerprinter: Fingerprinter,
+    order: Option<String>,
+}
+
+impl Asked {
+    /// # Errors
+    /// It cannot be accepted, whatever its body is.
+    fn of(request: &Request<'_>, deferred: &Deferred, head: &Parts) -> Result<Self, Refused> {
+        let written = &deferred.written;
+        match request.gateway().store.queue_safety() {
+            QueueSafety::Safe { .. } => {}
+            QueueSafety::Unknown => return Err(Refused::Away("it has not been reached".into())),
+            QueueSafety::Evicting { policy } => return Err(Refused::Unsafe(policy)),
+        }
+        let fields = &head.headers;
+        let key = Key::of(fields).map_err(|error| Refused::KeyInvalid(error.to_string()))?;
+        if key.is_none() && written.is_key_required {
+            return Err(Refused::KeyMissing);
+        }
+        let field = written.delay_from.as_ref();
+        let delay = due_in(field, fields, written.max_delay, SystemTime::now())?;
+        let wait = deliver::wait_of(fields, written.max_wait);
+        let fingerprinter = Fingerprinter::new(&head.method, request.target, fields);
+        Ok(Self { key, delay, wait, fingerprinter, order: order(request, deferred, fields) })
+    }
+}
+
+/// The digest of what its order goes by, where it has that.
+fn order(request: &Request<'_>, deferred: &Deferred, fields: &HeaderMap) -> Option<String> {
+    match deferred.queue.order_by.as_ref()? {
+        OrderBy::Claim(name) => {
+            let caller = request.caller.as_deref()?;
+            let claim = caller.find(name)?.text();
+            Some(line_of(&caller.verifier, claim.as_bytes()))
+        }
+        OrderBy::Header(name) => Some(line_of("header", fields.get(name)?.as_bytes())),
+    }
+}
+
+/// Reads the whole body, within the bounds of the queue and of all bodies that are being read.
+async fn read(
+    request: &Request<'_>,
+    deferred: &Deferred,
+    head: &Parts,
+    body: Inbound,
+) -> Result<Bytes, Rejection> {
+    let of_route = request.route.edge.as_ref().and_then(|edge| edge.body_bytes);
+    let most = of_route.unwrap_or(request.plan().upload.bytes_max).min(deferred.queue.max_body);
+    let announced = head.headers.get(http::header::CONTENT_LENGTH);
+    let announced = announced.and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > most) {
+        return Err(UploadFault::TooLarge.into());
+    }
+    let limits = UploadLimits { bytes_max: most, ..request.plan().upload };
+    let (upload, _) = Upload::new(body, limits, false);
+    if upload.is_none() {
+        return Ok(Bytes::new());
+    }
+    // It is closed never.
+    let _room = request.gateway().deliveries.room(announced.unwrap_or(most)).await;
+    Ok(upload.collect().await?.to_bytes())
+}
+
+/// A request whose body is here.
+struct Accepting<'a, 'r> {
+    request: &'a Request<'r>,
+    deferred: &'a Deferred,
+    state: &'a QueueState,
+}
+
+impl Accepting<'_, '_> {
+    async fn accept(
+        &self,
+        asked: Asked,
+        head: &mut Parts,
+        body: Bytes,
+        added: Fields,
+    ) -> Result<(DeliveryId, Response<Content>), Rejection> {
+        let Self { request, deferred, state } = self;
+        let Asked { key, delay, wait, mut fingerprinter, order } = asked;
+        fingerprinter.add(&body);
+        let fingerprint = digits(&fingerprinter.finish());
+        let owner = Owner::of(request.caller, request.client().address);
+        let scoped = key.as_ref().map(|key| scoped(owner, &deferred.written.queue, key));
+        let now_ms = unix_ms(SystemTime::now());
+        let blob = self.head(head, added, (key, now_ms, delay)).pack();
+        let id = DeliveryId::new(SHARD, now_ms)
+            .ok_or_else(|| Refused::Away("the system has no random bytes".into()))?;
+        let queue = &deferred.queue;
+        let keys = request.plan().keys.queue(&deferred.written.queue, SHARD);
+        let accept = Accept {
+            id,
+            key: scoped.as_deref(),
+            fingerprint: &fingerprint,
+            key_ttl: delay + queue.max_age + queue.keep,
+            head: &blob,
+            body: &body,
+            owner: &owner_digest(request),
+            order: order.as_deref(),
+            delay,
+            max_age: delay + queue.max_age,
+            bounds: bounds(queue, delay),
+        };
+        let accepted = request.gateway().store.queue_accept(&keys, &accept).await;
+        let told = match accepted.map_err(away)? {
+            Accepted::New { accepted_ms, due_ms } => {
+                state.meter.accepted("new");
+                state.wake.notify_one();
+                let state = ItemState::Waiting.word();
+                Told { id, state, accepted_ms, due_ms, is_again: false }
+            }
+            Accepted::Again { id, now } => {
+                state.meter.accepted("again");
+                let (state, times) = match now {
+                    Some(it) => (it.state.word(), (it.accepted_ms, it.due_ms)),
+                    // Its record is over; the key still says that it was accepted.
+                    None => ("unknown", (0, 0)),
+                };
+                Told { id, state, accepted_ms: times.0, due_ms: times.1, is_again: true }
+            }
+            Accepted::Reused { .. } => return Err(Refused::KeyReused.into()),
+            Accepted::Full { .. } => {
+                let retry_after = state.retry_after();
+                return Err(Refused::Full { retry_after }.into());
+            }
+            Accepted::InDoubt => return Err(Refused::InDoubt.into()),
+        };
+        let id = told.id;
+        if let Some(wait) = wait
+            && let Some(answer) = self.wait(&keys, id, wait).await
+        {
+            return Ok((id, answer));
+        }
+        Ok((id, told.response(deferred.told_at.as_deref())))
+    }
+
+    /// What is kept of the head.
+    fn head(
+        &self,
+        head: &mut Parts,
+        added: Fields,
+        (key, now_ms, delay): (Option<Key>, u64, Duration),
+    ) -> Head {
+        let Self { request, deferred, .. } = self;
+        let own = std::mem::take(&mut head.headers);
+        let outgoing = Outline::new(request, Cow::Owned(own), added).head();
+        let (outgoing, ()) = outgoing.into_parts();
+        let fields = stripped(outgoing.headers, deferred.written.delay_from.as_ref());
+        let upstream = request.resolved.upstream_name(request.plan()).to_owned();
+        let root = || http::uri::PathAndQuery::from_static("/");
+        Head {
+            route: request.route.name.clone(),
+            upstream,
+            method: outgoing.method,
+            target: outgoing.uri.path_and_query().cloned().unwrap_or_else(root),
+            fields,
+            key: key.map(|key| key.as_str().to_owned()),
+            client: request.client().address.ip(),
+            trace: request.received.ids.trace.to_header(),
+            accepted_ms: now_ms,
+            due_ms: now_ms.saturating_add(millis(delay)),
+        }
+    }
+
+    /// The real answer, if there is one in time; nothing otherwise.
+    async fn wait(
+        &self,
+        keys: &QueueKeys,
+        id: DeliveryId,
+        wait: Duration,
+    ) -> Option<Response<Content>> {
+        let gateway = self.request.gateway();
+        let waiting = gateway.deliveries.wait_for(id);
+        let until = Instant::now() + wait;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            waiting.wait(LOOK.min(left)).await;
+            let found = gateway.store.queue_find(keys, &id).await;
+            let item = found.ok().flatten().filter(|item| item.state.is_settled());
+            let Some(item) = item else { continue };
+            let mut answer = answer_of(self.request, keys, &item).await.ok().flatten()?;
+            let applied = HeaderValue::try_from(format!("wait={}", wait.as_secs())).ok()?;
+            answer.headers_mut().insert(PREFERENCE_APPLIED, applied);
+            return Some(answer.map(Content::Bytes));
+        }
+    }
+}
+
+/// The kept answer to a delivery.
+pub(super) async fn answer_of(
+    request: &Request<'_>,
+    keys: &QueueKeys,
+    item: &Item,
+) -> Result<Option<Response<Bytes>>, StoreError> {
+    let kept = request.gateway().store.queue_answer(keys, item).await?;
+    let kept = kept.and_then(|it| Kept::unpack(&it.head, it.body));
+    Ok(kept.filter(|kept| kept.body.is_some()).map(Kept::response))
+}
+
+/// The digest of who sends a request.
+pub(super) fn owner_digest(request: &Request<'_>) -> String {
+    let address = request.client().address.principal().to_string();
+    match Owner::of(request.caller, request.client().address) {
+        Owner::Subject { verifier, subject } => owner_of(Some((verifier, subject)), &address),
+        Owner::Address(_) => owner_of(None, &address),
+    }
+}
+
+/// How much a queue may hold, and for how long its keys live.
+pub(super) fn bounds(queue: &crate::config::Queue, delay: Duration) -> QueueBounds {
+    let ttl = delay + queue.max_age + queue.keep_dead + TTL_MORE;
+    QueueBounds { items: queue.max_items, bytes: queue.max_bytes, ttl }
+}
+
+/// A store that does not answer.
+pub(super) fn away(error: StoreError) -> Rejection {
+    Refused::Away(error.to_string()).into()
+}
+
+/// What the caller of an accepted request is told.
+struct Told {
+    id: DeliveryId,
+    state: &'static str,
+    accepted_ms: u64,
+    due_ms: u64,
+    is_again: bool,
+}
+
+#[derive(Serialize)]
+struct Said<'a> {
+    id: &'a str,
+    state: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a str>,
+}
+
+impl Told {
+    fn response(&self, told_at: Option<&str>) -> Response<Content> {
+        let location = told_at.map(|prefix| format!("{prefix}{}", self.id));
+        let said = Said {
+            id: self.id.as_str(),
+            state: self.state,
+            accepted_at: time(self.accepted_ms),
+            deliver_at: time(self.due_ms),
+            status: location.as_deref(),
+        };
+        let mut response = json(StatusCode::ACCEPTED, &said);
+        let fields = response.headers_mut();
+        fields.insert(RETRY_AFTER, HeaderValue::from(1));
+        if let Some(location) = location.and_then(|it| HeaderValue::try_from(it).ok()) {
+            fields.insert(LOCATION, location);
+        }
+        if self.is_again {
+            fields.insert(REPLAYED, HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
+
+/// An answer of the gateway's own in JSON, which nobody stores.
+pub(super) fn json(status: StatusCode, said: &impl Serialize) -> Response<Content> {
+    let body = serde_json::to_vec(said).unwrap_or_default();
+    let mut response = Response::new(Content::Bytes(body.into()));
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A time of the store in RFC 3339; nothing of none.
+pub(super) fn time(unix_ms: u64) -> Option<String> {
+    let at = jiff::Timestamp::from_millisecond(i64::try_from(unix_ms).ok()?).ok()?;
+    (unix_ms > 0).then(|| format!("{at:.3}"))
+}
+
+fn unix_ms(at: SystemTime) -> u64 {
+    millis(at.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn digits(fingerprint: &Fingerprint) -> String {
+    crate::base::http::hex::encode(fingerprint.as_bytes())
+}
