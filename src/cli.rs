@@ -19,6 +19,7 @@ mod json;
 mod limits;
 mod operate;
 mod plain;
+mod queues;
 mod reload;
 mod remote;
 mod requests;
@@ -125,6 +126,11 @@ enum Command {
     /// Show which requests were refused, have failed or were slow of late, and why. A running
     /// gateway says it.
     Requests(requests::Requests),
+    /// Show what waits to be delivered later, and pause or resume a queue. A running gateway does
+    /// it, for every gateway on the same store.
+    Queues(queues::Queues),
+    /// List, show, requeue and cancel deliveries. A running gateway does it.
+    Deliveries(queues::Deliveries),
     /// Show what the configuration file says otherwise than what a running gateway has in force,
     /// and what that costs.
     Diff(diff::Diff),
@@ -204,6 +210,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Status(options) => looked(status::show(&options, &path)),
         Command::Doctor(options) => look_at_store(&options, &path),
         Command::Requests(options) => operated(requests::requests(&options, &path)),
+        Command::Queues(options) => operated(queues::queues(&options, &path)),
+        Command::Deliveries(options) => operated(queues::deliveries(&options, &path)),
         Command::Diff(options) => compared(diff::diff(&options, &path)),
         Command::Dashboard(options) => operated(dashboard::link(&options, &path)),
         Command::Schema => report(Ok(format!("{:#}", config::schema()))),

@@ -30,9 +30,10 @@ const KEY_ID_BYTES_MAX: usize = 40;
 /// A path that leads to no operation.
 const UNKNOWN: &str = "/v1/…";
 /// Members of queries and bodies that stand as they are.
-const PLAIN: [&str; 20] = [
+const PLAIN: [&str; 22] = [
     "all",
     "auth",
+    "error",
     "expires_in",
     "for",
     "group",
@@ -51,6 +52,7 @@ const PLAIN: [&str; 20] = [
     "tag",
     "tier",
     "upstream",
+    "why",
 ];
 
 /// A line that is being written; it stands also when the client leaves before its answer.
@@ -106,6 +108,8 @@ impl Audit {
             routes::KEY if name.len() > KEY_ID_BYTES_MAX => audit.digest("id", &name),
             routes::KEY => audit.member("id", &name),
             routes::SESSIONS => audit.member("user", &name),
+            _ if template.starts_with(routes::QUEUES) => audit.member("queue", &name),
+            _ if template.starts_with(routes::DELIVERY) => audit.member("id", &name),
             _ => {}
         }
         for (name, value) in query::pairs(head.uri.query()).unwrap_or_default() {

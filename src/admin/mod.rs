@@ -29,6 +29,7 @@ mod operations;
 mod overview;
 mod purge;
 mod query;
+mod queues;
 mod readiness;
 mod reply;
 mod requests;

@@ -17,8 +17,8 @@ use super::reply::{Body, Effect, Fault, Reply, json as reply_json, not_allowed, 
 use super::routes::{self, Operation};
 use super::{
     api_keys, audit, cache, cache_entry, cache_top, cache_walk, canaries, certificates, config,
-    doctor, limits, log, login, masked, overview, purge, requests, revocation_list, revocations,
-    series, sessions, status, store, tunnels, upstreams,
+    doctor, limits, log, login, masked, overview, purge, queues, requests, revocation_list,
+    revocations, series, sessions, status, store, tunnels, upstreams,
 };
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
@@ -106,6 +106,17 @@ async fn operate(
         Operation::ListCanaries => Ok(canaries::list(gateway)),
         Operation::StopCanary => canaries::stop(gateway, body).await,
         Operation::ResetCanary => canaries::reset(gateway, body).await,
+        Operation::ListQueues
+        | Operation::ShowQueue
+        | Operation::ListItems
+        | Operation::PauseQueue
+        | Operation::ResumeQueue
+        | Operation::RequeueDead
+        | Operation::DropDead
+        | Operation::ShowDelivery
+        | Operation::ReadBody
+        | Operation::Requeue
+        | Operation::Cancel => of_queues(gateway, operation, (uri, name), body).await,
         Operation::ListCertificates => Ok(certificates::list(gateway)),
         Operation::ShowStore => Ok(store::show(gateway).await),
         Operation::Doctor => doctor::carry_out(gateway, body).await,
@@ -127,6 +138,28 @@ async fn operate(
             caller: caller.clone(),
             connection: Arc::clone(connection),
         }),
+    }
+}
+
+/// The operations of queues and deliveries.
+async fn of_queues(
+    gateway: &Gateway,
+    operation: Operation,
+    (uri, name): (&http::Uri, &str),
+    body: &Bytes,
+) -> Result<Reply, Fault> {
+    match operation {
+        Operation::ShowQueue => queues::show(gateway, name).await,
+        Operation::ListItems => queues::items(gateway, uri, name).await,
+        Operation::PauseQueue => queues::pause(gateway, name, body).await,
+        Operation::ResumeQueue => queues::resume(gateway, name, body).await,
+        Operation::RequeueDead => queues::requeue_dead(gateway, name, body).await,
+        Operation::DropDead => queues::drop_dead(gateway, name).await,
+        Operation::ShowDelivery => queues::delivery(gateway, name).await,
+        Operation::ReadBody => queues::body(gateway, name, body).await,
+        Operation::Requeue => queues::requeue(gateway, name, body).await,
+        Operation::Cancel => queues::cancel(gateway, name, body).await,
+        _ => queues::list(gateway).await,
     }
 }
 

@@ -52,6 +52,17 @@ pub(super) enum Operation {
     ListCanaries,
     StopCanary,
     ResetCanary,
+    ListQueues,
+    ShowQueue,
+    ListItems,
+    PauseQueue,
+    ResumeQueue,
+    RequeueDead,
+    DropDead,
+    ShowDelivery,
+    ReadBody,
+    Requeue,
+    Cancel,
     ListCertificates,
     ShowStore,
     Doctor,
@@ -109,13 +120,18 @@ const KEYS: &str = "/v1/keys";
 pub(super) const KEY: &str = "/v1/keys/{id}";
 const LIMITS: &str = "/v1/limits";
 const TUNNELS: &str = "/v1/tunnels";
+/// What is done to one queue has paths below it.
+pub(super) const QUEUES: &str = "/v1/queues/";
+const QUEUE: &str = "/v1/queues/{queue}";
+/// One delivery; the same.
+pub(super) const DELIVERY: &str = "/v1/deliveries/{id}";
 /// Where a session of the dashboard begins and ends.
 pub(super) const LOGIN: &str = "/v1/login";
 /// Where a code for that is made.
 pub(super) const LOGIN_CODE: &str = "/v1/login/code";
 
 /// The operations under `/v1/`. Those of one path stand together, in the order of its `Allow`.
-pub static ROUTES: [Route; 48] = [
+pub static ROUTES: [Route; 59] = [
     row(Op::Status, GET, "/v1/status", Read, "/v1/status"),
     row(Op::ListRevocations, GET, REVOCATIONS, Read, "/v1/revocations?kind=sub&limit=100"),
     row(Op::TakeBack, DELETE, REVOCATIONS, Operate, "/v1/revocations?sub=42"),
@@ -183,6 +199,47 @@ pub static ROUTES: [Route; 48] = [
         "/v1/canary/reset",
         Operate,
         r#"/v1/canary/reset {"route": "products"}"#,
+    ),
+    row(Op::ListQueues, GET, "/v1/queues", Read, "/v1/queues"),
+    row(Op::ShowQueue, GET, QUEUE, Read, "/v1/queues/mail"),
+    row(Op::ListItems, GET, "/v1/queues/{queue}/items", Read, "/v1/queues/mail/items?state=dead"),
+    row(
+        Op::PauseQueue,
+        POST,
+        "/v1/queues/{queue}/pause",
+        Operate,
+        r#"/v1/queues/mail/pause {"why": "the mail server is moved"}"#,
+    ),
+    row(Op::ResumeQueue, POST, "/v1/queues/{queue}/resume", Operate, "/v1/queues/mail/resume {}"),
+    row(
+        Op::RequeueDead,
+        POST,
+        "/v1/queues/{queue}/requeue",
+        Operate,
+        r#"/v1/queues/mail/requeue {"error": "exhausted", "limit": 100}"#,
+    ),
+    row(Op::DropDead, DELETE, "/v1/queues/{queue}/dead", Operate, "/v1/queues/mail/dead"),
+    row(Op::ShowDelivery, GET, DELIVERY, Read, "/v1/deliveries/00000000000000000000000000"),
+    row(
+        Op::ReadBody,
+        POST,
+        "/v1/deliveries/{id}/body",
+        Operate,
+        "/v1/deliveries/00000000000000000000000000/body {}",
+    ),
+    row(
+        Op::Requeue,
+        POST,
+        "/v1/deliveries/{id}/requeue",
+        Operate,
+        "/v1/deliveries/00000000000000000000000000/requeue {}",
+    ),
+    row(
+        Op::Cancel,
+        POST,
+        "/v1/deliveries/{id}/cancel",
+        Operate,
+        "/v1/deliveries/00000000000000000000000000/cancel {}",
     ),
     row(Op::ListCertificates, GET, "/v1/certificates", Read, "/v1/certificates"),
     row(Op::ShowStore, GET, "/v1/store", Read, "/v1/store"),

@@ -1,13 +1,25 @@
 //! What is delivered later, and where its callers learn what became of it.
 
+use std::time::Duration;
+
 use super::names::names;
 use crate::config::{self, Config, Problems, StoreUrl, StoreUse};
+use crate::store::queue::QueueBounds;
 
 /// How often a lease must be longer than the longest wait for the store: it is renewed three times
 /// before it ends.
 const TIMEOUTS_PER_LEASE: u32 = 3;
 /// What the path of a route that tells of deliveries ends with.
 const ID: &str = "/{id}";
+
+/// How long the keys of a queue outlive what they are needed for.
+const TTL_MORE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How much a queue may hold, and for how long its keys live, of what is due in `delay`.
+pub fn queue_bounds(queue: &config::Queue, delay: Duration) -> QueueBounds {
+    let ttl = delay + queue.max_age + queue.keep_dead + TTL_MORE;
+    QueueBounds { items: queue.max_items, bytes: queue.max_bytes, ttl }
+}
 
 /// How the requests of a route are delivered later.
 #[derive(Debug, Clone)]

@@ -21,13 +21,11 @@ use crate::base::body::{Inbound, Upload, UploadFault, UploadLimits};
 use crate::config::OrderBy;
 use crate::deliver::{self, Head, Kept, Refused, due_in, line_of, owner_of, stripped};
 use crate::idempotency::{Fingerprint, Fingerprinter, Key, Owner, scoped};
-use crate::plan::Deferred;
+use crate::plan::{Deferred, queue_bounds};
 use crate::runtime::QueueState;
 use crate::store::StoreError;
 use crate::store::keys::QueueKeys;
-use crate::store::queue::{
-    Accept, Accepted, DeliveryId, Item, ItemState, QueueBounds, QueueSafety,
-};
+use crate::store::queue::{Accept, Accepted, DeliveryId, Item, ItemState, QueueSafety};
 
 /// Says that a request was accepted before, under the same key.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -35,8 +33,6 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// How often a delivery is looked at for which a client waits: another gateway may deliver it.
 const LOOK: Duration = Duration::from_millis(200);
-/// What keys of a queue outlive what they are needed for.
-const TTL_MORE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The shard of a queue that has one.
 const SHARD: u8 = 0;
 
@@ -179,7 +175,7 @@ impl Accepting<'_, '_> {
             order: order.as_deref(),
             delay,
             max_age: delay + queue.max_age,
-            bounds: bounds(queue, delay),
+            bounds: queue_bounds(queue, delay),
         };
         let accepted = request.gateway().store.queue_accept(&keys, &accept).await;
         let told = match accepted.map_err(away)? {
@@ -287,12 +283,6 @@ pub(super) fn owner_digest(request: &Request<'_>) -> String {
         Owner::Subject { verifier, subject } => owner_of(Some((verifier, subject)), &address),
         Owner::Address(_) => owner_of(None, &address),
     }
-}
-
-/// How much a queue may hold, and for how long its keys live.
-pub(super) fn bounds(queue: &crate::config::Queue, delay: Duration) -> QueueBounds {
-    let ttl = delay + queue.max_age + queue.keep_dead + TTL_MORE;
-    QueueBounds { items: queue.max_items, bytes: queue.max_bytes, ttl }
 }
 
 /// A store that does not answer.
