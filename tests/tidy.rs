@@ -637,7 +637,9 @@ fn shown_keys() -> BTreeSet<String> {
         let line = line.strip_prefix("# ").unwrap_or(line);
         if line.starts_with('[') && line.ends_with(']') {
             let mut parts: Vec<&str> = line.trim_matches(['[', ']']).split('.').collect();
-            if matches!(parts[0], "auth" | "limits" | "queues" | "upstreams" | "routes") && parts.len() > 1 {
+            if matches!(parts[0], "auth" | "limits" | "queues" | "upstreams" | "routes")
+                && parts.len() > 1
+            {
                 parts[1] = "NAME";
             }
             table = parts.join(".");

@@ -50,6 +50,8 @@ mod cut_answers;
 mod dashboard;
 /// Bounds and clocks: slow, silent and greedy clients, full houses, and the drain.
 mod deadlines;
+/// Requests that are accepted now and delivered later.
+mod delivery;
 /// More than the embedded store has room for.
 mod embedded_room;
 /// Who waits for a 100, and when it comes.

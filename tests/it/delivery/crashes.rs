@@ -1,0 +1,164 @@
+//! What becomes of requests when a gateway, or what the store has of them, dies in between.
+
+use std::io::Write as _;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{QUICK, accepted, bearer, metric, post, start, until, upstream};
+use crate::support::{Redis, Upstream, eventually, eventually_within, kill, response};
+
+/// Longest wait for a lease of 5 s to run out, and for somebody to look for such.
+const LEASE: Duration = Duration::from_secs(30);
+/// A lease that runs out within a test.
+const SHORT: &str = "lease = \"5s\"\nbackoff = \"20ms\"\n";
+
+/// An upstream that answers each request once it is told to.
+fn holding() -> (Upstream, Sender<()>) {
+    let (tell, told) = channel();
+    let told: Arc<Mutex<Receiver<()>>> = Arc::new(Mutex::new(told));
+    let upstream = Upstream::with(move |_, connection| {
+        if told.lock().unwrap().recv().is_ok() {
+            let _ = connection.write_all(response("200 OK", "late").as_bytes());
+        }
+    });
+    (upstream, tell)
+}
+
+/// A node that only accepts.
+const ACCEPTS: &str = "concurrency = 0\n";
+
+#[test]
+fn what_was_accepted_outlives_the_gateway_that_did() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let mut first = start(&redis, &upstream, ACCEPTS);
+    let token = bearer("u1");
+    let ids: Vec<String> =
+        (0..20).map(|at| accepted(&post(&first, "/mail", &token, &format!("{at}")))).collect();
+    kill("KILL", first.pid());
+    first.wait();
+    assert_eq!(upstream.seen(), 0);
+    let second = start(&redis, &upstream, QUICK);
+    for id in &ids {
+        until(&second, &token, id, "done");
+    }
+    let mut bodies: Vec<u32> =
+        upstream.recorded().iter().map(|it| it.text().parse().expect("a number")).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, (0..20).collect::<Vec<_>>());
+}
+
+/// Nobody knows whether the upstream has acted: it is asked once more, under the same key.
+#[test]
+fn a_gateway_that_dies_while_it_delivers_costs_one_repeat() {
+    let redis = Redis::start();
+    let (upstream, answer) = holding();
+    let mut first = start(&redis, &upstream, SHORT);
+    let token = bearer("u1");
+    let id = accepted(&post(&first, "/mail", &token, "a"));
+    eventually("it is sent", || upstream.seen() == 1);
+    kill("KILL", first.pid());
+    first.wait();
+    let second = start(&redis, &upstream, SHORT);
+    eventually_within(LEASE, "somebody else has sent it", || upstream.seen() == 2);
+    for _ in 0..2 {
+        let _ = answer.send(());
+    }
+    let done = until(&second, &token, &id, "done");
+    assert_eq!(done["status"], 200, "{done}");
+    let sent = upstream.recorded();
+    let keys: Vec<_> = sent.iter().flat_map(|it| it.header("idempotency-key")).collect();
+    assert_eq!(keys, [&*id; 2]);
+    let attempts: Vec<_> = sent.iter().flat_map(|it| it.header("x-delivery-attempt")).collect();
+    assert_eq!(attempts, ["1", "2"]);
+    assert_eq!(metric(&second, "portcullis_queue_stalled_total", None), 1.0);
+}
+
+/// A delivery that takes longer than a lease is the holder's as long as he lives.
+#[test]
+fn a_slow_delivery_is_not_taken_for_a_dead_one() {
+    let redis = Redis::start();
+    let (upstream, answer) = holding();
+    let (first, second) = (start(&redis, &upstream, SHORT), start(&redis, &upstream, SHORT));
+    let token = bearer("u1");
+    let id = accepted(&post(&first, "/mail", &token, "a"));
+    eventually("it is sent", || upstream.seen() == 1);
+    // Entries of the stream that are pending, with how long nothing was heard of them.
+    let idle = || -> u64 {
+        let pending = redis.cli(&["XPENDING", "app:queue:{mail.0}:ready", "g", "-", "+", "9"]);
+        pending.lines().nth(2).and_then(|idle| idle.parse().ok()).unwrap_or(u64::MAX)
+    };
+    let mut renewals = 0;
+    let mut last = idle();
+    eventually_within(LEASE, "the lease is renewed again and again", || {
+        let now = idle();
+        renewals += u32::from(now < last);
+        last = now;
+        renewals >= 5
+    });
+    let _ = answer.send(());
+    until(&second, &token, &id, "done");
+    assert_eq!(upstream.seen(), 1);
+}
+
+/// Whoever ends in order leaves nothing to wait for.
+#[test]
+fn a_gateway_that_drains_gives_back_what_it_has_not_delivered() {
+    let redis = Redis::start();
+    let (upstream, answer) = holding();
+    let long = "lease = \"10m\"\n";
+    let text = super::config(&redis, &upstream.url(), long);
+    let mut first = crate::support::Gateway::start(&format!("[server]\ndrain = \"100ms\"\n{text}"));
+    let token = bearer("u1");
+    let id = accepted(&post(&first, "/mail", &token, "a"));
+    eventually("it is sent", || upstream.seen() == 1);
+    first.signal("TERM");
+    assert!(first.wait().success());
+    let second = start(&redis, &upstream, long);
+    eventually("another one has sent it", || upstream.seen() == 2);
+    for _ in 0..2 {
+        let _ = answer.send(());
+    }
+    let done = until(&second, &token, &id, "done");
+    assert_eq!(done["attempts"], 1, "{done}");
+}
+
+/// The stream is gone, and with it the order of what waits; nothing else is.
+#[test]
+fn a_lost_stream_loses_nothing() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let accepting = start(&redis, &upstream, ACCEPTS);
+    let token = bearer("u1");
+    let ids: Vec<String> =
+        (0..20).map(|_| accepted(&post(&accepting, "/mail", &token, "a"))).collect();
+    assert_eq!(redis.cli(&["DEL", "app:queue:{mail.0}:ready"]), "1");
+    let delivering = start(&redis, &upstream, QUICK);
+    for id in &ids {
+        until(&delivering, &token, id, "done");
+    }
+    assert_eq!(upstream.seen(), ids.len());
+    // Once more, while somebody reads it.
+    assert_eq!(redis.cli(&["DEL", "app:queue:{mail.0}:ready"]), "1");
+    let id = accepted(&post(&accepting, "/mail", &token, "b"));
+    until(&delivering, &token, &id, "done");
+    eventually("the loss is counted", || {
+        metric(&delivering, "portcullis_queue_resets_total", None) >= 1.0
+    });
+}
+
+/// Two gateways take from one queue, and nothing twice.
+#[test]
+fn a_fleet_delivers_each_request_once() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let gateways = [start(&redis, &upstream, QUICK), start(&redis, &upstream, QUICK)];
+    let token = bearer("u1");
+    let ids: Vec<String> = (0..60)
+        .map(|at| accepted(&post(&gateways[at % 2], "/mail", &token, &format!("{at}"))))
+        .collect();
+    for id in &ids {
+        until(&gateways[0], &token, id, "done");
+    }
+    let sent = upstream.recorded();
+    let distinct: std::collections::BTreeSet<String> = sent.iter().map(|it| it.text()).collect();
+    assert_eq!((sent.len(), distinct.len()), (60, 60));
+}
