@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::gateway::kill;
 use super::tls::TlsClient;
@@ -225,7 +226,7 @@ impl Service {
         let asked = Arc::<Mutex<Vec<_>>>::default();
         let shared = Arc::clone(&asked);
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let (subject, tls) = (subject.to_owned(), tls.map(TlsClient::clone));
+        let (subject, tls) = (subject.to_owned(), tls.cloned());
         std::thread::spawn(move || {
             let mut line = Vec::new();
             let mut byte = [0];
