@@ -1,8 +1,9 @@
 //! Many at once, over several gateways of which some die.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Client, Redis, gateway, shop};
+use super::{Redis, Session, gateway, shop};
 use crate::support::Gateway;
 
 /// A hundred clients send one request at once. Whoever is killed meanwhile, the upstream gets it
@@ -18,15 +19,20 @@ fn a_hundred_equal_requests_over_dying_gateways_take_effect_once() {
             (0..3).map(|_| gateway(&upstream, &redis.url(), "", "")).collect();
         let key = format!("round-{round}");
         let begun = AtomicUsize::new(0);
+        // Nobody comes to a gateway that is gone.
+        let connected = Barrier::new(CLIENTS + 1);
         let client = |number: usize| {
-            let address = gateways[number % 3].public;
+            let mut session = Session::open(gateways[number % 3].public);
+            connected.wait();
             begun.fetch_add(1, Ordering::SeqCst);
-            let request = Client::request(address, "POST", "/orders").body("a book");
+            let request = session.request("POST", "/orders").body("a book");
             request.header("Idempotency-Key", &key).try_send().ok()
         };
+        let client = &client;
         let replies: Vec<_> = std::thread::scope(|scope| {
             let clients: Vec<_> =
                 (0..CLIENTS).map(|number| scope.spawn(move || client(number))).collect();
+            connected.wait();
             // Some are on their way by now, whatever they have come to.
             while begun.load(Ordering::SeqCst) < CLIENTS / 2 {
                 std::thread::yield_now();
