@@ -540,7 +540,11 @@ fn every_code_of_a_refusal_is_met_in_a_test() {
     let of_requests =
         tests.filter(|(path, _)| OF_THE_ADMIN_LISTENER.iter().all(|admin| !path.ends_with(admin)));
     let met: BTreeSet<String> = of_requests.flat_map(|(_, text)| met_codes(&text)).collect();
-    for file in ["src/proxy/rejection/rows.rs", "src/auth/challenge.rs"] {
+    for file in [
+        "src/proxy/rejection/rows.rs",
+        "src/proxy/rejection/delivery_rows.rs",
+        "src/auth/challenge.rs",
+    ] {
         let unmet: Vec<_> = codes(file).into_iter().filter(|code| !met.contains(code)).collect();
         assert!(unmet.is_empty(), "no test under tests/it meets {unmet:?} of {file}");
     }

@@ -212,8 +212,7 @@ pub(super) async fn requeue(gateway: &Gateway, id: &str, body: &[u8]) -> Result<
     let (Named { name, queue, keys }, item) = find(gateway, &running, id).await?;
     let bounds = queue_bounds(queue, Duration::ZERO);
     let requeued = gateway.store.queue_requeue(&keys, &item.id, queue.max_age, bounds).await?;
-    let conflict =
-        |code, detail: String| Err(Fault::Problem { status: StatusCode::CONFLICT, code, detail });
+    let refused = |status, code, detail| Err(Fault::Problem { status, code, detail });
     match requeued {
         Requeued::Requeued => {
             gateway.deliveries.queue(name).wake.notify_one();
@@ -221,10 +220,16 @@ pub(super) async fn requeue(gateway: &Gateway, id: &str, body: &[u8]) -> Result<
         }
         Requeued::NotDead(state) => {
             let detail = format!("It is {}: only what is dead is tried again.", state.word());
-            conflict("delivery_not_dead", detail)
+            refused(StatusCode::CONFLICT, "delivery_not_dead", detail)
         }
-        Requeued::Full => conflict("queue_full", "The queue has no room for it.".to_owned()),
-        Requeued::Unknown => conflict("body_not_kept", "Its body is gone.".to_owned()),
+        Requeued::Full => {
+            let detail = "The queue has no room for it.".to_owned();
+            refused(StatusCode::CONFLICT, "queue_full", detail)
+        }
+        Requeued::Unknown => {
+            let detail = "Its body is gone.".to_owned();
+            refused(StatusCode::NOT_FOUND, "body_not_kept", detail)
+        }
     }
 }
 

@@ -16,6 +16,8 @@ use super::series::{Described, family};
 const OUTCOMES: [&str; 5] = ["done", "retry", "dead", "back", "lost"];
 /// How a request may be accepted.
 const ACCEPTED: [&str; 2] = ["new", "again"];
+/// Why nothing may be accepted, whatever it is.
+const REFUSED: [&str; 3] = ["queue_away", "queue_full", "queue_store_unsafe"];
 
 /// Upper bounds in microseconds of the time from accepting to done.
 const DELIVERY_US: &[u64] = &[
@@ -63,6 +65,7 @@ impl QueueMeter {
             attempt: Histogram::default(),
         };
         ACCEPTED.iter().for_each(|word| meter.accepted.make(word));
+        REFUSED.iter().for_each(|word| meter.refused.make(word));
         OUTCOMES.iter().for_each(|word| meter.attempts.make(word));
         meter
     }

@@ -18,7 +18,7 @@ use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
 use crate::base::body::{Inbound, Upload, UploadFault, UploadLimits};
-use crate::config::OrderBy;
+use crate::config::{OrderBy, StoreUse};
 use crate::deliver::{self, Head, Kept, Refused, due_in, line_of, owner_of, stripped};
 use crate::idempotency::{Fingerprint, Fingerprinter, Key, Owner, scoped};
 use crate::plan::{Deferred, queue_bounds};
@@ -33,6 +33,9 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// How often a delivery is looked at for which a client waits: another gateway may deliver it.
 const LOOK: Duration = Duration::from_millis(200);
+/// How soon a store that is connected has been looked at, and how often to see whether it was.
+const LOOKED_AT: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The shard of a queue that has one.
 const SHARD: u8 = 0;
 
@@ -48,7 +51,8 @@ pub(super) async fn accept(
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
     let state = request.gateway().deliveries.queue(&deferred.written.queue);
-    let asked = match Asked::of(request, deferred, head) {
+    let trusted = trusted(request).await;
+    let asked = match trusted.and_then(|()| Asked::of(request, deferred, head)) {
         Ok(asked) => asked,
         Err(refused) => return Err(count(&state, refused.into())),
     };
@@ -60,6 +64,26 @@ pub(super) async fn accept(
             Ok(response)
         }
         Err(rejection) => Err(count(&state, rejection)),
+    }
+}
+
+/// Whether the store may be trusted with work. It is looked at soon after it is reached: for that
+/// whoever comes first waits.
+async fn trusted(request: &Request<'_>) -> Result<(), Refused> {
+    let store = &request.gateway().store;
+    let until = Instant::now() + LOOKED_AT;
+    loop {
+        match store.queue_safety() {
+            QueueSafety::Safe { .. } => return Ok(()),
+            QueueSafety::Evicting { policy } => return Err(Refused::Unsafe(policy)),
+            QueueSafety::Unknown => {
+                let is_hopeless = !store.is_connected(StoreUse::Queue) || Instant::now() >= until;
+                if is_hopeless {
+                    return Err(Refused::Away("it has not been looked at".into()));
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
     }
 }
 
@@ -83,11 +107,6 @@ impl Asked {
     /// It cannot be accepted, whatever its body is.
     fn of(request: &Request<'_>, deferred: &Deferred, head: &Parts) -> Result<Self, Refused> {
         let written = &deferred.written;
-        match request.gateway().store.queue_safety() {
-            QueueSafety::Safe { .. } => {}
-            QueueSafety::Unknown => return Err(Refused::Away("it has not been reached".into())),
-            QueueSafety::Evicting { policy } => return Err(Refused::Unsafe(policy)),
-        }
         let fields = &head.headers;
         let key = Key::of(fields).map_err(|error| Refused::KeyInvalid(error.to_string()))?;
         if key.is_none() && written.is_key_required {
@@ -199,7 +218,10 @@ impl Accepting<'_, '_> {
                 let retry_after = state.retry_after();
                 return Err(Refused::Full { retry_after }.into());
             }
-            Accepted::InDoubt => return Err(Refused::InDoubt.into()),
+            // It is queued, and not as durable as a 202 says.
+            Accepted::InDoubt => {
+                return Err(Refused::Away("too few replicas have it".into()).into());
+            }
         };
         let id = told.id;
         if let Some(wait) = wait

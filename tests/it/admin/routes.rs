@@ -28,6 +28,8 @@ path = "/products/*"
 split = [{ upstream = "shop", weight = 1 }, { upstream = "next", weight = 1 }]
 limits = ["api"]
 cache = { ttl = "1h", shared = true, warm = { urls = ["/products/1"], host = "shop.test" } }
+[queues.mail]
+durable = false
 [routes.private]
 path = "/private"
 upstream = "shop"
@@ -44,7 +46,8 @@ pub(super) fn start() -> Gateway {
 pub(super) const LIVE: &str = "/v1/live";
 
 /// How an operation may fail that was understood.
-const FAILURES: [&str; 8] = [
+const FAILURES: [&str; 9] = [
+    "delivery_not_found",
     "entry_not_stored",
     "walk_unavailable",
     "revocation_not_found",

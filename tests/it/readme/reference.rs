@@ -286,6 +286,7 @@ fn number(value: &str) -> String {
 fn proxy_codes() -> BTreeSet<(String, String)> {
     let rows = source("src/proxy/rejection/rows.rs");
     let mut all = beside_statuses(&rows);
+    all.extend(beside_statuses(&source("src/proxy/rejection/delivery_rows.rs")));
     // Some have the status that the configuration says.
     let configured = rows.split("Row::new(*status, \"").skip(1);
     let configured = configured.filter_map(|rest| rest.split_once('"'));
@@ -439,6 +440,7 @@ split = [{{ upstream = "shop", weight = 1 }}, {{ upstream = "next", weight = 0 }
 path = "/mirrored"
 upstream = "shop"
 mirror = {{ upstream = "next" }}
+[queues.mail]
 [telemetry.traces]
 endpoint = "http://127.0.0.1:1"
 {IDENTITY}"#,
