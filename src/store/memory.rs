@@ -14,6 +14,7 @@ mod idempotent;
 mod marks;
 mod queue;
 mod queue_shard;
+mod queues;
 mod revocations;
 mod sessions;
 mod tellings;
@@ -27,7 +28,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use self::claims::Claims;
-use self::queue::Queues;
+use self::queues::Queues;
 use super::keys::Kind;
 use super::lease::Holders;
 use super::question::NOT_BEFORE_BYTES_MAX;

@@ -22,6 +22,7 @@ mod news;
 mod purged;
 mod question;
 pub mod queue;
+mod queues;
 pub mod redis;
 pub mod revoked;
 mod separate;
@@ -345,8 +346,7 @@ impl Store {
 
 // API keys beyond being asked for.
 impl Store {
-    /// One string, or nothing when there is none, or an empty one. Of a string of more than 8 KiB,
-    /// the first 8,193 bytes: whoever reads it takes none of more.
+    /// One string, or nothing when there is none, or an empty one; 8,193 bytes of it at most.
     ///
     /// # Errors
     /// The store did not answer, or the key holds something else.

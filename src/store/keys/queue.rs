@@ -1,5 +1,6 @@
-//! Keys of queues of deferred deliveries. All keys of one shard of a queue share a hash tag, so that
-//! one script may touch all of them; names of queues are the configuration's: none needs escaping.
+//! Keys of queues of deferred deliveries. All keys of one shard of a queue share a hash tag, so
+//! that one script may touch all of them. Names of queues are the configuration's: none needs
+//! escaping.
 
 use super::Keys;
 use crate::store::queue::DeliveryId;

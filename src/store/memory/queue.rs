@@ -2,14 +2,11 @@
 //! the process. What is open is bounded by the queue's own bounds, and what is kept of the rest
 //! here.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::queue_shard::Shard;
-use super::sessions::unix_ms;
 use super::{MemoryStore, lock};
 use crate::store::StoreError;
 use crate::store::keys::QueueKeys;
@@ -18,41 +15,11 @@ use crate::store::queue::{
     QUEUE_DEAD_ROUND, QueueBounds, QueueLook, Requeued, Settle, Settled, Take, Taken,
 };
 
-/// All queues of this process, and their clock: that of the machine at the start, and steady since.
-#[derive(Debug)]
-pub(super) struct Queues {
-    shards: HashMap<String, Shard>,
-    started: Instant,
-    started_ms: u64,
-}
-
-impl Default for Queues {
-    fn default() -> Self {
-        Self { shards: HashMap::new(), started: Instant::now(), started_ms: unix_ms() }
-    }
-}
-
-impl Queues {
-    /// Unix ms.
-    fn now_ms(&self) -> u64 {
-        self.started_ms.saturating_add(millis(self.started.elapsed()))
-    }
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl MemoryStore {
     /// Does something with a shard, free of what has ended.
     fn shard<T>(&self, keys: &QueueKeys, act: impl FnOnce(&mut Shard, u64) -> T) -> T {
         let mut queues = lock(&self.queues);
-        let now = queues.now_ms();
-        if !queues.shards.contains_key(&keys.ready) {
-            queues.shards.insert(keys.ready.clone(), Shard::default());
-        }
-        let mut none = Shard::default();
-        let shard = queues.shards.get_mut(&keys.ready).unwrap_or(&mut none);
+        let (shard, now) = queues.shard(&keys.ready);
         shard.expire(now);
         act(shard, now)
     }

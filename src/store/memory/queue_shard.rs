@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::queue::millis;
 use crate::store::queue::{
     Accept, Accepted, Again, Cancelled, Claim, DeliveryId, Hold, Item, ItemPage, ItemState,
     KeptAnswer, Outcome, Pause, QUEUE_DEAD_ROUND, QUEUE_PAGE, QueueBounds, QueueLook, Requeued,
@@ -20,6 +19,10 @@ const KEPT_MAX: usize = 100_000;
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Most bytes of bodies of dead items; the oldest give way.
 const DEAD_BYTES_MAX: u64 = 64 << 20;
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 #[derive(Debug)]
 struct Record {

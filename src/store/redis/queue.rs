@@ -4,8 +4,6 @@
 //! beside it, in the same exchange. Accepting is part of a request and has its time; everything
 //! else is asked by whoever delivers, who may wait longer.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,9 +19,9 @@ use super::stream::millis;
 use super::{RedisStore, each_good};
 use crate::store::keys::QueueKeys;
 use crate::store::queue::{
-    Accept, Accepted, Cancelled, Claim, DeliveryId, Hold, Item, ItemPage, ItemState, KeptAnswer,
-    Outcome, Pause, QUEUE_DEAD_ROUND, QUEUE_PAGE, QueueBounds, QueueLook, QueueSafety, Requeued,
-    Settle, Settled, Take, Taken,
+    Accept, Accepted, Cancelled, Claim, DeliveryId, Durability, Hold, Item, ItemPage, ItemState,
+    KeptAnswer, Outcome, Pause, QUEUE_DEAD_ROUND, QUEUE_PAGE, QueueBounds, QueueLook, QueueSafety,
+    Requeued, Settle, Settled, Take, Taken,
 };
 use crate::store::{Reply, StoreError};
 
@@ -37,22 +35,6 @@ const EMPTY_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 const LOOKED_AT: [usize; 2] = [1000, 100];
 /// Most steps of one repair, and of one page.
 const STEPS_MAX: [usize; 2] = [1_000_000, 10];
-
-/// The queues whose groups this process has seen: one that is gone was lost.
-#[derive(Debug, Default)]
-pub(super) struct Groups(Mutex<HashSet<String>>);
-
-impl Groups {
-    fn has(&self, ready: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(ready)
-    }
-
-    fn note(&self, ready: &str) {
-        if !self.has(ready) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(ready.to_owned());
-        }
-    }
-}
 
 /// Milliseconds, also none.
 fn delay_ms(delay: Duration) -> u64 {
@@ -109,6 +91,27 @@ impl RedisStore {
             accepted => accepted?,
         };
         Ok(accepted)
+    }
+
+    /// See [`crate::store::Store::queue_accept_durably`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn queue_accept_durably(
+        &self,
+        keys: &QueueKeys,
+        accept: &Accept<'_>,
+        durability: Durability,
+    ) -> Result<Accepted, StoreError> {
+        let accepted = self.queue_accept(keys, accept).await?;
+        // What was accepted before may be what was in doubt then.
+        let is_queued = matches!(accepted, Accepted::New { .. } | Accepted::Again { .. });
+        if durability == Durability::Memory || !is_queued {
+            return Ok(accepted);
+        }
+        let commits = &self.queue_commits;
+        let is_durable = commits.wait(&self.topology, &keys.ready, durability).await;
+        Ok(if is_durable { accepted } else { Accepted::InDoubt })
     }
 
     async fn accept_once(

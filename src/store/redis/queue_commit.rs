@@ -13,15 +13,13 @@ use redis::{Pipeline, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::RedisStore;
 use super::connection::Connection;
 use super::dial::Purpose;
 use super::reply::server_error;
 use super::server::Server;
 use super::topology::Topology;
 use crate::store::StoreError;
-use crate::store::keys::QueueKeys;
-use crate::store::queue::{Accept, Accepted, Durability};
+use crate::store::queue::Durability;
 
 /// Most who wait for one shard of a queue; one more is in doubt at once.
 const WAITING_MAX: usize = 4096;
@@ -37,38 +35,33 @@ type Waiting = oneshot::Sender<bool>;
 #[derive(Debug, Default)]
 pub(super) struct Commits(Mutex<HashMap<(String, Durability), mpsc::Sender<Waiting>>>);
 
-impl RedisStore {
-    /// See [`crate::store::Store::queue_accept_durably`]. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// See there.
-    pub async fn queue_accept_durably(
+impl Commits {
+    /// Whether all that was acknowledged before this call is as durable as it is to be. Must be
+    /// called within a tokio runtime.
+    pub(super) async fn wait(
         &self,
-        keys: &QueueKeys,
-        accept: &Accept<'_>,
+        topology: &Arc<Topology>,
+        key: &str,
         durability: Durability,
-    ) -> Result<Accepted, StoreError> {
-        let accepted = self.queue_accept(keys, accept).await?;
-        // What was accepted before may be what was in doubt then.
-        let is_queued = matches!(accepted, Accepted::New { .. } | Accepted::Again { .. });
-        if durability == Durability::Memory || !is_queued {
-            return Ok(accepted);
-        }
+    ) -> bool {
         let (tell, told) = oneshot::channel();
-        let is_durable = match self.committer(keys, durability).try_send(tell) {
+        match self.task(topology, key, durability).try_send(tell) {
             Ok(()) => told.await.unwrap_or_default(),
             Err(_) => false,
-        };
-        Ok(if is_durable { accepted } else { Accepted::InDoubt })
+        }
     }
 
-    fn committer(&self, keys: &QueueKeys, durability: Durability) -> mpsc::Sender<Waiting> {
-        let mut commits = self.queue_commits.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = commits.entry((keys.ready.clone(), durability)).or_insert_with(|| {
+    fn task(
+        &self,
+        topology: &Arc<Topology>,
+        key: &str,
+        durability: Durability,
+    ) -> mpsc::Sender<Waiting> {
+        let mut commits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = commits.entry((key.to_owned(), durability)).or_insert_with(|| {
             let (send, waiting) = mpsc::channel(WAITING_MAX);
-            let topology = Arc::downgrade(&self.topology);
-            let commit = Commit { key: keys.ready.clone(), durability, at: None, said: None };
-            tokio::spawn(commit.serve(topology, waiting));
+            let commit = Commit { key: key.to_owned(), durability, at: None, said: None };
+            tokio::spawn(commit.serve(Arc::downgrade(topology), waiting));
             send
         });
         known.clone()
