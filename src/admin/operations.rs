@@ -14,7 +14,7 @@ use super::guard::Caller;
 use super::live::{self, Reader};
 use super::logins::Logins;
 use super::reply::{Body, Effect, Fault, Reply, json as reply_json, not_allowed, parse, problem};
-use super::routes::{self, Operation};
+use super::routes::{self, Operation, QueueOperation};
 use super::{
     api_keys, audit, cache, cache_entry, cache_top, cache_walk, canaries, certificates, config,
     doctor, limits, log, login, masked, overview, purge, queues, requests, revocation_list,
@@ -106,17 +106,7 @@ async fn operate(
         Operation::ListCanaries => Ok(canaries::list(gateway)),
         Operation::StopCanary => canaries::stop(gateway, body).await,
         Operation::ResetCanary => canaries::reset(gateway, body).await,
-        Operation::ListQueues
-        | Operation::ShowQueue
-        | Operation::ListItems
-        | Operation::PauseQueue
-        | Operation::ResumeQueue
-        | Operation::RequeueDead
-        | Operation::DropDead
-        | Operation::ShowDelivery
-        | Operation::ReadBody
-        | Operation::Requeue
-        | Operation::Cancel => of_queues(gateway, operation, (uri, name), body).await,
+        Operation::Queues(operation) => of_queues(gateway, operation, (uri, name), body).await,
         Operation::ListCertificates => Ok(certificates::list(gateway)),
         Operation::ShowStore => Ok(store::show(gateway).await),
         Operation::Doctor => doctor::carry_out(gateway, body).await,
@@ -144,22 +134,22 @@ async fn operate(
 /// The operations of queues and deliveries.
 async fn of_queues(
     gateway: &Gateway,
-    operation: Operation,
+    operation: QueueOperation,
     (uri, name): (&http::Uri, &str),
     body: &Bytes,
 ) -> Result<Reply, Fault> {
     match operation {
-        Operation::ShowQueue => queues::show(gateway, name).await,
-        Operation::ListItems => queues::items(gateway, uri, name).await,
-        Operation::PauseQueue => queues::pause(gateway, name, body).await,
-        Operation::ResumeQueue => queues::resume(gateway, name, body).await,
-        Operation::RequeueDead => queues::requeue_dead(gateway, name, body).await,
-        Operation::DropDead => queues::drop_dead(gateway, name).await,
-        Operation::ShowDelivery => queues::delivery(gateway, name).await,
-        Operation::ReadBody => queues::body(gateway, name, body).await,
-        Operation::Requeue => queues::requeue(gateway, name, body).await,
-        Operation::Cancel => queues::cancel(gateway, name, body).await,
-        _ => queues::list(gateway).await,
+        QueueOperation::List => queues::list(gateway).await,
+        QueueOperation::Show => queues::show(gateway, name).await,
+        QueueOperation::Items => queues::items(gateway, uri, name).await,
+        QueueOperation::Pause => queues::pause(gateway, name, body).await,
+        QueueOperation::Resume => queues::resume(gateway, name, body).await,
+        QueueOperation::RequeueDead => queues::requeue_dead(gateway, name, body).await,
+        QueueOperation::DropDead => queues::drop_dead(gateway, name).await,
+        QueueOperation::Delivery => queues::delivery(gateway, name).await,
+        QueueOperation::Body => queues::body(gateway, name, body).await,
+        QueueOperation::Requeue => queues::requeue(gateway, name, body).await,
+        QueueOperation::Cancel => queues::cancel(gateway, name, body).await,
     }
 }
 

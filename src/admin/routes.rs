@@ -5,6 +5,7 @@ use http::Method;
 
 use self::Access::{Login, Operate, Read};
 use self::Operation as Op;
+use self::QueueOperation as Queue;
 
 /// What an operation may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,17 +53,7 @@ pub(super) enum Operation {
     ListCanaries,
     StopCanary,
     ResetCanary,
-    ListQueues,
-    ShowQueue,
-    ListItems,
-    PauseQueue,
-    ResumeQueue,
-    RequeueDead,
-    DropDead,
-    ShowDelivery,
-    ReadBody,
-    Requeue,
-    Cancel,
+    Queues(QueueOperation),
     ListCertificates,
     ShowStore,
     Doctor,
@@ -79,6 +70,22 @@ pub(super) enum Operation {
     CompareConfig,
     SetLevel,
     Live,
+}
+
+/// What is done to queues of deliveries, and to deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum QueueOperation {
+    List,
+    Show,
+    Items,
+    Pause,
+    Resume,
+    RequeueDead,
+    DropDead,
+    Delivery,
+    Body,
+    Requeue,
+    Cancel,
 }
 
 /// One row.
@@ -200,42 +207,66 @@ pub static ROUTES: [Route; 59] = [
         Operate,
         r#"/v1/canary/reset {"route": "products"}"#,
     ),
-    row(Op::ListQueues, GET, "/v1/queues", Read, "/v1/queues"),
-    row(Op::ShowQueue, GET, QUEUE, Read, "/v1/queues/mail"),
-    row(Op::ListItems, GET, "/v1/queues/{queue}/items", Read, "/v1/queues/mail/items?state=dead"),
+    row(Op::Queues(Queue::List), GET, "/v1/queues", Read, "/v1/queues"),
+    row(Op::Queues(Queue::Show), GET, QUEUE, Read, "/v1/queues/mail"),
     row(
-        Op::PauseQueue,
+        Op::Queues(Queue::Items),
+        GET,
+        "/v1/queues/{queue}/items",
+        Read,
+        "/v1/queues/mail/items?state=dead",
+    ),
+    row(
+        Op::Queues(Queue::Pause),
         POST,
         "/v1/queues/{queue}/pause",
         Operate,
         r#"/v1/queues/mail/pause {"why": "the mail server is moved"}"#,
     ),
-    row(Op::ResumeQueue, POST, "/v1/queues/{queue}/resume", Operate, "/v1/queues/mail/resume {}"),
     row(
-        Op::RequeueDead,
+        Op::Queues(Queue::Resume),
+        POST,
+        "/v1/queues/{queue}/resume",
+        Operate,
+        "/v1/queues/mail/resume {}",
+    ),
+    row(
+        Op::Queues(Queue::RequeueDead),
         POST,
         "/v1/queues/{queue}/requeue",
         Operate,
         r#"/v1/queues/mail/requeue {"error": "exhausted", "limit": 100}"#,
     ),
-    row(Op::DropDead, DELETE, "/v1/queues/{queue}/dead", Operate, "/v1/queues/mail/dead"),
-    row(Op::ShowDelivery, GET, DELIVERY, Read, "/v1/deliveries/00000000000000000000000000"),
     row(
-        Op::ReadBody,
+        Op::Queues(Queue::DropDead),
+        DELETE,
+        "/v1/queues/{queue}/dead",
+        Operate,
+        "/v1/queues/mail/dead",
+    ),
+    row(
+        Op::Queues(Queue::Delivery),
+        GET,
+        DELIVERY,
+        Read,
+        "/v1/deliveries/00000000000000000000000000",
+    ),
+    row(
+        Op::Queues(Queue::Body),
         POST,
         "/v1/deliveries/{id}/body",
         Operate,
         "/v1/deliveries/00000000000000000000000000/body {}",
     ),
     row(
-        Op::Requeue,
+        Op::Queues(Queue::Requeue),
         POST,
         "/v1/deliveries/{id}/requeue",
         Operate,
         "/v1/deliveries/00000000000000000000000000/requeue {}",
     ),
     row(
-        Op::Cancel,
+        Op::Queues(Queue::Cancel),
         POST,
         "/v1/deliveries/{id}/cancel",
         Operate,

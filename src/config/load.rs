@@ -84,7 +84,9 @@ pub(super) fn root(file: &mut Section<'_>) -> Config {
     file.not_built("include", "no other file would be read");
     let mut queues = file.named("queues", queue::read);
     let mut routes = file.named("routes", route::read);
-    queue::imply(&mut queues, &mut routes);
+    let deferred = routes.iter_mut();
+    let deferred = deferred.filter_map(|(name, route)| Some((name, route.deliver.as_mut()?)));
+    queue::imply(&mut queues, deferred);
     let mut store = file.section("store", store::read);
     store.has_queues = !queues.is_empty();
     Config {

@@ -87,7 +87,7 @@ pub use pem_file::{PemFile, reread_secret};
 pub use pools::{Pools, Position};
 pub use problem::{Problem, Problems, Source};
 pub use query::{Parameters, Query};
-pub use queue::{Deliver, OrderBy, Queue, QueueWarn};
+pub use queue::{Deliver, OrderBy, Queue, QueueDurability, QueueWarn};
 pub use retry::{Retry, RetryOn};
 pub use rewrite::{Fallback, Respond, Rewrite};
 pub use route::{Auth, Route, SessionUse};

@@ -8,10 +8,9 @@ use http::HeaderName;
 use toml::de::DeValue;
 
 use super::reader::Section;
-use super::route::Route;
 use super::value::{
-    GIB, KIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, field_name,
-    flag, header_name, size, string, text,
+    Flaw, GIB, KIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo,
+    field_name, flag, header_name, size, string, text,
 };
 
 /// Shortest and longest lease of a delivery.
@@ -39,6 +38,8 @@ pub struct Queue {
     pub max_body: u64,
     /// Whether what is accepted must outlive the gateway.
     pub durable: bool,
+    /// Who must have what is accepted.
+    pub durability: QueueDurability,
     /// Deliveries at a time of one node; 0: this node only accepts.
     pub concurrency: usize,
     /// Deliveries at a time of the whole fleet.
@@ -71,6 +72,17 @@ pub struct Queue {
     pub order_by: Option<OrderBy>,
 }
 
+/// `durability`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueDurability {
+    /// `"memory"`: Redis.
+    Memory,
+    /// `"replicas:N"`: so many of its replicas, too.
+    Replicas(u32),
+    /// `"fsync"`: its disk.
+    Fsync,
+}
+
 /// `warn = { … }`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueWarn {
@@ -98,6 +110,7 @@ impl Default for Queue {
             max_bytes: 256 * MIB,
             max_body: 256 * KIB,
             durable: true,
+            durability: QueueDurability::Memory,
             concurrency: 16,
             max_in_flight: 64,
             lease: Duration::from_secs(30),
@@ -161,6 +174,7 @@ pub(super) fn read(queue: &mut Section<'_>) -> Queue {
         max_bytes: queue.or("max_bytes", default.max_bytes, size(KIB..=1024 * GIB)),
         max_body: queue.or("max_body", default.max_body, size(1..=BODY_BYTES_MAX)),
         durable: queue.or("durable", default.durable, flag),
+        durability: queue.or("durability", default.durability, durability),
         concurrency: queue.or("concurrency", default.concurrency, count(0..=4096)),
         max_in_flight: queue.or("max_in_flight", default.max_in_flight, count(1..=1_000_000)),
         lease: queue.or("lease", default.lease, &lease),
@@ -229,13 +243,14 @@ pub(super) fn read_answers(route: &mut Section<'_>) -> bool {
     route.get("answers", choice(&[("deliveries", ())])).is_some()
 }
 
-/// A route that names no queue means one of its own name, which has the defaults where nobody
-/// describes it.
-pub(super) fn imply(queues: &mut BTreeMap<String, Queue>, routes: &mut BTreeMap<String, Route>) {
-    for (name, route) in routes {
-        if let Some(deliver) = &mut route.deliver
-            && deliver.queue.is_empty()
-        {
+/// Of routes and how they deliver: one that names no queue means one of its own name, which has the
+/// defaults where nobody describes it.
+pub(super) fn imply<'r>(
+    queues: &mut BTreeMap<String, Queue>,
+    routes: impl Iterator<Item = (&'r String, &'r mut Deliver)>,
+) {
+    for (name, deliver) in routes {
+        if deliver.queue.is_empty() {
             deliver.queue.clone_from(name);
             queues.entry(name.clone()).or_default();
         }
@@ -255,6 +270,23 @@ fn within(
         }
         Err(Mistake::new("is out of range", format!("write {shown}")))
     }
+}
+
+fn durability(value: &DeValue<'_>) -> Read<QueueDurability> {
+    const EXAMPLE: &str = "\"memory\", \"replicas:1\" or \"fsync\"";
+    let text = string(value, EXAMPLE)?;
+    let replicas = |count: &str| count.parse().ok().filter(|count| (1..=16).contains(count));
+    let read = match text.split_once(':') {
+        None if text == "memory" => Some(QueueDurability::Memory),
+        None if text == "fsync" => Some(QueueDurability::Fsync),
+        Some(("replicas", count)) => replicas(count).map(QueueDurability::Replicas),
+        _ => None,
+    };
+    read.ok_or_else(|| {
+        let what = format!("{} is not a choice here", echo(text));
+        let words = ["memory", "fsync"].map(str::to_owned).to_vec();
+        Mistake::new(what, format!("write {EXAMPLE}")).of(Flaw::Choice(words))
+    })
 }
 
 fn order_by(value: &DeValue<'_>) -> Read<OrderBy> {

@@ -138,17 +138,9 @@ impl Worker {
         let now = Instant::now();
         self.take_at = now + POLL.mul_f64(0.8 + 0.4 * fastrand::f64());
         self.paused_until = None;
-        if !self.is_repaired {
-            match gateway.store.queue_repair(keys).await {
-                Ok(put_back) => {
-                    self.is_repaired = true;
-                    self.tell_repair(put_back);
-                }
-                Err(_) => {
-                    self.take_at = now + STORE_PAUSE;
-                    return;
-                }
-            }
+        if !self.is_repaired && !self.repair(round).await {
+            self.take_at = now + STORE_PAUSE;
+            return;
         }
         let free = queue.concurrency.saturating_sub(self.flights.len());
         let most = self.streak.grant(free, self.flights.len());
@@ -196,15 +188,19 @@ impl Worker {
         }
     }
 
-    fn tell_repair(&self, put_back: u64) {
+    /// Puts back what a lost stream has taken along, once, before anything is taken. False where
+    /// the store did not answer.
+    async fn repair(&mut self, round: &Round) -> bool {
+        let Ok(put_back) = round.gateway.store.queue_repair(&round.keys).await else {
+            return false;
+        };
+        self.is_repaired = true;
         if put_back > 0 {
             self.state.meter.resets.inc();
-            tracing::warn!(
-                queue = self.name,
-                put_back,
-                "what a lost stream had taken along is back"
-            );
+            let name = &self.name;
+            tracing::warn!(queue = name, put_back, "what a lost stream had taken along is back");
         }
+        true
     }
 
     fn begin(&mut self, round: &Round, claim: Claim, (now_ms, sweep): (u64, bool)) {

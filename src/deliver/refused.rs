@@ -19,6 +19,9 @@ pub enum Refused {
     /// The store may evict what it was told to keep.
     #[error("the store of deliveries may evict what it keeps: maxmemory-policy is {0}")]
     Unsafe(String),
+    /// It is queued, and fewer copies of it are known of than the operator wants.
+    #[error("the delivery is queued, and not known to be as durable as it must be")]
+    InDoubt,
     /// The request must have an `Idempotency-Key`.
     #[error("this needs an Idempotency-Key")]
     KeyMissing,

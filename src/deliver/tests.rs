@@ -280,7 +280,9 @@ proptest! {
     }
 
     #[test]
-    fn nothing_else_is_taken_for_a_request(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn nothing_else_is_taken_for_a_request(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
         prop_assert_eq!(Head::unpack(&bytes.into()), None);
     }
 
@@ -307,7 +309,9 @@ proptest! {
         match judge(Answered::Status(status), bounds) {
             Verdict::Done => prop_assert!((200..300).contains(&status)),
             Verdict::Retry { .. } => prop_assert!(left_ms > 0 && failures + 1 < 25),
-            Verdict::Dead(Why::Refused) => prop_assert!(![408, 409, 425, 429, 500, 503].contains(&status)),
+            Verdict::Dead(Why::Refused) => {
+                prop_assert!(![408, 409, 425, 429, 500, 503].contains(&status));
+            }
             Verdict::Dead(Why::Expired) => prop_assert_eq!(left_ms, 0),
             Verdict::Dead(Why::Exhausted) => prop_assert!(failures + 1 >= 25),
             Verdict::Dead(why) => prop_assert!(false, "{:?}", why),

@@ -27,7 +27,7 @@ use rustls::ClientConfig;
 
 pub use self::edge::Edge;
 pub use self::pools::{Pool, RoutePools};
-pub use self::queues::{Deferred, queue_bounds};
+pub use self::queues::{Deferred, durability, queue_bounds};
 pub use self::respond::Respond;
 pub use self::route::{Route, Scope};
 pub use self::route_edge::RouteEdge;

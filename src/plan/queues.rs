@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::names::names;
-use crate::config::{self, Config, Problems, StoreUrl, StoreUse};
-use crate::store::queue::QueueBounds;
+use crate::config::{self, Config, Problems, QueueDurability, StoreUrl, StoreUse};
+use crate::store::queue::{Durability, QueueBounds};
 
 /// How often a lease must be longer than the longest wait for the store: it is renewed three times
 /// before it ends.
@@ -19,6 +19,15 @@ const TTL_MORE: Duration = Duration::from_secs(24 * 60 * 60);
 pub fn queue_bounds(queue: &config::Queue, delay: Duration) -> QueueBounds {
     let ttl = delay + queue.max_age + queue.keep_dead + TTL_MORE;
     QueueBounds { items: queue.max_items, bytes: queue.max_bytes, ttl }
+}
+
+/// Who must have what is accepted.
+pub fn durability(queue: &config::Queue) -> Durability {
+    match queue.durability {
+        QueueDurability::Memory => Durability::Memory,
+        QueueDurability::Replicas(count) => Durability::Replicas(count),
+        QueueDurability::Fsync => Durability::Fsync,
+    }
 }
 
 /// How the requests of a route are delivered later.

@@ -18,10 +18,10 @@ use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
 use crate::base::body::{Inbound, Upload, UploadFault, UploadLimits};
-use crate::config::{OrderBy, StoreUse};
+use crate::config::{OrderBy, Queue, StoreUse};
 use crate::deliver::{self, Head, Kept, Refused, due_in, line_of, owner_of, stripped};
 use crate::idempotency::{Fingerprint, Fingerprinter, Key, Owner, scoped};
-use crate::plan::{Deferred, queue_bounds};
+use crate::plan::{Deferred, durability, queue_bounds};
 use crate::runtime::QueueState;
 use crate::store::StoreError;
 use crate::store::keys::QueueKeys;
@@ -196,7 +196,7 @@ impl Accepting<'_, '_> {
             max_age: delay + queue.max_age,
             bounds: queue_bounds(queue, delay),
         };
-        let accepted = request.gateway().store.queue_accept(&keys, &accept).await;
+        let accepted = accept_durably(request, &keys, (&accept, queue)).await;
         let told = match accepted.map_err(away)? {
             Accepted::New { accepted_ms, due_ms } => {
                 state.meter.accepted("new");
@@ -218,10 +218,7 @@ impl Accepting<'_, '_> {
                 let retry_after = state.retry_after();
                 return Err(Refused::Full { retry_after }.into());
             }
-            // It is queued, and not as durable as a 202 says.
-            Accepted::InDoubt => {
-                return Err(Refused::Away("too few replicas have it".into()).into());
-            }
+            Accepted::InDoubt => return Err(Refused::InDoubt.into()),
         };
         let id = told.id;
         if let Some(wait) = wait
@@ -287,6 +284,15 @@ impl Accepting<'_, '_> {
     }
 }
 
+/// Has the store take it, as durably as the queue wants that.
+async fn accept_durably(
+    request: &Request<'_>,
+    keys: &QueueKeys,
+    (accept, queue): (&Accept<'_>, &Queue),
+) -> Result<Accepted, StoreError> {
+    request.gateway().store.queue_accept_durably(keys, accept, durability(queue)).await
+}
+
 /// The kept answer to a delivery.
 pub(super) async fn answer_of(
     request: &Request<'_>,
@@ -308,6 +314,7 @@ pub(super) fn owner_digest(request: &Request<'_>) -> String {
 }
 
 /// A store that does not answer.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
 pub(super) fn away(error: StoreError) -> Rejection {
     Refused::Away(error.to_string()).into()
 }

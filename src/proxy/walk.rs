@@ -218,11 +218,9 @@ async fn pass(
     (turn, asked): (Turn, Option<Box<Handshake>>),
     record: &mut Record,
 ) -> Result<Answer, Rejection> {
-    // Rare: boxed, it takes no room in the other requests.
     if let Some(edge) = request.route.edge.as_deref().filter(|edge| edge.answers()) {
         let Passing { head, body, added, .. } = passing;
-        let own = Box::pin(answered(request, edge, (head, body), added, record));
-        return own.await.map(Answer::fetched);
+        return answered(request, edge, (head, body), added, record).await.map(Answer::fetched);
     }
     match (turn, asked) {
         (Turn::Any, None) => {
@@ -275,11 +273,13 @@ async fn answered(
     added: Fields,
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
+    // Rare: boxed, they take no room in the other requests.
     match (&edge.deferred, &edge.tells_at) {
         (Some(deferred), _) => {
-            accept::accept(request, deferred, (head, body.take()), added, record).await
+            let message = (head, body.take());
+            Box::pin(accept::accept(request, deferred, message, added, record)).await
         }
-        (None, Some(prefix)) => deliveries::answer(request, prefix, record).await,
+        (None, Some(prefix)) => Box::pin(deliveries::answer(request, prefix, record)).await,
         (None, None) => Err(Refused::NotFound.into()),
     }
 }

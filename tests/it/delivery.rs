@@ -20,7 +20,11 @@ path = "/mail"
 methods = ["POST"]
 upstream = "mailer"
 auth = "users"
-deliver = { queue = "mail", delay_from = "header:x-deliver-after", max_delay = "1h", max_wait = "1m" }
+[routes.mail.deliver]
+queue = "mail"
+delay_from = "header:x-deliver-after"
+max_delay = "1h"
+max_wait = "1m"
 [routes.keyed]
 path = "/keyed"
 methods = ["POST"]

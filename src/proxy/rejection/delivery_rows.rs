@@ -5,8 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::row::Fault::{Client, Store};
-use super::row::{Adds, Bound, Public, Row};
-use super::rows::UNREACHABLE;
+use super::row::{Adds, Bound, Public, Row, UNREACHABLE};
 use crate::deliver::Refused;
 
 /// When it is worth asking again for what is under way.
@@ -24,6 +23,11 @@ pub(super) fn delivery_row(refused: &Refused) -> Row<'static> {
         Refused::Away(_) => row(StatusCode::SERVICE_UNAVAILABLE, "queue_away", Store, UNREACHABLE),
         Refused::Unsafe(_) => {
             row(StatusCode::SERVICE_UNAVAILABLE, "queue_store_unsafe", Store, UNREACHABLE)
+        }
+        Refused::InDoubt => {
+            let text = "The request is queued, and might be lost. Retry with the same \
+                        Idempotency-Key.";
+            row(StatusCode::SERVICE_UNAVAILABLE, "delivery_in_doubt", Store, text)
         }
         Refused::KeyMissing => {
             let text = "Send an Idempotency-Key, one for each thing that is to be done once.";

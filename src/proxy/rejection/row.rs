@@ -15,6 +15,10 @@ use crate::limit::Quota;
 /// What a client should wait after a 503 that does not say: the store's reconnection time.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
+/// What a stranger reads of an outage.
+pub(super) const UNREACHABLE: &str =
+    "A part of the service is not reachable at the moment. Retry shortly.";
+
 /// Who can mend it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {

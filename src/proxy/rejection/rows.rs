@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::delivery_rows::delivery_row;
 use super::kind::Rejection;
-use super::row::{Adds, Bound, Fault, Public, Row};
+use super::row::{Adds, Bound, Fault, Public, Row, UNREACHABLE};
 use crate::auth::{Denied, KeyFault, Reason};
 use crate::base::body::UploadFault;
 use crate::base::grpc;
@@ -20,10 +20,6 @@ use crate::upstream::Failure;
 
 /// A fault in the service itself, which no retry mends.
 const GRPC_INTERNAL: u16 = 13;
-
-/// What a stranger reads of an outage.
-pub(super) const UNREACHABLE: &str =
-    "A part of the service is not reachable at the moment. Retry shortly.";
 
 /// What a stranger reads of an upstream's failure.
 const UNUSABLE: &str = "The service behind the gateway did not give a usable answer.";

@@ -60,7 +60,35 @@ fn a_redis_that_may_evict_is_not_trusted_with_work() {
     let refusal = Client::request(gateway.public, "POST", "/open").body("a").send();
     assert_eq!(code(&refusal), refused("queue_store_unsafe"));
     assert_eq!(operate(&gateway, "GET", "/v1/queues", "").json()["store"], "evicting");
-    assert_eq!(redis.cli(&["KEYS", "app:queue:*"]), "");
+    assert_eq!(redis.cli(&["KEYS", "app:queue:*:item:*"]), "");
+}
+
+/// What is longer than is kept is not handed out in part.
+#[test]
+fn an_answer_that_is_too_long_to_keep_is_told_of_and_not_handed_out() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let gateway = start(&redis, &upstream, "keep_response = \"3B\"\n");
+    let token = bearer("u1");
+    let id = accepted(&post(&gateway, "/mail", &token, "a"));
+    assert_eq!(super::until(&gateway, &token, &id, "done")["status"], 201);
+    let path = format!("/deliveries/{id}/response");
+    let answer = Client::get(gateway.public, &path).bearer(&token).send();
+    assert_eq!(code(&answer), (404, "delivery_response_not_kept".to_owned()));
+}
+
+/// It is queued, and fewer have it than the operator wants: that is no 202.
+#[test]
+fn what_no_replica_has_is_in_doubt() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let gateway = start(&redis, &upstream, "durability = \"replicas:1\"\n");
+    let send = || {
+        let request = Client::request(gateway.public, "POST", "/open");
+        request.header("Idempotency-Key", "k").body("a").send()
+    };
+    for _ in 0..2 {
+        assert_eq!(code(&send()), refused("delivery_in_doubt"));
+    }
+    eventually("it is delivered all the same", || upstream.seen() == 1);
 }
 
 /// Each is found before anything is served.
@@ -74,6 +102,7 @@ fn what_a_queue_could_not_keep_is_refused_by_check() {
         ("[queues.mail]\n", "[queues.mail]\nlease = \"4s\"\n", "queues.mail.lease"),
         ("[queues.mail]\n", "[queues.mail]\nbackoff = \"2h\"\n", "queues.mail.backoff"),
         ("[queues.mail]\n", "[queues.mail]\nmax_age = \"15d\"\n", "queues.mail.max_age"),
+        ("[queues.mail]\n", "[queues.mail]\ndurability = \"disk\"\n", "queues.mail.durability"),
         ("[queues.mail]\n", "[queues.mail]\norder_by = \"sub\"\n", "queues.mail.order_by"),
         (deliver, "deliver = { queue = \"male\" }\n", "routes.open.deliver.queue"),
         (deliver, "deliver = \"now\"\n", "routes.open.deliver"),
