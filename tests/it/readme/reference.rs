@@ -136,10 +136,11 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         ("upstreams.NAME.readers", vec!["url = \"http://127.0.0.1:3002\""]),
     ];
     tables.extend(optional.into_iter().filter(|(table, _)| path.starts_with(&format!("{table}."))));
-    let stores = ["store.cache", "store.limits", "store"];
+    let stores = ["store.cache", "store.limits", "store.queue", "store"];
     let store = stores.into_iter().find_map(|it| Some((it, path.strip_prefix(it)?)));
     tables.extend(store.and_then(|(table, key)| Some((table, vec![url_for(table, key)?]))));
-    let operators = ["store.cache.operator", "store.limits.operator", "store.operator"];
+    let operators =
+        ["store.cache.operator", "store.limits.operator", "store.queue.operator", "store.operator"];
     let operator = operators.into_iter().find(|it| path.starts_with(&format!("{it}.")));
     let user = || vec!["username = \"operator\"", "password = \"secret\""];
     tables.extend(operator.map(|table| (table, user())));
