@@ -118,7 +118,7 @@ pub(super) fn remove(sources: &[TokenSource], form: Form, headers: &mut HeaderMa
 /// The query without the parameters that may carry a token, its other bytes as they are; `None`
 /// when nothing needs to be removed, an empty text when nothing is left.
 pub(super) fn without_parameters<'s>(
-    sources: impl Iterator<Item = &'s TokenSource> + Clone,
+    sources: &(impl Iterator<Item = &'s TokenSource> + Clone),
     query: &str,
 ) -> Option<String> {
     let carries = |parameter: &&str| {

@@ -168,7 +168,7 @@ pub fn strip_places<'v>(
     let places = verifiers.flat_map(|it| &it.from).chain(key_verifiers.flat_map(|it| &it.from));
     let places: Vec<TokenSource> = places.cloned().collect();
     carrier::remove(&places, Form::Token, request.headers_mut());
-    let left = request.uri().query().and_then(|it| carrier::without_parameters(places.iter(), it));
+    let left = request.uri().query().and_then(|it| carrier::without_parameters(&places.iter(), it));
     if let Some(target) = left.and_then(|query| with_query(request.uri().path(), &query)) {
         *request.uri_mut() = target.into();
     }
@@ -178,7 +178,7 @@ pub fn strip_places<'v>(
 /// response is kept under.
 pub fn forwarded<'t>(policy: Option<&Policy>, target: &'t Target) -> Cow<'t, Target> {
     let stripped = policy.filter(|policy| !policy.forward_token).and_then(|policy| {
-        let query = carrier::without_parameters(policy.all_places(), target.query()?)?;
+        let query = carrier::without_parameters(&policy.all_places(), target.query()?)?;
         let path_and_query = with_query(target.path(), &query)?;
         Some(Target { authority: target.authority.clone(), path_and_query })
     });

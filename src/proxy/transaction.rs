@@ -32,14 +32,17 @@ impl Transaction {
     pub(super) fn open(connection: &Arc<Connection>, head: &Parts) -> Box<Self> {
         connection.gateway.observer.metrics.request_began();
         // Its place first: what is made for a place that is known is not moved there.
-        Box::write(Box::new_uninit(), Self {
-            received: Received::new(connection, head),
-            resolved: Resolved::new(connection),
-            grant: Grant::default(),
-            cache: None,
-            record: Record::new(),
-            slot: None,
-        })
+        Box::write(
+            Box::new_uninit(),
+            Self {
+                received: Received::new(connection, head),
+                resolved: Resolved::new(connection),
+                grant: Grant::default(),
+                cache: None,
+                record: Record::new(),
+                slot: None,
+            },
+        )
     }
 }
 

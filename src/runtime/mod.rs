@@ -154,13 +154,11 @@ impl Gateway {
         let pools = Pools::open(settings.timeout, &store, &cache, metrics);
         let claims = Claims::open(&store, metrics);
         let exports = Exports::new(&metrics.spans);
-        let store_fill = settings.fill_bytes;
+        let deliveries = Arc::new(Deliveries::new(settings.fill_bytes, metrics));
         let running = Running::new(plan, (None, &HashMap::new()), (&store, metrics));
-        let running = running.traced(&exports, None);
         let looking = Looking::new(metrics);
-        let deliveries = Arc::new(Deliveries::new(store_fill, metrics));
         let gateway = Arc::new(Self {
-            running: ArcSwap::from_pointee(running),
+            running: ArcSwap::from_pointee(running.traced(&exports, None)),
             file: OnceLock::new(),
             generation: AtomicU64::new(0),
             store,

@@ -152,9 +152,7 @@ pub(super) const RIGHTS: [Right; 76] = [
     right("script|load", &[Connections], "SCRIPT LOAD $script"),
     right(
         "eval",
-        &[
-            Limits, Sessions, ApiKeys, Cache, Certificates, Pools, Idempotency, Fleet, Queues,
-        ],
+        &[Limits, Sessions, ApiKeys, Cache, Certificates, Pools, Idempotency, Fleet, Queues],
         "EVAL $script 0",
     ),
     right("evalsha", &[Limits, Sessions, Cache, Queues], ""),
