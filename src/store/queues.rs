@@ -243,7 +243,8 @@ impl Store {
     }
 
     /// The oldest dead items, with this error if one is named: `most` of those that are looked
-    /// at, of which there are [`super::queue::QUEUE_DEAD_ROUND`] at most. For [`Self::queue_requeue`].
+    /// at, of which there are [`super::queue::QUEUE_DEAD_ROUND`] at most. For
+    /// [`Self::queue_requeue`].
     ///
     /// # Errors
     /// The store did not answer, or refused.
