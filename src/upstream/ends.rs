@@ -141,6 +141,8 @@ pub(super) fn meaning(end: &NoAnswer) -> Meaning {
         NoAnswer::Unconnected(failure) if failure.is_clients() => (Report::Nothing, None),
         // It may be about to restart, or have no room on that connection alone.
         NoAnswer::Unconnected(Failure::TurnedAway(_)) => (Report::Lost, REFUSED),
+        // Nobody listens to one subject: that says nothing of the server, or of other subjects.
+        NoAnswer::Unconnected(Failure::NoResponders) => (Report::Nothing, CONNECT),
         NoAnswer::Unconnected(_) => (Report::Refused, CONNECT),
         // The servers before it have taken the time.
         NoAnswer::OutOfTime => (Report::Nothing, CONNECT),

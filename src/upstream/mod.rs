@@ -47,6 +47,7 @@ mod visit;
 mod window;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -91,7 +92,29 @@ pub struct Upstream {
 #[derive(Debug, Default)]
 pub struct Ahead {
     names: Names,
-    link: Option<Arc<Link>>,
+    link: Option<SpareLink>,
+}
+
+/// A connection that is made before its upstream. It ends with this, unless an upstream has it.
+#[derive(Debug)]
+struct SpareLink {
+    link: Arc<Link>,
+    is_taken: AtomicBool,
+}
+
+impl SpareLink {
+    fn take(&self) -> Arc<Link> {
+        self.is_taken.store(true, Ordering::Relaxed);
+        Arc::clone(&self.link)
+    }
+}
+
+impl Drop for SpareLink {
+    fn drop(&mut self) {
+        if !*self.is_taken.get_mut() {
+            self.link.leave();
+        }
+    }
 }
 
 impl Upstream {
@@ -105,7 +128,8 @@ impl Upstream {
     ) -> Self {
         let servers = Servers::new(name, settings, tls, &ahead.names);
         let meter = Arc::clone(servers.now().meter());
-        let link = ahead.link.clone().or_else(|| Link::new(name, settings, tls));
+        let link = ahead.link.as_ref().map(SpareLink::take);
+        let link = link.or_else(|| Link::new(name, settings, tls));
         if let Some(link) = &link {
             servers.now().all().iter().for_each(|server| server.set_link(link));
         }
@@ -127,7 +151,9 @@ impl Upstream {
         }
         let is_kept = former.is_some_and(|former| former.is_described_by(settings));
         let link = Link::new(name, settings, tls).filter(|_| !is_kept);
-        if let Some(link) = &link {
+        // Whoever waits for all this may give up.
+        let link = link.map(|link| SpareLink { link, is_taken: AtomicBool::new(false) });
+        if let Some(SpareLink { link, .. }) = &link {
             link.start();
             link.connected(settings.connect_timeout).await;
         }

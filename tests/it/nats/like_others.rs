@@ -63,6 +63,20 @@ fn retries_and_the_breaker_know_it() {
 }
 
 #[test]
+fn a_subject_that_nobody_listens_to_closes_no_other() {
+    let nats = Nats::start();
+    let _service = Service::answering(&nats, "orders.get", |_| vec![said("fine")]);
+    let config = upstream(&nats, "breaker = { requests = 2, open = \"1h\" }")
+        + &route("/{what}", "orders.{what}");
+    let gateway = Gateway::start(&config);
+    let ask = |path: &str| Client::get(gateway.public, path).send();
+    for _ in 0..20 {
+        assert_eq!(code(&ask("/nobody")), "upstream_no_responders");
+    }
+    assert_eq!(ask("/get").text(), "fine");
+}
+
+#[test]
 fn a_request_that_nobody_has_read_is_sent_again_whatever_it_is() {
     let nats = Nats::start();
     let more = "[upstreams.orders.retry]\nattempts = 10\non = [\"connect\"]\nbackoff = \"100ms\"\n";
