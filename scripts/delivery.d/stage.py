@@ -1,0 +1,255 @@
+"""The servers of a row, what is read of them, and what a row comes to."""
+
+import collections
+import os
+import signal
+import time
+import urllib.request
+
+import harness
+import resp
+import servers
+import wire
+
+CONFIG = """
+[server]
+listen = ["127.0.0.1:{port}"]
+drain = "1s"
+[log]
+access = "off"
+[admin]
+listen = "127.0.0.1:{admin}"
+[store]
+url = "redis://127.0.0.1:{redis}"
+timeout = "{timeout}"
+[upstreams.app]
+servers = ["http://127.0.0.1:{site}"]
+max_connections = 4096
+[queues.work]
+concurrency = {concurrency}
+max_in_flight = 100000
+max_items = 10000000
+max_bytes = "16GiB"
+lease = "{lease}s"
+keep = "1h"
+{queue}
+[routes.work]
+path = "/work"
+methods = ["POST"]
+upstream = "app"
+deliver = {{ queue = "work", key = "required" }}
+"""
+PREFIX = "app:queue:{work.0}:"
+LEASE_S = 5  # the shortest that there is
+END_S = 120  # longest wait for a queue to be empty
+COLUMNS = ["row", "times", "acknowledged", "lost", "sent", "repeats", "deaths after the send",
+           "settles refused", "order broken", "bodies left", "dead", "verdict"]
+
+
+class Gateway:
+    """A gateway that dies, stalls and comes back, with a port of the upstream for itself."""
+
+    def __init__(self, stage, name, concurrency, redis=None, timeout="50ms", queue="",
+                 lease=LEASE_S):
+        self.stage, self.name, self.child = stage, name, None
+        self.port, self.admin = harness.free_ports(2)
+        self.site = stage.wire.do(stage.wire.upstream.open())
+        self.text = CONFIG.format(
+            port=self.port, admin=self.admin, redis=redis or stage.redis.port, site=self.site,
+            timeout=timeout, concurrency=concurrency, lease=lease, queue=queue)
+        stage.gateways.append(self)
+
+    def start(self):
+        self.child = harness.start_gateway(
+            self.stage.children, self.stage.binary, self.text, self.port, self.name)
+        # What it says once it has a connection; a row begins with gateways that serve.
+        servers.wait(self.is_ready, f"{self.name} is ready")
+        return self
+
+    def is_ready(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/readyz", timeout=2):
+            return True
+
+    def kill(self):
+        """Kill -9; how many deliveries it had sent and not settled."""
+        self.stage.children.end(self.child, signal.SIGKILL)
+        # What it wrote before is on its way.
+        time.sleep(0.2)
+        deaths = self.stage.sent_and_unsettled(self.site)
+        self.stage.deaths += len(deaths)
+        self.stage.deaths_of.update(deaths)
+        self.child = None
+        return len(deaths)
+
+    def end(self):
+        """In order, with what it has counted noted before."""
+        self.stage.refused_before += self.lost()
+        self.stage.children.end(self.child)
+        self.child = None
+
+    def signal(self, signum):
+        os.kill(self.child.pid, signum)
+
+    def metric(self, name, **labels):
+        """A sum over all series that have these labels."""
+        url = f"http://127.0.0.1:{self.admin}/metrics"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            text = answer.read().decode()
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        return sum(float(line.rpartition(" ")[2]) for line in text.splitlines()
+                   if line.startswith(name + "{") and all(it in line for it in wanted))
+
+    def lost(self):
+        """Settles that were refused."""
+        return int(self.metric("portcullis_queue_attempts_total", outcome="lost"))
+
+    def cpu_s(self):
+        """Processor time it has used, in seconds."""
+        fields = open(f"/proc/{self.child.pid}/stat").read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Stage:
+    """What a row plays on."""
+
+    def __init__(self, children, binary, *redis):
+        self.children, self.binary, self.wire = children, binary, wire.Wire()
+        self.gateways, self.deaths, self.refused_before = [], 0, 0
+        self.deaths_of = collections.Counter()
+        self.load = wire.Load()
+        port, = harness.free_ports(1)
+        self.redis = servers.plain(children, "redis", port, *redis)
+        self.redis.start()
+        self.problems, self.count = [], 0
+
+    def gateway(self, name, concurrency, **more):
+        return Gateway(self, name, concurrency, **more).start()
+
+    def run(self, *parts):
+        return self.redis.run(*parts)
+
+    def open(self):
+        """Items that are not settled."""
+        return self.run("ZCARD", PREFIX + "open")
+
+    def claimed(self):
+        return self.run("XPENDING", PREFIX + "ready", "g")[0]
+
+    def jobs(self, count, line=""):
+        """So many requests, each with a key of its own."""
+        first, self.count = self.count, self.count + count
+        return [(f"k{number}", f"{line} {number}", line) for number in range(first, first + count)]
+
+    def begin(self, ports, jobs, width, insists=False):
+        """Has callers ask, each request by itself; a future."""
+        return self.begin_lines(ports, [[job] for job in jobs], width, insists)
+
+    def begin_lines(self, ports, lines, width, insists=True):
+        """The same, of lines."""
+        return self.wire.later(self.load.run(ports, lines, width, insists))
+
+    def sends(self):
+        return list(self.wire.upstream.sends)
+
+    def sent_and_unsettled(self, site):
+        """The ids that were sent last by the gateway of this site, and are claimed yet."""
+        last = {send.id: send.port for send in self.sends()}
+        return [one for one, port in last.items() if port == site
+                and self.run("HGET", f"{PREFIX}item:{one}", "s") == "d"]
+
+    def wait_empty(self, seconds=END_S):
+        """Returns when nothing is open; stops with what is."""
+        end = time.monotonic() + seconds
+        while (left := self.open()) and time.monotonic() < end:
+            time.sleep(0.05)
+        if left:
+            ids = self.run("ZRANGE", PREFIX + "open", 0, 4)
+            items = [self.run("HMGET", f"{PREFIX}item:{it}", *"saqfzdnl") for it in ids]
+            sets = [self.run("XLEN", PREFIX + "ready"), self.claimed(),
+                    self.run("ZCARD", PREFIX + "later"), self.run("GET", PREFIX + "pause")]
+            harness.stop(f"{left} are not delivered within {seconds} s: {items}; stream, claimed, "
+                         f"later, pause: {sets}")
+
+    def refused(self):
+        """Settles that were refused, at gateways that live and ended in order."""
+        return self.refused_before + sum(it.lost() for it in self.gateways if it.child)
+
+    def expect(self, holds, what):
+        if not holds and what not in self.problems:
+            self.problems.append(what)
+
+    def bodies(self):
+        """Bodies of items, and bodies that nothing was queued for."""
+        own, alone, at = 0, 0, "0"
+        with self.redis.connect(10) as redis:
+            while True:
+                at, keys = redis.run("SCAN", at, "MATCH", PREFIX.replace("{", "[{]") + "body:*",
+                                     "COUNT", 1000)
+                for key in keys:
+                    if redis.run("EXISTS", key.replace(":body:", ":item:")):
+                        own += 1
+                    else:
+                        alone += 1
+                    self.expect(redis.run("PTTL", key) > 0, f"{key} has no end")
+                if at == "0":
+                    return own, alone
+
+    def end(self):
+        self.wire.end()
+
+
+class Sums:
+    """What became of all that a row sent."""
+
+    def __init__(self, stage, acked=None):
+        acked = stage.load.ids() if acked is None else acked
+        by_key = collections.defaultdict(list)
+        for send in stage.sends():
+            by_key[send.key].append(send)
+        self.acked, self.sent = len(acked), sum(map(len, by_key.values()))
+        self.lost = sum(1 for key in acked if not by_key[key])
+        with stage.redis.connect(10) as redis:
+            states = {key: redis.run("HGET", f"{PREFIX}item:{one}", "s")
+                      for key, one in acked.items()}
+        self.not_done = sum(1 for state in states.values() if state != "k")
+        self.repeats = sum(len(sends) - 1 for sends in by_key.values() if sends)
+        self.ids_of_key = max((len({it.id for it in sends}) for sends in by_key.values() if sends),
+                              default=0)
+        self.other_id = sum(1 for key, one in acked.items()
+                            if any(send.id != one for send in by_key[key]))
+        self.deaths, self.refused = stage.deaths, stage.refused()
+        self.broken = self.order_broken(stage)
+        self.bodies, self.alone = stage.bodies()
+        self.dead = stage.run("ZCARD", PREFIX + "dead")
+        self.bytes = int(stage.run("GET", PREFIX + "bytes") or 0)
+        self.lines = len(stage.run("KEYS", PREFIX.replace("{", "[{]") + "line:*"))
+
+    @staticmethod
+    def order_broken(stage):
+        """How often one of a line was sent after a later one of it."""
+        last, broken = {}, 0
+        for send in stage.sends():
+            if send.line:
+                number = int(send.body.rpartition(" ")[2])
+                broken += number < last.get(send.line, -1)
+                last[send.line] = max(number, last.get(send.line, -1))
+        return broken
+
+    def check(self, stage, loses=False, is_equal=True):
+        """The laws: what does not hold is a problem of the row."""
+        expect = stage.expect
+        if not loses:
+            expect(self.lost == 0, f"{self.lost} lost")
+            expect(self.not_done == 0, f"{self.not_done} acknowledged and not done")
+        expect(self.ids_of_key <= 1 and self.other_id == 0, "a key was queued more than once")
+        expect(self.broken == 0, f"order broken {self.broken} times")
+        if is_equal:
+            expect(self.repeats == self.deaths + self.refused,
+                   f"{self.repeats} repeats, and {self.deaths} + {self.refused} explained")
+        expect(self.bodies == self.dead, f"{self.bodies} bodies of {self.dead} dead items")
+        expect(self.bytes == 0, f"{self.bytes} bytes of nothing")
+        expect(self.lines == 0, f"{self.lines} lines of nobody")
+
+
+def info(port, section):
+    return resp.info_of(resp.run(port, "INFO", section))
