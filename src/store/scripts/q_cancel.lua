@@ -4,7 +4,7 @@
 local its = redis.call('HMGET', KEYS[5], 's', 'q', 'y', 'l')
 if not its[1] then return '' end
 if its[1] ~= 'w' and its[1] ~= 'b' and its[1] ~= 'r' then return its[1] end
-if its[2] ~= '' then redis.call('XDEL', KEYS[1], its[2]) end
+if its[2] ~= '' then drop(its[2], ARGV[1]) end
 redis.call('ZREM', KEYS[2], ARGV[1])
 close(ARGV[1], tonumber(its[3]))
 redis.call('UNLINK', KEYS[6])

@@ -9,6 +9,15 @@ local touch = function(at, item)
   local left, life = redis.call('PTTL', KEYS[at]), redis.call('PTTL', item)
   if left ~= -2 and left < life then redis.call('PEXPIRE', KEYS[at], life) end
 end
+-- Takes an item's entry out of the stream. One of this number may be another's: a stream that was lost and made anew
+-- within the same millisecond numbers as before.
+local drop = function(entry, id)
+  local there = redis.call('XRANGE', KEYS[1], entry, entry)[1]
+  if there and there[2][2] ~= id then return end
+  -- Where the group is gone there is nothing to acknowledge.
+  redis.pcall('XACK', KEYS[1], 'g', entry)
+  redis.call('XDEL', KEYS[1], entry)
+end
 -- Its turn has come, or comes when it is due.
 local ready = function(id, item, due)
   if due > now then

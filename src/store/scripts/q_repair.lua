@@ -8,6 +8,11 @@ if ARGV[1] ~= '' then
   from = rank and rank + 1 or redis.call('ZCOUNT', KEYS[3], '-inf', '(' .. ARGV[2])
 end
 local ids, back = redis.call('ZRANGE', KEYS[3], from, from + ARGV[3] - 1), 0
+-- An entry of the same number may be another's, of a stream that was made anew within the same millisecond.
+local is_there = function(entry, id)
+  local there = redis.call('XRANGE', KEYS[1], entry, entry)[1]
+  return there and there[2][2] == id
+end
 local last = #ids == tonumber(ARGV[3]) and ids[#ids] or ''
 for _, id in ipairs(ids) do
   local item = KEYS[4] .. id
@@ -22,7 +27,7 @@ for _, id in ipairs(ids) do
     if not first or first == id then entry = false end
   elseif redis.call('ZSCORE', KEYS[2], id) then
     entry = nil
-  elseif entry ~= '' and #redis.call('XRANGE', KEYS[1], entry, entry) > 0 then
+  elseif entry ~= '' and is_there(entry, id) then
     -- Claimed, and yet nobody's: a consumer was deleted, or the group is a new one. What was put back and not taken
     -- since has no node.
     if state == 'd' and its[4] ~= '' and #redis.call('XPENDING', KEYS[1], 'g', entry, entry, 1) == 0 then

@@ -11,13 +11,9 @@ end
 -- The same claim has been settled: the answer was missed, and it is asked again.
 if its[2] ~= 'd' then return {1, 0} end
 local id = ARGV[2]
--- Where the group is gone there is nothing to acknowledge; nobody else has this token all the same.
-redis.pcall('XACK', KEYS[1], 'g', ARGV[1])
-redis.call('XDEL', KEYS[1], ARGV[1])
-if its[3] ~= ARGV[1] and its[3] ~= '' then
-  redis.pcall('XACK', KEYS[1], 'g', its[3])
-  redis.call('XDEL', KEYS[1], its[3])
-end
+-- Nobody else has this token, also where the entry was lost and put back.
+drop(ARGV[1], id)
+if its[3] ~= ARGV[1] and its[3] ~= '' then drop(its[3], id) end
 local outcome, due = ARGV[4], now + ARGV[5]
 redis.call('HSET', KEYS[5], 'c', ARGV[6], 'e', ARGV[7])
 if outcome == 'r' or outcome == 'w' then

@@ -7,10 +7,10 @@ use portcullis::config::{self, StoreUrl};
 use portcullis::store::RedisStore;
 use portcullis::store::Store;
 use portcullis::store::queue::{
-    Accept, Accepted, Durability, ItemState, Outcome, QueueSafety, Take, Taken,
+    Accept, Accepted, Cancelled, Durability, ItemState, Outcome, QueueSafety, Take, Taken,
 };
 
-use super::queue_hands::{BLINK, HOUR, Of, Queue, WRITTEN, one};
+use super::queue_hands::{BLINK, HOUR, Of, Queue, WRITTEN, ids, one};
 use super::{Subject, over_redis, runtime};
 use crate::support::{PATIENCE, Redis};
 
@@ -91,6 +91,43 @@ fn a_lost_stream_is_put_back_with_all_that_waited_in_it() {
         assert_eq!(queue.state(&behind).await, ItemState::Behind);
         assert_eq!(queue.counts().await, [0, 1, 1, 251, 0, 253]);
         assert!(queue.find(&late).await.is_some());
+    });
+}
+
+/// A stream that is made anew within the same millisecond numbers as the lost one did.
+#[test]
+fn an_entry_of_the_same_number_may_be_that_of_another_item() {
+    over_redis(async |it: Subject| {
+        let queue = Queue::of(&it);
+        let cli = |command: &[&str]| redis(&it).cli(command);
+        let ready = &*queue.keys.ready;
+        let mut old = Vec::new();
+        for _ in 0..3 {
+            old.push(queue.put(Of::default()).await);
+        }
+        let flying = queue.take(1).await.remove(0);
+        assert_eq!(flying.hold.id, old[0]);
+        let entry = |id| cli(&["HGET", &queue.keys.item(id), "q"]).trim().to_owned();
+        let entries: Vec<String> = old.iter().map(entry).collect();
+        let mut new = Vec::new();
+        for _ in 0..3 {
+            new.push(queue.put(Of::default()).await);
+        }
+        assert_eq!(cli(&["DEL", ready]), "1");
+        for (id, entry) in new.iter().zip(&entries) {
+            assert_eq!(cli(&["XADD", ready, entry, "i", id.as_str()]).trim(), entry);
+            assert_eq!(cli(&["HSET", &queue.keys.item(id), "q", entry]), "0");
+        }
+        assert_eq!(queue.cancel(&old[2]).await, Cancelled::Cancelled);
+        assert_eq!(queue.try_take(ANY).await, Taken::Reset { put_back: 2 });
+        assert_eq!(queue.settle(&flying.hold, Outcome::Done).await, WRITTEN);
+        let claims = queue.take(9).await;
+        let expected: Vec<_> = new.iter().chain([&old[1]]).copied().collect();
+        assert_eq!(ids(&claims), expected);
+        for claim in &claims {
+            assert_eq!(queue.settle(&claim.hold, Outcome::Done).await, WRITTEN);
+        }
+        assert_eq!(queue.counts().await, [0; 6]);
     });
 }
 
