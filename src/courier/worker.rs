@@ -116,12 +116,16 @@ impl Worker {
                 self.give_all_back().await;
                 return false;
             }
-            ended = self.flights.join_next_with_id(), if !self.flights.is_empty() => {
-                match ended {
-                    Some(Ok((id, ended))) => self.ended(id, &ended).await,
-                    // It panicked, which nothing in it may do: its lease runs out.
-                    Some(Err(error)) => drop(self.holds.remove(&error.id())),
-                    None => {}
+            first = self.flights.join_next_with_id(), if !self.flights.is_empty() => {
+                // All that have ended by now have their places filled by one take.
+                let mut next = first;
+                while let Some(ended) = next {
+                    match ended {
+                        Ok((id, ended)) => self.ended(id, &ended).await,
+                        // It panicked, which nothing in it may do: its lease runs out.
+                        Err(error) => drop(self.holds.remove(&error.id())),
+                    }
+                    next = self.flights.try_join_next_with_id();
                 }
             }
             () = self.state.wake.notified(), if takes => {
