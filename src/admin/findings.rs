@@ -87,6 +87,16 @@ pub(super) struct OfUpstream {
     pub(super) gives_way: bool,
 }
 
+/// What waits to be delivered, and the bounds of `warn`.
+#[derive(Debug, Default)]
+pub(super) struct OfQueue {
+    pub(super) name: String,
+    /// Requests that are not settled, and how many are too many.
+    pub(super) open: (u64, u64),
+    /// The age of the oldest of them, and which one is too old, in seconds.
+    pub(super) oldest_s: (u64, u64),
+}
+
 /// How many keys are under pressure by one limit.
 #[derive(Debug, Default)]
 pub(super) struct OfLimit {
@@ -118,6 +128,7 @@ pub(super) struct Seen {
     pub(super) lines_lost: u64,
     pub(super) spans_lost: u64,
     pub(super) upstreams: Vec<OfUpstream>,
+    pub(super) queues: Vec<OfQueue>,
     pub(super) limits: Vec<OfLimit>,
     /// Routes that have had no request for [`UNUSED_HOURS`].
     pub(super) unused: Vec<String>,
@@ -149,6 +160,7 @@ pub(super) fn find(seen: &Seen, mute: &[String]) -> Vec<Finding> {
     of_store(seen, &mut all);
     of_bounds(seen, &mut all);
     of_upstreams(seen, &mut all);
+    of_queues(seen, &mut all);
     of_requests(seen, &mut all);
     of_limits(seen, &mut all);
     of_files(seen, &mut all);
@@ -295,6 +307,23 @@ fn of_upstreams(seen: &Seen, all: &mut Vec<Finding>) {
     }
 }
 
+fn of_queues(seen: &Seen, all: &mut Vec<Finding>) {
+    for OfQueue { name, open, oldest_s } in &seen.queues {
+        if open.0 <= open.1 && oldest_s.0 <= oldest_s.1 {
+            continue;
+        }
+        let what =
+            format!("queues.{name}: {} to be delivered, the oldest for {} s.", open.0, oldest_s.0);
+        let why = format!("Above {} or {} s (queues.{name}.warn).", open.1, oldest_s.1);
+        let remedy = format!(
+            "See whether its upstream is away or slow, or whether it is paused: GET \
+             /v1/queues/{name}/items?state=retrying names errors."
+        );
+        let id = format!("queue_late_{name}");
+        all.push(finding(id, Level::Watch, "queues", [what, why, remedy]));
+    }
+}
+
 fn of_limits(seen: &Seen, all: &mut Vec<Finding>) {
     for OfLimit { policy, near, refused } in &seen.limits {
         let keys = |count: u64| if count == 1 { "1 key".into() } else { format!("{count} keys") };
@@ -407,6 +436,18 @@ mod tests {
         let down = |level| [("upstream_down_u".to_owned(), level)];
         assert_eq!(of((0, 100), (0, 100), (0, 2), false), down(Level::Poor));
         assert_eq!(of((0, 100), (0, 100), (0, 2), true), down(Level::Watch), "readers");
+    }
+
+    #[test]
+    fn a_queue_is_told_of_above_its_own_bounds() {
+        let of = |open, oldest_s| {
+            let queues = vec![OfQueue { name: "mail".to_owned(), open, oldest_s }];
+            ids(&Seen { queues, ..Seen::default() })
+        };
+        let late = [("queue_late_mail".to_owned(), Level::Watch)];
+        assert_eq!(of((9, 9), (60, 60)), []);
+        assert_eq!(of((10, 9), (0, 60)), late);
+        assert_eq!(of((1, 9), (61, 60)), late);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::findings::{OfCache, OfLimit, OfStore, OfUpstream, Seen, UNUSED_HOURS, find};
+use super::findings::{OfCache, OfLimit, OfQueue, OfStore, OfUpstream, Seen, UNUSED_HOURS, find};
 use super::reply::{Reply, json as reply_json};
 use super::series;
 use crate::base::{build, instance};
@@ -149,6 +149,7 @@ fn seen(gateway: &Gateway, now: Option<Rates>, file_differs: bool) -> Seen {
         lines_lost: lines.dropped.get().saturating_add(lines.failed.get()),
         spans_lost: metrics.spans.lost_so_far(),
         upstreams: of_upstreams(gateway),
+        queues: of_queues(gateway),
         limits: of_limits(gateway),
         unused: unused(gateway),
         old_keys: old.map(|(name, it)| (name.to_owned(), it.url)).collect(),
@@ -197,6 +198,22 @@ fn of_upstreams(gateway: &Gateway) -> Vec<OfUpstream> {
             servers: (care.servers.iter().filter(|it| it.is_in).count(), care.servers.len()),
             gives_way: settings.gives_way,
         }
+    });
+    told.collect()
+}
+
+/// As they were looked at last.
+fn of_queues(gateway: &Gateway) -> Vec<OfQueue> {
+    let running = gateway.running();
+    let queues = &running.plan.config.queues;
+    let told = gateway.deliveries.now(queues.keys()).into_iter().filter_map(|now| {
+        let warn = queues.get(&now.name)?.warn;
+        let open = now.items.iter().filter(|(state, _)| *state != "dead");
+        Some(OfQueue {
+            open: (open.map(|(_, count)| count).sum(), warn.items),
+            oldest_s: (now.oldest.unwrap_or_default().as_secs(), warn.age.as_secs()),
+            name: now.name,
+        })
     });
     told.collect()
 }

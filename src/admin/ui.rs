@@ -59,6 +59,7 @@ static ASSETS: &[Asset] = &[
     asset!(SCRIPT, "js/pages/index.js"),
     asset!(SCRIPT, "js/pages/limits.js"),
     asset!(SCRIPT, "js/pages/overview.js"),
+    asset!(SCRIPT, "js/pages/queues.js"),
     asset!(SCRIPT, "js/pages/refusals.js"),
     asset!(SCRIPT, "js/pages/store.js"),
     asset!(SCRIPT, "js/pages/traffic.js"),

@@ -9,6 +9,7 @@ mod identity;
 mod look;
 mod pages;
 mod questions;
+mod queues;
 mod real;
 mod shell;
 mod stage;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::{Chunks, Client, Gateway, Upstream, response};
 
 /// Every page, by its path in the fragment and its letter.
-pub(super) const PAGES: [(&str, &str); 10] = [
+pub(super) const PAGES: [(&str, &str); 11] = [
     ("overview", "o"),
     ("traffic", "t"),
     ("refusals", "r"),
@@ -20,6 +20,7 @@ pub(super) const PAGES: [(&str, &str); 10] = [
     ("identity", "i"),
     ("upstreams", "u"),
     ("store", "s"),
+    ("queues", "d"),
     ("config", "f"),
     ("audit", "a"),
 ];
@@ -345,17 +346,38 @@ fn answers_of_cache() -> [(&'static str, Value); 3] {
 }
 
 /// The same of what is not about requests.
-fn answers_of_state() -> [(&'static str, Value); 8] {
+fn answers_of_state() -> [(&'static str, Value); 9] {
     [
         ("GET /v1/config", config()),
         ("GET /v1/config/diff", compared()),
         ("GET /v1/operations", operations()),
+        ("GET /v1/queues", queues()),
         ("GET /v1/upstreams", upstreams()),
         ("GET /v1/revocations", revocations()),
         ("GET /v1/status", status()),
         ("GET /v1/store", store()),
         ("GET /v1/canary", canaries()),
     ]
+}
+
+fn queues() -> Value {
+    let queue = |dead: u64, paused: Value| {
+        json!({
+            "items": {
+                "waiting": 1204, "later": 310, "behind": 0, "delivering": 16, "dead": dead,
+            },
+            "open": 1530, "max_items": 100_000, "bytes": 201_326_592, "max_bytes": 268_435_456,
+            "oldest_seconds": 431, "warned": dead > 0, "paused": paused, "concurrency": 16,
+            "attempts_here": { "done": 48_112, "retry": 31, "dead": 2, "back": 0, "lost": 0 },
+        })
+    };
+    json!({
+        "store": "not_appending",
+        "queues": {
+            "mail": queue(2, json!({ "why": "upstream_unreachable", "seconds_left": 7 })),
+            "events": queue(0, Value::Null),
+        },
+    })
 }
 
 fn cache() -> Value {

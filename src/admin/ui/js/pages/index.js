@@ -13,11 +13,12 @@ import * as config from "./config.js";
 import * as identity from "./identity.js";
 import * as limits from "./limits.js";
 import * as overview from "./overview.js";
+import * as queues from "./queues.js";
 import * as refusals from "./refusals.js";
 import * as store from "./store.js";
 import * as traffic from "./traffic.js";
 import * as upstreams from "./upstreams.js";
 
 export const PAGES = [
-  overview, traffic, refusals, limits, cache, identity, upstreams, store, config, audit,
+  overview, traffic, refusals, limits, cache, identity, upstreams, store, queues, config, audit,
 ];
