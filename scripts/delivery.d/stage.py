@@ -2,12 +2,12 @@
 
 import collections
 import os
+import pathlib
 import signal
 import time
 import urllib.request
 
 import harness
-import resp
 import servers
 import wire
 
@@ -39,6 +39,7 @@ methods = ["POST"]
 upstream = "app"
 deliver = {{ queue = "work", key = "required" }}
 """
+HERE = pathlib.Path(__file__).resolve().parent
 PREFIX = "app:queue:{work.0}:"
 LEASE_S = 5  # the shortest that there is
 END_S = 120  # longest wait for a queue to be empty
@@ -249,7 +250,3 @@ class Sums:
         expect(self.bodies == self.dead, f"{self.bodies} bodies of {self.dead} dead items")
         expect(self.bytes == 0, f"{self.bytes} bytes of nothing")
         expect(self.lines == 0, f"{self.lines} lines of nobody")
-
-
-def info(port, section):
-    return resp.info_of(resp.run(port, "INFO", section))

@@ -1,0 +1,91 @@
+// What scripts/delivery --beside bullmq asks of BullMQ, and the open loop for both. One line of JSON
+// comes back. Run in the folder with its node_modules:
+//   node bullmq.js add PORT COUNT         adds jobs of 1 KiB, 50 at a time
+//   node bullmq.js work PORT COUNT        works on as many, 50 at a time
+//   node bullmq.js open PORT RATE S       adds at a rate, whether answers come or not
+//   node bullmq.js post URL RATE S        the same of requests to a gateway
+import http from "node:http";
+import { Queue, Worker } from "bullmq";
+
+const BODY = "x".repeat(1024);
+const WIDTH = 50;
+const [what, where, first, second] = process.argv.slice(2);
+const connection = { host: "127.0.0.1", port: Number(where), maxRetriesPerRequest: null };
+// As ours: what is done stays for an hour.
+const kept = { removeOnComplete: { age: 3600 }, removeOnFail: { age: 7 * 86400 } };
+
+const share = (sorted, part) => sorted[Math.min(sorted.length - 1,
+  Math.floor(sorted.length * part))];
+
+function told(took, seconds) {
+  const sorted = [...took].sort((a, b) => a - b);
+  console.log(JSON.stringify({ n: took.length, seconds, p50: share(sorted, 0.5),
+    p99: share(sorted, 0.99) }));
+}
+
+async function closed(count, act) {
+  const took = [];
+  let left = count;
+  const began = performance.now();
+  await Promise.all(Array.from({ length: WIDTH }, async () => {
+    while (left-- > 0) {
+      const at = performance.now();
+      await act();
+      took.push(performance.now() - at);
+    }
+  }));
+  told(took, (performance.now() - began) / 1000);
+}
+
+// Latencies are from when a request was due.
+async function open(rate, seconds, act) {
+  const took = [];
+  const all = [];
+  const began = performance.now();
+  for (let sent = 0; sent < rate * seconds;) {
+    const due = Math.min(rate * seconds, ((performance.now() - began) / 1000) * rate);
+    for (; sent < due; sent += 1) {
+      const at = began + (sent / rate) * 1000;
+      all.push(act().then(() => took.push(performance.now() - at)));
+    }
+    await new Promise((done) => setTimeout(done, 1));
+  }
+  await Promise.all(all);
+  told(took, (performance.now() - began) / 1000);
+}
+
+function poster(url) {
+  const agent = new http.Agent({ keepAlive: true, maxSockets: WIDTH });
+  return () => new Promise((done, failed) => {
+    const request = http.request(url, { agent, method: "POST",
+      headers: { "content-length": BODY.length } }, (response) => {
+      response.resume();
+      response.on("end", () => (response.statusCode === 202 ? done()
+        : failed(new Error(`status ${response.statusCode}`))));
+    });
+    request.on("error", failed);
+    request.end(BODY);
+  });
+}
+
+async function work(count) {
+  let done = 0;
+  const began = performance.now();
+  const worker = new Worker("work", async () => {}, { connection, concurrency: WIDTH });
+  await new Promise((all) => worker.on("completed", () => (done += 1) === count && all()));
+  told([0], (performance.now() - began) / 1000);
+  await worker.close();
+}
+
+if (what === "post") {
+  await open(Number(first), Number(second), poster(where));
+} else if (what === "work") {
+  await work(Number(first));
+} else {
+  const queue = new Queue("work", { connection, defaultJobOptions: kept });
+  await queue.waitUntilReady();
+  const add = () => queue.add("job", { body: BODY });
+  await (what === "add" ? closed(Number(first), add) : open(Number(first), Number(second), add));
+  await queue.close();
+}
+process.exit(0);
