@@ -1,5 +1,5 @@
-"""Deferred deliveries beside BullMQ, interleaved: what accepting and working cost in Redis's CPU, how
-many of each there are a second, and what an accept takes at 2,000 a second.
+"""Deferred deliveries beside BullMQ, interleaved: what accepting and working cost in Redis's CPU,
+how many of each there are a second, and what an accept takes at 2,000 a second.
 
 Each has a Redis of its own. Ours is asked over HTTP by wrk and delivers over HTTP to an upstream;
 BullMQ is called and works within one node process, without a network but that to Redis. So the
@@ -97,29 +97,28 @@ class Ours:
     """A gateway that accepts, and one that delivers."""
 
     def __init__(self, children, options, folder):
-        self.children, self.folder = children, folder
+        self.children, self.folder, self.binary = children, folder, options.binary
         self.redis, self.site, port, admin, other, other_admin = harness.free_ports(6)
         harness.start_redis(children, self.redis)
         self.upstream = origin.in_process(lambda: asyncio.run(serve(self.site)))
-        self.door, self.ports = self.gateway(options, "door", port, admin, 0), port
-        self.worker = None
-        self.start = lambda: self.gateway(options, "worker", other, other_admin, WIDTH)
+        self.url = f"http://127.0.0.1:{port}/work"
+        self.gateway("door", port, admin, 0)
+        self.start = lambda: self.gateway("worker", other, other_admin, WIDTH)
 
-    def gateway(self, options, name, port, admin, concurrency):
+    def gateway(self, name, port, admin, concurrency):
         text = stages.CONFIG.format(
             port=port, admin=admin, redis=self.redis, site=self.site, timeout="1s",
             concurrency=concurrency, lease=30, queue="").replace('"required"', '"optional"')
-        return harness.start_gateway(self.children, options.binary, text, port, name)
+        return harness.start_gateway(self.children, self.binary, text, port, name)
 
     def waiting(self):
         return resp.run(self.redis, "ZCARD", stages.PREFIX + "open")
 
     def round(self):
-        url = f"http://127.0.0.1:{self.ports}/work"
         _, cpu, _ = spent(self.redis, lambda: time.sleep(1))
-        (_, took), accept, _ = spent(self.redis, lambda: wrk(self.children, url, COUNT))
+        (_, took), accept, _ = spent(self.redis, lambda: wrk(self.children, self.url, COUNT))
         count = self.waiting()
-        opened = node(self.folder, "post", url, RATE, OPEN_S)
+        opened = node(self.folder, "post", self.url, RATE, OPEN_S)
         more = self.waiting()
 
         def work():

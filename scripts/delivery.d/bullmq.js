@@ -1,5 +1,5 @@
-// What scripts/delivery --beside bullmq asks of BullMQ, and the open loop for both. One line of JSON
-// comes back. Run in the folder with its node_modules:
+// What scripts/delivery --beside bullmq asks of BullMQ, and the open loop for both. One line of
+// JSON comes back. Run in the folder with its node_modules:
 //   node bullmq.js add PORT COUNT         adds jobs of 1 KiB, 50 at a time
 //   node bullmq.js work PORT COUNT        works on as many, 50 at a time
 //   node bullmq.js open PORT RATE S       adds at a rate, whether answers come or not

@@ -50,14 +50,14 @@ COLUMNS = ["row", "times", "acknowledged", "lost", "sent", "repeats", "deaths af
 class Gateway:
     """A gateway that dies, stalls and comes back, with a port of the upstream for itself."""
 
-    def __init__(self, stage, name, concurrency, redis=None, timeout="50ms", queue="",
-                 lease=LEASE_S):
+    def __init__(self, stage, name, concurrency, **more):
+        """`more`: another port of `redis`, `timeout`, `lease` in s, and lines of `queue`."""
         self.stage, self.name, self.child = stage, name, None
         self.port, self.admin = harness.free_ports(2)
         self.site = stage.wire.do(stage.wire.upstream.open())
-        self.text = CONFIG.format(
-            port=self.port, admin=self.admin, redis=redis or stage.redis.port, site=self.site,
-            timeout=timeout, concurrency=concurrency, lease=lease, queue=queue)
+        others = {"redis": stage.redis.port, "timeout": "50ms", "lease": LEASE_S, "queue": ""}
+        self.text = CONFIG.format(port=self.port, admin=self.admin, site=self.site,
+                                  concurrency=concurrency, **{**others, **more})
         stage.gateways.append(self)
 
     def start(self):

@@ -1,5 +1,5 @@
-"""What runs beside the kit, in one thread of its own: callers, the upstream, and a link to Redis that
-cuts at a command.
+"""What runs beside the kit, in one thread of its own: callers, the upstream, and a link to Redis
+that cuts at a command.
 
 The upstream has a port for each gateway, so that what came of a gateway that died is known. A link
 reads the commands that pass. `cut` arms it:
