@@ -72,15 +72,13 @@ class Gateway:
             return True
 
     def kill(self):
-        """Kill -9; how many deliveries it had sent and not settled."""
+        """Kill -9; what it had sent and not settled is noted."""
         self.stage.children.end(self.child, signal.SIGKILL)
         # What it wrote before is on its way.
         time.sleep(0.2)
-        deaths = self.stage.sent_and_unsettled(self.site)
-        self.stage.deaths += len(deaths)
-        self.stage.deaths_of.update(deaths)
+        # It may die again before the leases of its first death have ended: each send counts once.
+        self.stage.died_with |= self.stage.sent_and_unsettled(self.site)
         self.child = None
-        return len(deaths)
 
     def end(self):
         """In order, with what it has counted noted before."""
@@ -115,8 +113,7 @@ class Stage:
 
     def __init__(self, children, binary, *redis):
         self.children, self.binary, self.wire = children, binary, wire.Wire()
-        self.gateways, self.deaths, self.refused_before = [], 0, 0
-        self.deaths_of = collections.Counter()
+        self.gateways, self.died_with, self.refused_before = [], set(), 0
         self.load = wire.Load()
         port, = harness.free_ports(1)
         self.redis = servers.plain(children, "redis", port, *redis)
@@ -153,10 +150,12 @@ class Stage:
         return list(self.wire.upstream.sends)
 
     def sent_and_unsettled(self, site):
-        """The ids that were sent last by the gateway of this site, and are claimed yet."""
-        last = {send.id: send.port for send in self.sends()}
-        return [one for one, port in last.items() if port == site
-                and self.run("HGET", f"{PREFIX}item:{one}", "s") == "d"]
+        """The ids that were sent last by the gateway of this site, and are claimed yet, with how
+        often they were sent."""
+        sends = self.sends()
+        last, times = {it.id: it.port for it in sends}, collections.Counter(it.id for it in sends)
+        return {(one, times[one]) for one, port in last.items() if port == site
+                and self.run("HGET", f"{PREFIX}item:{one}", "s") == "d"}
 
     def wait_empty(self, seconds=END_S):
         """Returns when nothing is open; stops with what is."""
@@ -218,7 +217,7 @@ class Sums:
                               default=0)
         self.other_id = sum(1 for key, one in acked.items()
                             if any(send.id != one for send in by_key[key]))
-        self.deaths, self.refused = stage.deaths, stage.refused()
+        self.deaths, self.refused = len(stage.died_with), stage.refused()
         self.broken = self.order_broken(stage)
         self.bodies, self.alone = stage.bodies()
         self.dead = stage.run("ZCARD", PREFIX + "dead")

@@ -3,7 +3,7 @@
 
 import { meter } from "../chart.js";
 import { ask, show } from "../dialog.js";
-import { fill, h, say, state } from "../dom.js";
+import { h, say } from "../dom.js";
 import { bytes, count, moment, NONE, rate, span } from "../format.js";
 import { adjust } from "../router.js";
 import { table } from "../table.js";
@@ -16,9 +16,9 @@ const LOOK_S = 5;
 // As the API calls them; what is done or cancelled is in no list.
 const STATES = ["waiting", "behind", "delivering", "retrying", "dead"];
 const SAFETY = {
-  evicting: ["poor", "Redis evicts, so nothing is accepted: set maxmemory-policy to noeviction"],
-  not_appending: ["watch", "Redis keeps no append-only file: what waits is gone if it dies"],
-  unknown: ["watch", "it is not known yet whether Redis evicts"],
+  evicting: "✖ Redis evicts, so nothing is accepted: set maxmemory-policy to noeviction.",
+  not_appending: "▲ Redis keeps no append-only file: what waits is gone if it dies.",
+  unknown: "▲ It is not known yet whether Redis evicts.",
 };
 
 const of = (name) => `/v1/queues/${encodeURIComponent(name)}`;
@@ -285,8 +285,7 @@ export function render(context) {
   async function look() {
     const told = await context.api.get("/v1/queues", {}, context.signal);
     const now = performance.now();
-    const found = SAFETY[told.store];
-    fill(safety, found && Object.keys(told.queues).length > 0 && state(...found));
+    say(safety, Object.keys(told.queues).length > 0 ? SAFETY[told.store] : "");
     all.set(Object.entries(told.queues).map(([name, one]) => ({
       ...one, name, rate: rates.of(name, one.attempts_here.done, now),
     })));
