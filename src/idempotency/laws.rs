@@ -208,10 +208,13 @@ fn an_answer_frees_its_key_only_where_it_says_that_nothing_was_done() {
     for status in [200, 201, 204, 302, 400, 401, 409, 422, 500, 501] {
         assert_eq!(fate(status, false), Fate::Answered, "{status}");
     }
-    for status in [408, 425, 429, 502, 503] {
+    for status in [408, 425, 429, 503] {
         assert_eq!(fate(status, false), Fate::Free, "{status}");
         assert_eq!(fate(status, true), Fate::Unknown, "{status}: somebody else may have acted");
     }
-    assert_eq!(fate(504, false), Fate::Unknown);
+    // Whether whoever is behind the upstream has acted, it does not know itself.
+    for (status, in_doubt) in [(502, false), (502, true), (504, false), (504, true)] {
+        assert_eq!(fate(status, in_doubt), Fate::Unknown, "{status}");
+    }
     assert_eq!((after_failure(false), after_failure(true)), (Fate::Free, Fate::Unknown));
 }

@@ -47,14 +47,15 @@ pub enum Fate {
 /// acted on it whose answer this is not.
 pub fn after_answer(status: StatusCode, is_in_doubt: bool) -> Fate {
     let fate = match status {
-        // They say that nothing was done, or that it is to be sent again.
+        // They say that nothing was done: with 408 the request has not come whole (RFC 9110
+        // §15.5.9), with 425 it was not risked to process it (RFC 8470 §5.2), and whoever has no
+        // room for it, or is not there, has not begun.
         StatusCode::REQUEST_TIMEOUT
         | StatusCode::TOO_EARLY
         | StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE => Fate::Free,
-        // Whoever was asked behind the upstream may still act.
-        StatusCode::GATEWAY_TIMEOUT => Fate::Unknown,
+        // Whoever was asked behind the upstream may have acted, or may still act.
+        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Fate::Unknown,
         _ => Fate::Answered,
     };
     if is_in_doubt && fate == Fate::Free { Fate::Unknown } else { fate }

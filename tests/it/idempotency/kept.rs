@@ -39,7 +39,7 @@ fn a_body_that_breaks_off_was_an_answer_all_the_same() {
 
 #[test]
 fn a_key_is_free_after_what_has_done_nothing() {
-    for status in ["429 Slow", "503 Away", "502 Bad", "425 Early"] {
+    for status in ["408 Short", "429 Slow", "503 Away", "425 Early"] {
         let upstream = Upstream::replying(response(status, "later"));
         let gateway = gateway(&upstream, "memory:", "", "");
         for _ in 0..2 {
@@ -87,6 +87,12 @@ fn what_may_have_acted_leaves_its_outcome_unknown() {
         assert_eq!(with_code(&again), expect(409, "idempotency_outcome_unknown"));
     }
     assert_eq!(upstream.seen(), 1);
+    // Nor does one that speaks for others know what they did.
+    let bad = Upstream::replying(response("502 Bad", "so"));
+    let asking = gateway(&bad, "memory:", "", "");
+    assert_eq!(post(&asking, "k", "a").status, 502);
+    assert_eq!(with_code(&post(&asking, "k", "a")), expect(409, "idempotency_outcome_unknown"));
+    assert_eq!(bad.seen(), 1);
     // What may be repeated by its method is.
     for _ in 0..2 {
         let put = send(&refusing, "PUT", "p", "a");
