@@ -122,7 +122,7 @@ impl Inbound {
 
     /// The same body, and what will be the digest of what has passed `before` and of it.
     pub fn digested(self, before: Sha256) -> (Self, Digested) {
-        let (meter, digested) = Meter::new(before);
+        let (meter, digested) = Meter::new(before, self.size_hint().exact());
         (Self::Digested(Box::new((self, meter))), digested)
     }
 }

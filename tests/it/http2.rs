@@ -444,3 +444,36 @@ async fn interim_responses_end_at_the_gateway() {
         assert!(!head.headers().contains_key("link"), "{head:?}");
     }
 }
+
+/// The word that a body has ended may come behind its last byte, and behind the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_end_comes_late_is_known_again_by_its_body() {
+    let upstream = Upstream::replying(response("200 OK", "done"));
+    let gateway = Gateway::start(&format!(
+        "[store]\nurl = \"memory:\"\n{}[routes.orders]\npath = \"/orders\"\n\
+         upstream = \"shop\"\nidempotency = {{}}\n",
+        upstream.table("shop")
+    ));
+    let mut client = connect(gateway.public).await;
+    let request = || {
+        let request = get("http://shop.test/orders").method(Method::POST);
+        request.header("idempotency-key", "k").header("content-length", "3").body(()).unwrap()
+    };
+    let (answer, mut upload) = client.send_request(request(), false).unwrap();
+    upload.send_data(Bytes::from_static(b"abc"), false).unwrap();
+    let answer = async {
+        let mut download = answer.await?.into_body();
+        while let Some(data) = download.data().await {
+            assert_eq!(data?, "done");
+        }
+        Ok::<_, h2::Error>(())
+    };
+    tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time").unwrap();
+    // Whether or not anybody still listens.
+    let _ = upload.send_data(Bytes::new(), true);
+    for (body, status) in [("abc", 200), ("abd", 422)] {
+        let (head, ..) = exchange(&mut client, request(), Some(body)).await.unwrap();
+        assert_eq!(head.status(), status, "{body}");
+    }
+    assert_eq!(upstream.only().text(), "abc");
+}
