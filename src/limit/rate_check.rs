@@ -136,6 +136,15 @@ impl<'p> RateCheck<'p> {
         Correction::new(charged.collect(), Vec::new(), at.clone())
     }
 
+    /// Gives back what was charged for an answer that is sent once more. What counts addresses
+    /// stays: it bounds how often anybody may ask at all.
+    pub fn undo_again(&self, taken: &Taken<'_>) -> Option<Correction> {
+        let Taken { reply, at } = taken;
+        let charged = self.charged(reply).filter(|(limit, ..)| !limit.is_by_address());
+        let charged = charged.map(|(_, key, window)| (key.to_owned(), window));
+        Correction::new(charged.collect(), Vec::new(), at.clone())
+    }
+
     /// The limit, key and window of each charge that was made.
     fn charged(&self, reply: &ChargeReply) -> impl Iterator<Item = (&'p Limit, &str, Window)> {
         let windows = self.set.windows.iter().zip(&reply.windows);

@@ -78,7 +78,7 @@ pub(super) enum Turn {
 /// The answer that a request was given before.
 pub(super) struct Before {
     pub(super) ended: Ended,
-    /// What gives back all that was charged for asking again.
+    /// What gives back what was charged for asking again, but not by address.
     pub(super) refund: Option<Correction>,
 }
 

@@ -79,7 +79,7 @@ impl Checks<'_, '_> {
             },
             Standing::Ended(ended) => {
                 let charges = self.charges.as_ref().zip(self.taken());
-                let refund = charges.and_then(|(charges, taken)| charges.undo(&taken));
+                let refund = charges.and_then(|(charges, taken)| charges.undo_again(&taken));
                 Ok(Turn::Again(Box::new(Before { ended: *ended, refund })))
             }
         }

@@ -119,7 +119,7 @@ fn a_refused_request_leaves_its_key_free() {
         &upstream,
         &redis.url(),
         "",
-        "limits = [\"api\"]\n[limits.api]\nkey = [\"address\"]\nallow = [\"2/1h\"]",
+        "limits = [\"api\"]\n[limits.api]\nkey = [\"claim:sub\"]\nallow = [\"2/1h\"]",
     );
     assert_eq!(post(&limited, "a", "a").status, 200);
     // To get an answer again costs nothing.
@@ -141,6 +141,19 @@ fn a_refused_request_leaves_its_key_free() {
     assert_eq!(unknown.status, 401, "{unknown:?}");
     eventually("its key is free", || keys(&redis) == 2);
     assert_eq!(upstream.seen(), 2);
+}
+
+/// What counts addresses bounds how often anybody may ask, also for what was answered.
+#[test]
+fn an_answer_that_is_sent_once_more_counts_by_address() {
+    let upstream = Upstream::replying(response("200 OK", "done"));
+    let limits = "limits = [\"api\"]\n[limits.api]\nkey = [\"address\"]\nallow = [\"3/1h\"]";
+    let limited = gateway(&upstream, "memory:", "", limits);
+    for _ in 0..3 {
+        assert_eq!(post(&limited, "a", "a").text(), "done");
+    }
+    assert_eq!(with_code(&post(&limited, "a", "a")), expect(429, "limit_exceeded"));
+    assert_eq!(upstream.seen(), 1);
 }
 
 /// Who never sends the whole of a request may send it again: the upstream never had it.
