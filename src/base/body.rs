@@ -53,6 +53,8 @@ pub struct UploadLimits {
 pub struct Progress {
     fault: OnceLock<UploadFault>,
     moved: AtomicBool,
+    /// Whether any of it went to the upstream.
+    is_begun: AtomicBool,
     /// Bytes that the client has sent.
     received: AtomicU64,
     is_awaited: AtomicBool,
@@ -69,6 +71,11 @@ impl Progress {
     /// Whether the body has moved since the last call.
     pub fn has_moved(&self) -> bool {
         self.moved.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the upstream may have any of it.
+    pub fn is_begun(&self) -> bool {
+        self.is_begun.load(Ordering::Relaxed)
     }
 
     /// A part of the body is here: it moves, and nobody waits for the client.
@@ -476,6 +483,9 @@ impl Body for Upload {
             Some(stream) => {
                 let data = ready!(stream.poll_data(cx));
                 stream.note_end(data.is_none());
+                if matches!(data, Some(Ok(_))) {
+                    stream.progress.is_begun.store(true, Ordering::Relaxed);
+                }
                 Poll::Ready(data.map(|data| data.map(Frame::data)))
             }
         }

@@ -425,6 +425,11 @@ impl<'a> Outbound<'a> {
     }
 
     /// The same of a write whose answer may be stored.
+    /// What others may know of its body.
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
     pub(super) fn of_write(self, write: Option<Box<Write>>) -> Self {
         Self { write, ..self }
     }

@@ -15,7 +15,7 @@ use super::content::{Content, Fault};
 use super::deliver::Answer;
 use super::rejection::Rejection;
 use super::request::{Received, Request};
-use crate::base::body::{Inbound, Upload};
+use crate::base::body::{Inbound, Progress, Upload};
 use crate::base::digested::Digested;
 use crate::base::facts::is_event_stream;
 use crate::capture::{BodyReader, Capture, Captured, Keep, NotKept, SharedBody};
@@ -133,15 +133,16 @@ impl First {
         body
     }
 
-    /// The request has been answered, or has failed. What is kept of the answer is, before its last
-    /// byte leaves.
+    /// The request has been answered, or has failed; `progress` is its body's. What is kept of the
+    /// answer is, before its last byte leaves.
     pub(super) async fn end(
         self: Box<Self>,
         sent: Result<Response<Content>, Rejection>,
+        progress: &Progress,
     ) -> Result<Response<Content>, Rejection> {
         let fate = match &sent {
             Ok(response) => after_answer(response.status(), is_in_doubt(response.body())),
-            Err(rejection) => after_failure(may_have_acted(rejection)),
+            Err(rejection) => after_failure(may_have_acted(rejection, progress)),
         };
         match (fate, sent) {
             (Fate::Answered, Ok(response)) => Ok(self.keep(response).await),
@@ -266,12 +267,12 @@ fn is_in_doubt(content: &Content) -> bool {
     matches!(content, Content::Download(download) if download.is_in_doubt())
 }
 
-/// Whether the upstream may have acted on a request that ended so. It has never had the whole of
-/// one whose body its client did not send to its end.
-fn may_have_acted(rejection: &Rejection) -> bool {
+/// Whether the upstream may have acted on a request that ended so. It may act on what it has of one
+/// whose body its client did not send to its end, but not before any of that has come.
+fn may_have_acted(rejection: &Rejection, progress: &Progress) -> bool {
     match rejection {
         Rejection::Upstream(failure) => failure.may_have_acted(),
-        Rejection::Upload(_) => false,
+        Rejection::Upload(_) => progress.is_begun(),
         _ => true,
     }
 }

@@ -257,8 +257,9 @@ async fn pass_once(
     let mut body = first.send(request, body.take());
     mirror::copy(request, head, &mut body, &added);
     let outbound = Outbound::new(request, head, body, added).of_write(write);
+    let progress = outbound.progress();
     let sent = dispatch::forward(request, outbound, store_is_away, record).await;
-    first.end(sent).await.map(Answer::fetched)
+    first.end(sent, &progress).await.map(Answer::fetched)
 }
 
 /// What the gateway itself answers to a request that was admitted: that it is delivered later, or

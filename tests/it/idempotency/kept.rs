@@ -156,18 +156,45 @@ fn an_answer_that_is_sent_once_more_counts_by_address() {
     assert_eq!(upstream.seen(), 1);
 }
 
-/// Who never sends the whole of a request may send it again: the upstream never had it.
+const HALF: &str = "POST /orders HTTP/1.1\r\nHost: shop.test\r\nIdempotency-Key: k\r\n\
+                    Content-Length: 9\r\n\r\n";
+
+/// Who sends nothing of a request's body may send it again: the upstream never had it.
 #[test]
-fn a_request_that_was_cut_off_leaves_its_key_free() {
+fn a_request_without_any_of_its_body_leaves_its_key_free() {
     let upstream = Upstream::replying(response("200 OK", "done"));
     let gateway = gateway(&upstream, "memory:", "", "");
     let mut session = Session::open(gateway.public);
-    session.write(
-        "POST /orders HTTP/1.1\r\nHost: shop.test\r\nIdempotency-Key: k\r\n\
-         Content-Length: 9\r\n\r\nhalf",
-    );
+    session.write(HALF);
     eventually("it is on its way", || upstream.open() == 1);
     drop(session);
     eventually("its key is free", || post(&gateway, "k", "the whole").status == 200);
     assert_eq!(upstream.only().text(), "the whole");
+}
+
+/// The upstream may act on what it has of a request that was cut off.
+#[test]
+fn a_request_that_was_cut_off_leaves_its_outcome_unknown() {
+    let (came, arrived) = std::sync::mpsc::channel();
+    let came = std::sync::Mutex::new(came);
+    let upstream = Upstream::raw(move |mut stream| {
+        let (mut read, mut buffer) = (Vec::new(), [0; 1024]);
+        while let Ok(count @ 1..) = std::io::Read::read(&mut stream, &mut buffer) {
+            read.extend_from_slice(&buffer[..count]);
+            if read.ends_with(b"half") {
+                came.lock().unwrap().send(()).unwrap();
+            }
+        }
+    });
+    let gateway = gateway(&upstream, "memory:", "", "");
+    let mut session = Session::open(gateway.public);
+    session.write(HALF);
+    session.write("half");
+    arrived.recv_timeout(crate::support::PATIENCE).expect("half of it arrives");
+    drop(session);
+    eventually("its outcome is unknown", || {
+        let reply = post(&gateway, "k", "the whole");
+        with_code(&reply) == expect(409, "idempotency_outcome_unknown")
+    });
+    assert_eq!(upstream.connections(), 1);
 }
