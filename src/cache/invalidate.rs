@@ -102,7 +102,7 @@ pub fn needs_lifetime(mode: WriteThrough, method: &Method) -> bool {
 }
 
 /// Whether a write may be answered with what a read would be: not with a part, nor by a method that
-/// is another one than it says.
+/// is another one than it says, nor as its client alone prefers it (RFC 7240 §2).
 #[must_use]
 pub fn may_write_through(
     mode: WriteThrough,
@@ -110,7 +110,10 @@ pub fn may_write_through(
     target: &Target,
 ) -> bool {
     let is_other = |name: &HeaderName| {
-        *name == RANGE || *name == CONTENT_RANGE || is_method_override(name.as_str())
+        *name == RANGE
+            || *name == CONTENT_RANGE
+            || name.as_str() == "prefer"
+            || is_method_override(name.as_str())
     };
     mode != WriteThrough::Off
         && matches!(*method, Method::PUT | Method::POST | Method::PATCH)

@@ -80,6 +80,7 @@ fn only_what_a_read_would_be_answered_with_is_stored() {
         ("always", "PUT", "/p", said("200 OK|Set-Cookie: a=b"), false),
         ("always", "PUT", "/p", said("200 OK|Vary: *"), false),
         ("always", "PUT", "/p", vec![("Range", "bytes=0-1")], false),
+        ("always", "PUT", "/p", vec![("Prefer", "return=minimal")], false),
         ("always", "PUT", "/p", vec![("X-HTTP-Method-Override", "PATCH")], false),
         ("always", "PUT", "/p", vec![("Authorization", "Basic eA==")], false),
         ("always", "PUT", "/p", vec![("Cache-Control", "no-store")], false),
