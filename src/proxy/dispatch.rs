@@ -30,6 +30,7 @@ use crate::base::grpc_web::Web;
 use crate::base::interim::Interim;
 use crate::base::trace::Trace;
 use crate::caching::Write;
+use crate::config::WriteThrough;
 use crate::forwarding::fields;
 use crate::observe::Took;
 use crate::runtime::Running;
@@ -424,12 +425,12 @@ impl<'a> Outbound<'a> {
         Self { outline, upload, progress, gate, terms, write: None }
     }
 
-    /// The same of a write whose answer may be stored.
     /// What others may know of its body.
     pub(super) fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
     }
 
+    /// The same of a write whose answer may be stored.
     pub(super) fn of_write(self, write: Option<Box<Write>>) -> Self {
         Self { write, ..self }
     }
@@ -492,7 +493,7 @@ pub(super) async fn forward(
                 let method = &request.received.method;
                 write = write.filter(|it| it.is_read_by(&invalidation.own(), response, method));
                 let tells = write.is_some();
-                changes = invalidation.carry_out_for(outcome(response), tells).await;
+                changes = invalidation.carry_out_for(outcome(request, response), tells).await;
             }
             Ok(Err(failure)) if !failure.may_have_acted() => invalidation.disarm(),
             _ => invalidation.carry_out(None).await,
@@ -517,11 +518,18 @@ pub(super) async fn forward(
 }
 
 /// What an answer says of what was done: nothing, where it says that nothing was, and another
-/// server, or the same one before, may have done it.
-fn outcome(response: &Response<Box<Download>>) -> Option<(StatusCode, &HeaderMap)> {
+/// server, or the same one before, may have done it. Nor does the failure of a server where answers
+/// to writes are stored: another write that it overlaps must not store what was there before it.
+fn outcome<'a>(
+    request: &Request<'_>,
+    response: &'a Response<Box<Download>>,
+) -> Option<(StatusCode, &'a HeaderMap)> {
     let status = response.status();
     let has_failed = status.is_client_error() || status.is_server_error();
-    let is_unknown = has_failed && response.body().is_in_doubt();
+    let policy = request.route.written.cache.as_ref();
+    let writes_through = policy.is_some_and(|it| it.write_through != WriteThrough::Off);
+    let is_unknown =
+        has_failed && response.body().is_in_doubt() || status.is_server_error() && writes_through;
     (!is_unknown).then(|| (status, response.headers()))
 }
 

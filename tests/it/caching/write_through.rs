@@ -115,6 +115,24 @@ fn only_what_a_read_would_be_answered_with_is_stored() {
     }
 }
 
+/// It may have been done all the same, and another write that it overlaps must not hide that.
+#[test]
+fn a_write_that_fails_withdraws_what_is_stored() {
+    for (mode, status, is_kept) in [
+        ("always", "500 Oh", false),
+        ("content-location", "503 Away", false),
+        ("always", "400 What", true),
+        ("off", "500 Oh", true),
+    ] {
+        let house = House::with_routes(obedient(), &routes(mode, ""));
+        house.get(0, "/p");
+        assert!(is_hit(&house.get(0, "/p")));
+        let failed = write(&house, "PUT", "/p", &[("x-head", status)]);
+        assert!(status.starts_with(&failed.status.to_string()), "{failed:?}");
+        assert_eq!(is_hit(&house.get(0, "/p")), is_kept, "{mode} {status}");
+    }
+}
+
 /// Of two writes that overlap, the one that is answered last may be the older one.
 #[test]
 fn a_write_stores_nothing_over_another_one() {
