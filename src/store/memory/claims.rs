@@ -11,6 +11,9 @@ use crate::store::StoreError;
 
 /// What one weighs beside its key and its value, in bytes.
 const OVERHEAD_BYTES: usize = 200;
+/// What its value weighs at least, in bytes: an answer of which nothing but the status is kept can
+/// always take the place of a claim.
+const RESERVED_BYTES: usize = 96;
 /// Pause between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 /// The name of their bound.
@@ -25,7 +28,7 @@ pub(super) struct Claims {
 }
 
 fn weight(key: &str, value: &Bytes) -> usize {
-    OVERHEAD_BYTES + key.len() + value.len()
+    OVERHEAD_BYTES + key.len() + value.len().max(RESERVED_BYTES)
 }
 
 impl Claims {
@@ -91,18 +94,20 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_and_what_is_over_makes_room() {
         let mut claims = Claims::default();
-        let most = 2 * (OVERHEAD_BYTES + 2);
+        let most = 2 * (OVERHEAD_BYTES + 1 + RESERVED_BYTES);
+        let (long, short) = (vec![1; RESERVED_BYTES + 1], vec![1; RESERVED_BYTES]);
         let put =
             |claims: &mut Claims, key: &str, value: &[u8], ttl| claims.put(key, value, ttl, most);
         assert_eq!(put(&mut claims, "a", b"1", Duration::ZERO), Ok(()));
         assert_eq!(put(&mut claims, "b", b"1", SECOND), Ok(()));
-        assert_eq!(put(&mut claims, "b", b"12", SECOND), Ok(()), "a is over");
-        assert_eq!(claims.bytes, OVERHEAD_BYTES + 3);
+        assert_eq!(put(&mut claims, "b", &long, SECOND), Ok(()), "a is over");
+        assert_eq!(claims.bytes, OVERHEAD_BYTES + 2 + RESERVED_BYTES);
         assert_eq!(put(&mut claims, "c", b"1", SECOND), Err(StoreError::Full(BOUND)));
         assert_eq!(put(&mut claims, "b", b"1", SECOND), Ok(()));
         assert_eq!(put(&mut claims, "c", b"1", SECOND), Ok(()));
-        assert_eq!(put(&mut claims, "c", b"12", SECOND), Err(StoreError::Full(BOUND)));
+        assert_eq!(put(&mut claims, "c", &long, SECOND), Err(StoreError::Full(BOUND)));
         assert_eq!(claims.live("c").map(|value| &value[..]), Some(&b"1"[..]));
+        assert_eq!(put(&mut claims, "b", &short, SECOND), Ok(()), "there is room for that");
         claims.remove("b");
         claims.remove("c");
         assert_eq!((claims.bytes, claims.map.len()), (0, 0));
