@@ -90,7 +90,7 @@ impl Attempt {
         let fate = if fate == Fate::Free && self.acted { Fate::Unknown } else { fate };
         let value = match fate {
             Fate::Free => None,
-            Fate::Unknown => Some(self.pending(0)),
+            Fate::Unknown => Some(Pending::unknown(&self.owner).into()),
             Fate::Answered => {
                 let seen = Seen::Whole(Fingerprint::from_bytes([7; 32]));
                 let body = Bytes::from(format!("answer {}", self.number));
@@ -198,6 +198,9 @@ fn what_lies_under_a_key_comes_back_and_what_nobody_can_read_is_unknown() {
     assert_eq!(standing(None, b"", 9), Standing::Own);
     for odd in ["", "p ", "p o", "p o x", "hello"] {
         let odd = Bytes::from(odd);
+    let unknown = Bytes::from(Pending::unknown("o"));
+    assert_eq!(standing(Some(unknown.clone()), b"", 0), Standing::Unknown(unknown.clone()));
+    assert!(!unknown.starts_with(Pending::begins("o").as_bytes()), "a late renewal finds nothing");
         assert_eq!(standing(Some(odd.clone()), b"x", 0), Standing::Unknown(odd));
     }
 }

@@ -18,7 +18,7 @@ pub struct Pending<'a> {
     /// Who runs it: a name that no other request has, without a blank.
     pub owner: &'a str,
     /// When it is not to be waited for any more unless it says so again, in Unix milliseconds of
-    /// the store's clock; 0 where that is so already.
+    /// the store's clock.
     pub until_ms: u64,
 }
 
@@ -28,9 +28,15 @@ impl Pending<'_> {
         format!("{}{}", Self::begins(self.owner), self.until_ms)
     }
 
-    /// What every value of this owner begins with.
+    /// What every value of this owner begins with, as long as its request runs.
     pub fn begins(owner: &str) -> String {
         format!("{PENDING}{owner} ")
+    }
+
+    /// The value once nobody knows how the request ended. It begins otherwise than those of before:
+    /// a renewal that comes late does not overwrite it.
+    pub fn unknown(owner: &str) -> String {
+        format!("{PENDING}{owner}? 0")
     }
 }
 

@@ -255,6 +255,10 @@ impl Claims {
 
     fn lock_running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        // It may have ended since others were renewed.
+        if !self.lock_running().contains_key(&owner) {
+            return;
+        }
     }
 }
 
@@ -397,7 +401,7 @@ impl Claim {
 
     fn end_unknown(&mut self) -> End {
         self.claims.metrics.idempotency(KeyOutcome::Unknown);
-        let value = Pending { owner: &self.owner, until_ms: 0 }.value();
+        let value = Pending::unknown(&self.owner);
         self.end(value.into_bytes())
     }
 
