@@ -79,15 +79,17 @@ impl Attempt {
     /// The upstream acts, or does not, and its answer comes, or does not.
     fn end(&mut self, world: &mut World, random: &mut Rng) {
         let begins = Pending::begins(&self.owner);
-        let status = [200, 404, 500, 429, 503, 504][random.usize(0..6)];
-        let status = StatusCode::from_u16(status).unwrap();
-        let is_answered = random.bool();
-        let fate = match is_answered {
-            true => after_answer(status, random.bool()),
-            false => after_failure(self.acted),
+        let (is_answered, is_in_doubt) = (random.bool(), random.bool());
+        let statuses: &[u16] = match self.acted && !is_in_doubt {
+            // What says that nothing was done says the truth, unless another server has acted.
+            true => &[200, 404, 500, 502, 504],
+            false => &[200, 404, 500, 502, 504, 408, 425, 429, 503],
         };
-        // What says that nothing was done says the truth.
-        let fate = if fate == Fate::Free && self.acted { Fate::Unknown } else { fate };
+        let status = StatusCode::from_u16(statuses[random.usize(0..statuses.len())]).unwrap();
+        let fate = match is_answered {
+            true => after_answer(status, is_in_doubt),
+            false => after_failure(self.acted || random.bool()),
+        };
         let value = match fate {
             Fate::Free => None,
             Fate::Unknown => Some(Pending::unknown(&self.owner).into()),
@@ -196,11 +198,11 @@ fn what_lies_under_a_key_comes_back_and_what_nobody_can_read_is_unknown() {
     assert_eq!(standing(Some(pending.clone()), b"", 7), Standing::Unknown(pending.clone()));
     assert_eq!(standing(Some(pending.clone()), &pending, 9), Standing::Own, "it came twice");
     assert_eq!(standing(None, b"", 9), Standing::Own);
-    for odd in ["", "p ", "p o", "p o x", "hello"] {
-        let odd = Bytes::from(odd);
     let unknown = Bytes::from(Pending::unknown("o"));
     assert_eq!(standing(Some(unknown.clone()), b"", 0), Standing::Unknown(unknown.clone()));
     assert!(!unknown.starts_with(Pending::begins("o").as_bytes()), "a late renewal finds nothing");
+    for odd in ["", "p ", "p o", "p o x", "hello"] {
+        let odd = Bytes::from(odd);
         assert_eq!(standing(Some(odd.clone()), b"x", 0), Standing::Unknown(odd));
     }
 }
