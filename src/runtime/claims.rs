@@ -26,8 +26,11 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 const RENEWAL_PARTS: u32 = 3;
 /// Most renewals that wait for the store at a time.
 const RENEWALS_MAX: usize = 64;
-/// Most ends of claims that wait for the store.
+/// Most ends of claims that wait for the store, of requests that were sent.
 const WAITING_MAX: usize = 65_536;
+/// Most of those that only asked for their keys: while the store stalls, each that is refused is
+/// one, and takes no place from an answer.
+const ASKED_MAX: usize = 65_536;
 /// Most bytes of answers among them.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long they wait.
@@ -81,7 +84,37 @@ pub struct ClaimTerms {
 #[derive(Debug, Default)]
 struct Waiting {
     ends: VecDeque<End>,
+    /// Those of claims that were only asked for.
+    asked: VecDeque<End>,
     bytes: usize,
+}
+
+impl Waiting {
+    /// Adds one; false where there is no room for it.
+    fn push(&mut self, end: End) -> bool {
+        let bytes = self.bytes + end.value.len();
+        let (ends, most) = match end.is_asked {
+            true => (&mut self.asked, ASKED_MAX),
+            false => (&mut self.ends, WAITING_MAX),
+        };
+        if ends.len() >= most || bytes > WAITING_BYTES_MAX {
+            return false;
+        }
+        self.bytes = bytes;
+        ends.push_back(end);
+        true
+    }
+
+    /// Takes the next one: answers first, for which somebody may wait.
+    fn pop(&mut self) -> Option<End> {
+        let end = self.ends.pop_front().or_else(|| self.asked.pop_front())?;
+        self.bytes -= end.value.len();
+        Some(end)
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len() + self.asked.len()
+    }
 }
 
 /// The end of a claim, for the store.
@@ -96,6 +129,8 @@ struct End {
     until: Instant,
     /// When it is due.
     at: Instant,
+    /// Whether its claim was only asked for.
+    is_asked: bool,
     /// Whether the claim itself may come to the store behind it, so that it is done once more.
     in_doubt: bool,
 }
@@ -180,25 +215,20 @@ impl Claims {
     /// Adds an end that waits for the store. Of an answer for which there is no room, the claim
     /// runs out.
     fn wait(&self, end: End) {
-        let mut waiting = self.lock_waiting();
-        let bytes = waiting.bytes + end.value.len();
-        if waiting.ends.len() >= WAITING_MAX || bytes > WAITING_BYTES_MAX {
-            drop(waiting);
+        let is_taken = self.lock_waiting().push(end);
+        if is_taken {
+            self.bell.notify_one();
+        } else {
             self.metrics.store_failed(FUNCTION);
-            return;
         }
-        waiting.bytes = bytes;
-        waiting.ends.push_back(end);
-        drop(waiting);
-        self.bell.notify_one();
     }
 
     /// Sends what waits and is due.
     async fn send(&self) -> Result<(), StoreError> {
         let _alone = self.sending.lock().await;
-        let count = self.lock_waiting().ends.len();
+        let count = self.lock_waiting().len();
         for _ in 0..count {
-            let Some(end) = self.next() else { break };
+            let Some(end) = self.lock_waiting().pop() else { break };
             let now = Instant::now();
             if end.until <= now {
                 continue;
@@ -224,14 +254,11 @@ impl Claims {
         Ok(())
     }
 
-    fn next(&self) -> Option<End> {
-        let mut waiting = self.lock_waiting();
-        let end = waiting.ends.pop_front()?;
-        waiting.bytes -= end.value.len();
-        Some(end)
-    }
-
     async fn renew(&self, owner: String, running: Running) {
+        // It may have ended since others were renewed.
+        if !self.lock_running().contains_key(&owner) {
+            return;
+        }
         let Running { key, terms, .. } = running;
         let value = self.pending(&owner, terms.patience);
         let begins = Pending::begins(&owner);
@@ -255,10 +282,6 @@ impl Claims {
 
     fn lock_running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
-        // It may have ended since others were renewed.
-        if !self.lock_running().contains_key(&owner) {
-            return;
-        }
     }
 }
 
@@ -410,7 +433,7 @@ impl Claim {
         self.claims.lock_running().remove(&self.owner);
         let now = Instant::now();
         // A claim that was asked for may come to the store behind its own end.
-        let in_doubt = was == State::Asked;
+        let is_asked = was == State::Asked;
         End {
             key: self.key.clone(),
             begins: Pending::begins(&self.owner),
@@ -418,7 +441,8 @@ impl Claim {
             keep: self.terms.keep,
             until: now + WAITING_TIME,
             at: now,
-            in_doubt,
+            is_asked,
+            in_doubt: is_asked,
         }
     }
 }
@@ -467,7 +491,7 @@ async fn send(claims: Weak<Claims>) {
     loop {
         let Some(strong) = claims.upgrade() else { return };
         let _ = strong.send().await;
-        let is_idle = strong.lock_waiting().ends.is_empty();
+        let is_idle = strong.lock_waiting().len() == 0;
         if is_idle {
             // Whether it rang or not, what waits is looked at.
             let _ = tokio::time::timeout(IDLE_MAX, strong.bell.notified()).await;
@@ -477,3 +501,6 @@ async fn send(claims: Weak<Claims>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
