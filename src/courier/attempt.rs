@@ -93,7 +93,12 @@ impl Attempt {
             self.tell(&claim, Some(&head), None, &judged);
             return Ended { answered: None, asked: None, why: Why::NoRoute.word() };
         };
-        let sent = self.read(delivery.send(upstream).await).await;
+        let attempted = delivery.send(upstream).await;
+        if attempted.has_changed && !head.stale.is_empty() {
+            // Before anybody is told that it is done; what the store misses is made up for.
+            self.gateway.cache.invalidate(head.stale.clone()).await;
+        }
+        let sent = self.read(attempted).await;
         let mut judged = self.judge(&claim, &sent);
         let answer = sent.kept.as_ref().filter(|_| judged.word != "retry");
         if !self.settle(&claim, &judged, (sent.status, answer)).await {
@@ -127,11 +132,15 @@ impl Attempt {
 
     /// Reads the answer, as much of it as is kept.
     async fn read(&self, attempted: Attempted) -> Sent {
-        let Attempted { answer, took, trace } = attempted;
+        let Attempted { answer, took, trace, .. } = attempted;
         let response = match answer {
             Ok(response) => response,
-            Err(NoAnswer { code, may_have_acted, error, retry_after, .. }) => {
-                let answered = if may_have_acted { Answered::InDoubt } else { Answered::NotSent };
+            Err(NoAnswer { code, may_have_acted, is_busy, error, retry_after }) => {
+                let answered = match (may_have_acted, is_busy) {
+                    (true, _) => Answered::InDoubt,
+                    (false, true) => Answered::NoPlace,
+                    (false, false) => Answered::NotSent,
+                };
                 let (status, kept) = (0, None);
                 let (asked, error) = (retry_after, Some(error));
                 return Sent { answered, asked, status, code, error, kept, took, trace };
@@ -164,6 +173,8 @@ impl Attempt {
             Verdict::Retry { is_counted } => {
                 let failures = claim.failures.saturating_add(u32::from(is_counted)).max(1);
                 let delay = Pauses::of(&self.queue).after(failures, sent.asked, fastrand::f64());
+                // Whoever takes it then finds that its time is over, and gives it up.
+                let delay = delay.min(left);
                 let outcome =
                     if is_counted { Outcome::Retry { delay } } else { Outcome::Back { delay } };
                 Judged { outcome, word: "retry", error }

@@ -39,6 +39,8 @@ pub struct Head {
     pub client: IpAddr,
     /// Its `traceparent`.
     pub trace: HeaderValue,
+    /// The epochs of what it makes stale in the cache once it is delivered.
+    pub stale: Vec<String>,
     /// When it was accepted, in Unix milliseconds of the node that did.
     pub accepted_ms: u64,
     /// When it is due, by the same clock.
@@ -59,6 +61,8 @@ impl Head {
         packer.part(self.client.to_string().as_bytes());
         packer.part(self.trace.as_bytes());
         packer.headers(&self.fields);
+        packer.count(self.stale.len());
+        self.stale.iter().for_each(|epoch| packer.part(epoch.as_bytes()));
         packer.seal()
     }
 
@@ -74,6 +78,7 @@ impl Head {
         let client = read.text()?.parse().ok()?;
         let trace = HeaderValue::from_maybe_shared(read.part()?).ok()?;
         let fields = read.headers()?;
+        let stale = read.list(Unpacker::text)?;
         Some(Self {
             route,
             upstream,
@@ -83,6 +88,7 @@ impl Head {
             key,
             client,
             trace,
+            stale,
             accepted_ms,
             due_ms,
         })
@@ -117,12 +123,14 @@ pub fn stripped(mut fields: HeaderMap, delay_from: Option<&HeaderName>) -> Heade
         .filter(|name| {
             let text = name.as_str();
             let is_host = *name == http::header::HOST;
+            // Upstreams may read other spellings as the same name.
+            let plain = text.replace(['_', '.'], "-");
             is_of_connection(text)
                 || (is_framing(text) && !is_host)
                 || [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].contains(name)
-                || [TRACEPARENT, IDEMPOTENCY_KEY].contains(name)
-                || text.starts_with("x-delivery-")
-                || text == "prefer"
+                || [TRACEPARENT, IDEMPOTENCY_KEY].iter().any(|it| *it == *plain)
+                || plain.starts_with("x-delivery-")
+                || plain == "prefer"
                 || Some(*name) == delay_from
         })
         .cloned()

@@ -7,8 +7,10 @@ use std::time::Duration;
 pub enum Answered {
     /// The upstream has answered with this status.
     Status(u16),
-    /// It was surely not executed: no connection, no server, no place at one.
+    /// It was surely not executed: no connection, or no server.
     NotSent,
+    /// The same, because this gateway has no place at the upstream: that says nothing of it.
+    NoPlace,
     /// Nobody knows whether it was executed.
     InDoubt,
 }
@@ -87,7 +89,7 @@ pub fn judge(answered: Answered, bounds: Bounds) -> Verdict {
         Answered::Status(408 | 409 | 425 | 429 | 500 | 502..=504 | 506..=599) => true,
         Answered::Status(_) => return Verdict::Dead(Why::Refused),
         Answered::InDoubt => true,
-        Answered::NotSent => false,
+        Answered::NotSent | Answered::NoPlace => false,
     };
     if bounds.left.is_zero() {
         Verdict::Dead(Why::Expired)

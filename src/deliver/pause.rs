@@ -46,8 +46,8 @@ impl Streak {
                 let own = whole / 2 + (whole / 2).mul_f64(chance.clamp(0.0, 1.0));
                 Some(asked.map_or(own, |asked| asked.clamp(own, LONGEST.max(own))))
             }
-            // It may be what was asked: says nothing of the rest.
-            Answered::InDoubt => None,
+            // It may be what was asked, or the places here: says nothing of the rest.
+            Answered::InDoubt | Answered::NoPlace => None,
             Answered::Status(_) => {
                 self.failures = 0;
                 self.pauses = 0;

@@ -32,6 +32,7 @@ fn every_end_of_an_attempt_has_its_meaning() {
     assert_eq!(judge(Answered::InDoubt, bounds(0, SECOND)), counted);
     let uncounted = Verdict::Retry { is_counted: false };
     assert_eq!(judge(Answered::NotSent, bounds(0, SECOND)), uncounted);
+    assert_eq!(judge(Answered::NoPlace, bounds(0, SECOND)), uncounted);
 }
 
 #[test]
@@ -145,6 +146,7 @@ fn head(fields: HeaderMap) -> Head {
         key: Some("k-1".into()),
         client: "2001:db8::1".parse().expect("an address"),
         trace: HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        stale: Vec::new(),
         accepted_ms: 1,
         due_ms: 2,
     }
@@ -163,6 +165,11 @@ fn what_opens_something_is_not_kept() {
         ("idempotency-key", "k"),
         ("x-delivery-id", "mine"),
         ("x-delivery-attempt", "9"),
+        ("x_delivery_id", "mine"),
+        ("x.delivery.attempt", "9"),
+        ("x-delivery_attempt", "9"),
+        ("idempotency_key", "k"),
+        ("idempotency.key", "k"),
         ("traceparent", "x"),
         ("prefer", "wait=3"),
         ("x-deliver-after", "3"),
@@ -204,6 +211,8 @@ fn a_queue_pauses_after_failures_in_a_row_and_comes_back_slowly() {
     for _ in 0..4 {
         assert_eq!(note(Answered::Status(503)), None);
     }
+    // Places that are taken here are none of its failures.
+    assert_eq!(note(Answered::NoPlace), None);
     assert_eq!(note(Answered::Status(429)), Some(SECOND / 2));
     // From here on one is asked at a time, and each that fails pauses twice as long.
     assert_eq!(streak.grant(16, 0), 1);
@@ -269,13 +278,14 @@ proptest! {
     fn whatever_is_kept_of_a_request_comes_back(
         key in proptest::option::of("[!-~]{1,40}"),
         values in proptest::collection::vec("[ -~]{0,20}", 0..8),
+        stale in proptest::collection::vec("[ -~]{0,20}", 0..4),
         (accepted_ms, due_ms) in any::<(u64, u64)>(),
     ) {
         let mut fields = HeaderMap::new();
         for value in &values {
             fields.append("x-a", HeaderValue::from_str(value).expect("visible"));
         }
-        let head = Head { key, accepted_ms, due_ms, ..head(fields) };
+        let head = Head { key, stale, accepted_ms, due_ms, ..head(fields) };
         prop_assert_eq!(Head::unpack(&head.pack().into()), Some(head));
     }
 

@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 
-use super::dispatch::Dispatch;
+use super::dispatch::{Dispatch, outcome};
 use super::rejection::Rejection;
-use crate::base::body::{Inbound, Upload};
+use crate::base::body::{Inbound, Upload, UploadLimits};
 use crate::base::facts::ClientAddr;
 use crate::base::trace::Trace;
+use crate::cache;
 use crate::deliver::Head;
 use crate::plan::Plan;
 use crate::runtime::Running;
@@ -37,6 +38,8 @@ pub struct Delivery<'a> {
 pub struct Attempted {
     /// The answer, or why there is none.
     pub answer: Result<Response<Box<Download>>, NoAnswer>,
+    /// Whether it has changed something, or may have.
+    pub has_changed: bool,
     /// How long it took until then.
     pub took: Duration,
     /// The trace that it was part of.
@@ -50,6 +53,8 @@ pub struct NoAnswer {
     pub code: &'static str,
     /// Whether the upstream may have acted.
     pub may_have_acted: bool,
+    /// Whether it was the places that this gateway has at the upstream: that says nothing of it.
+    pub is_busy: bool,
     /// In more words, for the log.
     pub error: String,
     /// How long to wait, where that is likely to help.
@@ -59,9 +64,10 @@ pub struct NoAnswer {
 impl From<Failure> for NoAnswer {
     fn from(failure: Failure) -> Self {
         let (may_have_acted, retry_after) = (failure.may_have_acted(), failure.retry_after());
+        let is_busy = matches!(failure, Failure::Busy);
         let rejection = Rejection::from(failure);
         let error = rejection.internal().unwrap_or_default();
-        Self { code: rejection.code(), may_have_acted, error, retry_after }
+        Self { code: rejection.code(), may_have_acted, is_busy, error, retry_after }
     }
 }
 
@@ -85,10 +91,39 @@ impl Delivery<'_> {
         let trace = Trace::parse(head.trace.as_bytes()).unwrap_or_else(Trace::begin).child();
         let client = ClientAddr::new(head.client);
         let dispatch = Dispatch::of_delivery(running, upstream, (client, trace));
-        let (upload, _) = Upload::new(Inbound::Bytes(body.clone()), running.plan.upload, false);
+        // It was within its bounds when it was accepted, which may be others now.
+        let limits = UploadLimits { bytes_max: u64::MAX, ..running.plan.upload };
+        let (upload, _) = Upload::new(Inbound::Bytes(body.clone()), limits, false);
         let mut took = None;
         let sent = dispatch.send(|| head.request(id, *attempt), upload, &mut took).await;
         let took = took.map(|took| took.time).unwrap_or_default();
-        Attempted { answer: sent.map_err(NoAnswer::from), took, trace }
+        let has_changed = match &sent {
+            Ok(response) => {
+                // Some route may store answers to writes of the same path.
+                let status = outcome(response, true).map(|(status, _)| status.as_u16());
+                cache::invalidates(&head.method, status)
+            }
+            Err(failure) => failure.may_have_acted(),
+        };
+        Attempted { answer: sent.map_err(NoAnswer::from), has_changed, took, trace }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn own_places_that_are_taken_are_told_from_an_upstream_that_is_away() {
+        let of = |failure| {
+            let told = NoAnswer::from(failure);
+            (told.is_busy, told.may_have_acted)
+        };
+        assert_eq!(of(Failure::Busy), (true, false));
+        assert_eq!(of(Failure::ConnectTimeout), (false, false));
+        assert_eq!(of(Failure::Open(Duration::ZERO)), (false, false));
+        assert_eq!(of(Failure::Timeout), (false, true));
     }
 }

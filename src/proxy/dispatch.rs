@@ -492,8 +492,8 @@ pub(super) async fn forward(
             Ok(Ok(response)) => {
                 let method = &request.received.method;
                 write = write.filter(|it| it.is_read_by(&invalidation.own(), response, method));
-                let tells = write.is_some();
-                changes = invalidation.carry_out_for(outcome(request, response), tells).await;
+                let (tells, answered) = (write.is_some(), outcome(response, stores_writes(request)));
+                changes = invalidation.carry_out_for(answered, tells).await;
             }
             Ok(Err(failure)) if !failure.may_have_acted() => invalidation.disarm(),
             _ => invalidation.carry_out(None).await,
@@ -517,19 +517,24 @@ pub(super) async fn forward(
     }
 }
 
+/// Whether answers to writes are stored on its route.
+fn stores_writes(request: &Request<'_>) -> bool {
+    let policy = request.route.written.cache.as_ref();
+    policy.is_some_and(|it| it.write_through != WriteThrough::Off)
+}
+
 /// What an answer says of what was done: nothing, where it says that nothing was, and another
 /// server, or the same one before, may have done it. Nor does the failure of a server where answers
-/// to writes are stored: another write that it overlaps must not store what was there before it.
-fn outcome<'a>(
-    request: &Request<'_>,
-    response: &'a Response<Box<Download>>,
-) -> Option<(StatusCode, &'a HeaderMap)> {
+/// to writes are stored (`stores_writes`): another write that it overlaps must not store what was
+/// there before it.
+pub(super) fn outcome(
+    response: &Response<Box<Download>>,
+    stores_writes: bool,
+) -> Option<(StatusCode, &HeaderMap)> {
     let status = response.status();
     let has_failed = status.is_client_error() || status.is_server_error();
-    let policy = request.route.written.cache.as_ref();
-    let writes_through = policy.is_some_and(|it| it.write_through != WriteThrough::Off);
     let is_unknown =
-        has_failed && response.body().is_in_doubt() || status.is_server_error() && writes_through;
+        has_failed && response.body().is_in_doubt() || status.is_server_error() && stores_writes;
     (!is_unknown).then(|| (status, response.headers()))
 }
 

@@ -37,35 +37,6 @@ impl<'a> Invalidation<'a> {
         is_needed.then(|| Self { request, marks, armed, is_marked, due, store_is_away })
     }
 
-    /// The epochs that an outcome changes (RFC 9111 §4.4, RFC 9875 §3), and those that the route
-    /// says it changes.
-    fn epochs(&self, answer: Option<(StatusCode, &HeaderMap)>) -> Vec<String> {
-        let Request { received, route, target, .. } = *self.request;
-        let (plan, scheme) = (self.request.plan(), self.request.client().scheme);
-        let keys = &plan.keys;
-        let encoded_slash = plan.config.server.limits.encoded_slash;
-        let own = cache::Own { scheme, target, encoded_slash };
-        let targets = cache::targets(&received.method, answer, &own);
-        if targets.paths.is_empty() {
-            return Vec::new();
-        }
-        let site = target.authority.site();
-        let mut epochs = Vec::new();
-        if !targets.groups.is_empty() {
-            epochs.push(keys.cache_tags_clock());
-        }
-        epochs.extend(targets.groups.iter().map(|group| {
-            let group = group.as_bytes();
-            Scope::Group { scheme, site: &site, group }.epoch(keys)
-        }));
-        let also = route.invalidates.iter().map(|scope| (&scope.path, scope.and_below));
-        for (path, and_below) in targets.paths.iter().map(|path| (path, false)).chain(also) {
-            let names = plan.names_of(path);
-            epochs.extend(names.iter().map(|name| cache::scope(keys, &site, name, and_below)));
-        }
-        epochs
-    }
-
     /// Marks the caller and makes copies stale when the outcome calls for it, before the answer is
     /// passed on.
     pub(super) async fn carry_out(&mut self, answer: Option<(StatusCode, &HeaderMap)>) {
@@ -79,7 +50,7 @@ impl<'a> Invalidation<'a> {
         tells: bool,
     ) -> Option<Vec<EpochChange>> {
         if std::mem::take(&mut self.armed) {
-            self.due = self.epochs(answer);
+            self.due = epochs(self.request, answer);
         }
         // First: whoever fetches what is stale from then on must know that readers are behind.
         if let Some(wrote) = self.wrote(answer) {
@@ -150,12 +121,47 @@ impl<'a> Invalidation<'a> {
     }
 }
 
+/// The epochs that an outcome changes (RFC 9111 §4.4, RFC 9875 §3), and those that the route says
+/// it changes.
+fn epochs(request: &Request<'_>, answer: Option<(StatusCode, &HeaderMap)>) -> Vec<String> {
+    let Request { received, route, target, .. } = *request;
+    let (plan, scheme) = (request.plan(), request.client().scheme);
+    let keys = &plan.keys;
+    let encoded_slash = plan.config.server.limits.encoded_slash;
+    let own = cache::Own { scheme, target, encoded_slash };
+    let targets = cache::targets(&received.method, answer, &own);
+    if targets.paths.is_empty() {
+        return Vec::new();
+    }
+    let site = target.authority.site();
+    let mut epochs = Vec::new();
+    if !targets.groups.is_empty() {
+        epochs.push(keys.cache_tags_clock());
+    }
+    epochs.extend(targets.groups.iter().map(|group| {
+        let group = group.as_bytes();
+        Scope::Group { scheme, site: &site, group }.epoch(keys)
+    }));
+    let also = route.invalidates.iter().map(|scope| (&scope.path, scope.and_below));
+    for (path, and_below) in targets.paths.iter().map(|path| (path, false)).chain(also) {
+        let names = plan.names_of(path);
+        epochs.extend(names.iter().map(|name| cache::scope(keys, &site, name, and_below)));
+    }
+    epochs
+}
+
+/// The epochs that a request changes which is delivered later, whatever is answered then; none
+/// where nothing is cached.
+pub(super) fn later(request: &Request<'_>) -> Vec<String> {
+    if request.running().caches() { epochs(request, None) } else { Vec::new() }
+}
+
 impl Drop for Invalidation<'_> {
     /// The client left while the upstream was at work: the outcome is unknown, so the copies go.
     fn drop(&mut self) {
         let gateway = self.request.gateway();
         if self.armed {
-            self.due = self.epochs(None);
+            self.due = epochs(self.request, None);
         }
         if let Some(wrote) = self.wrote(None) {
             gateway.pools.mark_later(&wrote);
