@@ -1,8 +1,6 @@
 //! `/v1/queues` and `/v1/deliveries`: what waits to be delivered, what could not be, and what an
 //! operator does about it.
 
-use std::time::Duration;
-
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -210,7 +208,7 @@ pub(super) async fn requeue(gateway: &Gateway, id: &str, body: &[u8]) -> Result<
     let _: Nothing = parse_or_empty(body, "{}")?;
     let running = gateway.running();
     let (Named { name, queue, keys }, item) = find(gateway, &running, id).await?;
-    let bounds = queue_bounds(queue, Duration::ZERO);
+    let bounds = queue_bounds(queue);
     let requeued = gateway.store.queue_requeue(&keys, &item.id, queue.max_age, bounds).await?;
     let refused = |status, code, detail| Err(Fault::Problem { status, code, detail });
     match requeued {
@@ -331,7 +329,7 @@ pub(super) async fn requeue_dead(
     }
     let running = gateway.running();
     let Named { name, queue, keys } = named(&running, name)?;
-    let bounds = queue_bounds(queue, Duration::ZERO);
+    let bounds = queue_bounds(queue);
     let which = (error.as_deref(), limit);
     let store = &gateway.store;
     let requeued = store.queue_requeue_dead(&keys, which, queue.max_age, bounds).await?;

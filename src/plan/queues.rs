@@ -9,15 +9,17 @@ use crate::store::queue::{Durability, QueueBounds};
 /// How often a lease must be longer than the longest wait for the store: it is renewed three times
 /// before it ends.
 const TIMEOUTS_PER_LEASE: u32 = 3;
+/// Why no answers are kept of what is delivered later.
+const KEYS: &str = "a queue looks at keys itself, and the answer is not here yet";
 /// What the path of a route that tells of deliveries ends with.
 const ID: &str = "/{id}";
 
 /// How long the keys of a queue outlive what they are needed for.
 const TTL_MORE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How much a queue may hold, and for how long its keys live, of what is due in `delay`.
-pub fn queue_bounds(queue: &config::Queue, delay: Duration) -> QueueBounds {
-    let ttl = delay + queue.max_age + queue.keep_dead + TTL_MORE;
+/// How much a queue may hold, and for how long its keys live from when an item is due.
+pub fn queue_bounds(queue: &config::Queue) -> QueueBounds {
+    let ttl = queue.max_age + queue.keep_dead + TTL_MORE;
     QueueBounds { items: queue.max_items, bytes: queue.max_bytes, ttl }
 }
 
@@ -66,6 +68,8 @@ impl Deferred {
             ("mirror", written.mirror.is_some(), "what is delivered later has one upstream"),
             ("deadline", written.deadline.is_some(), "nobody waits for what is delivered later"),
             ("respond", written.respond.is_some(), "it is answered without an upstream"),
+            ("subject", written.subject.is_some(), "messages are not delivered later"),
+            ("idempotency", written.idempotency.is_some(), KEYS),
         ];
         for (key, _, what) in others.into_iter().filter(|(_, is_written, _)| *is_written) {
             problem(key, what, "remove it, or deliver");
@@ -126,6 +130,9 @@ pub(super) fn telling(
         ("deliver", written.deliver.is_some()),
         ("rewrite", written.rewrite.is_some()),
         ("upstream", !written.upstream.is_empty()),
+        ("subject", written.subject.is_some()),
+        ("idempotency", written.idempotency.is_some()),
+        ("invalidates", !written.invalidates.is_empty()),
     ];
     for (key, _) in others.into_iter().filter(|(_, is_written)| *is_written) {
         problem(key, "the gateway itself answers on this route", "remove it, or answers");
@@ -163,6 +170,59 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
             let what = "what is accepted would be lost with this process: the store is embedded";
             let remedy = "name a Redis in store.url or store.queue_url, or write durable = false";
             problems.push(at("durable"), what.to_owned(), remedy.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config;
+    use crate::plan::Plan;
+
+    const BASE: &str = "[upstreams.bus]\nnats = [\"nats://127.0.0.1:1\"]\n\
+                        [upstreams.shop]\nservers = [\"http://127.0.0.1:1\"]\n\
+                        [queues.mail]\ndurable = false\n";
+
+    /// The problems of a route, by their keys.
+    fn problems(route: &str) -> Vec<String> {
+        let text = format!("{BASE}[routes.r]\n{route}");
+        let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+        assert!(loaded.problems.is_empty(), "{}", loaded.source.render(&loaded.problems));
+        match Plan::compile(loaded.config) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.iter().map(|problem| problem.path.clone()).collect(),
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_for_later_is_refused() {
+        const LATER: &str = "path = \"/r\"\nmethods = [\"POST\"]\n\
+                             deliver = { queue = \"mail\" }\n";
+        let none: [&str; 0] = [];
+        let shop = format!("{LATER}upstream = \"shop\"\n");
+        assert_eq!(problems(&shop), none);
+        assert_eq!(problems(&format!("{shop}invalidates = [\"/a\"]")), none);
+        assert_eq!(problems(&format!("{shop}idempotency = {{}}")), ["routes.r.idempotency"]);
+        let bus = format!("{LATER}upstream = \"bus\"\nsubject = \"mail.send\"\n");
+        assert_eq!(problems(&bus), ["routes.r.subject"]);
+    }
+
+    #[test]
+    fn a_route_that_tells_of_deliveries_does_nothing_else() {
+        let with = |more: &str| {
+            let keys = problems(&format!("path = \"/d/{{id}}\"\nanswers = \"deliveries\"\n{more}"));
+            keys.into_iter().collect::<std::collections::BTreeSet<_>>()
+        };
+        assert!(with("").is_empty());
+        for (key, line) in [
+            ("idempotency", "idempotency = {}"),
+            ("invalidates", "invalidates = [\"/a\"]"),
+            ("subject", "subject = \"a\""),
+        ] {
+            let key = format!("routes.r.{key}");
+            assert!(with(line).contains(&key), "{line}");
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::content::Content;
 use super::dispatch::{Fields, Outline};
+use super::invalidation;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
@@ -22,7 +23,7 @@ use crate::config::{OrderBy, Queue, StoreUse};
 use crate::deliver::{self, Head, Kept, Refused, due_in, line_of, owner_of, stripped};
 use crate::idempotency::{Fingerprint, Fingerprinter, Key, Owner, scoped};
 use crate::plan::{Deferred, durability, queue_bounds};
-use crate::runtime::QueueState;
+use crate::runtime::{QueueState, Room};
 use crate::store::StoreError;
 use crate::store::keys::QueueKeys;
 use crate::store::queue::{Accept, Accepted, DeliveryId, Item, ItemState, QueueSafety};
@@ -56,9 +57,10 @@ pub(super) async fn accept(
         Ok(asked) => asked,
         Err(refused) => return Err(count(&state, refused.into())),
     };
-    let body = read(request, deferred, head, body).await?;
+    let held = read(request, deferred, head, body, &state).await;
+    let held = held.map_err(|rejection| count(&state, rejection))?;
     let accepting = Accepting { request, deferred, state: &state };
-    match accepting.accept(asked, head, body, added).await {
+    match accepting.accept(asked, head, held, added).await {
         Ok((id, response)) => {
             record.note_delivery(id);
             Ok(response)
@@ -68,22 +70,28 @@ pub(super) async fn accept(
 }
 
 /// Whether the store may be trusted with work. It is looked at soon after it is reached: for that
-/// whoever comes first waits.
+/// whoever comes first waits, and nobody once that was in vain.
 async fn trusted(request: &Request<'_>) -> Result<(), Refused> {
-    let store = &request.gateway().store;
-    let until = Instant::now() + LOOKED_AT;
+    let (store, deliveries) = (&request.gateway().store, &request.gateway().deliveries);
     loop {
-        match store.queue_safety() {
-            QueueSafety::Safe { .. } => return Ok(()),
-            QueueSafety::Evicting { policy } => return Err(Refused::Unsafe(policy)),
-            QueueSafety::Unknown => {
-                let is_hopeless = !store.is_connected(StoreUse::Queue) || Instant::now() >= until;
-                if is_hopeless {
-                    return Err(Refused::Away("it has not been looked at".into()));
-                }
-                tokio::time::sleep(LOOK_AGAIN).await;
+        let is_away = match store.queue_safety() {
+            QueueSafety::Safe { .. } => {
+                deliveries.looked();
+                return Ok(());
             }
+            QueueSafety::Evicting { policy } => {
+                deliveries.looked();
+                return Err(Refused::Unsafe(policy));
+            }
+            QueueSafety::Unknown => !store.is_connected(StoreUse::Queue),
+        };
+        if is_away {
+            deliveries.looked();
         }
+        if is_away || Instant::now() >= deliveries.look_until(LOOKED_AT) {
+            return Err(Refused::Away("it has not been looked at".into()));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
@@ -132,13 +140,24 @@ fn order(request: &Request<'_>, deferred: &Deferred, fields: &HeaderMap) -> Opti
     }
 }
 
+/// A body, and the room that it takes up.
+struct Held {
+    body: Bytes,
+    /// Nobody looks at it: it is given back with the body.
+    _room: Room,
+}
+
 /// Reads the whole body, within the bounds of the queue and of all bodies that are being read.
+///
+/// # Errors
+/// It is too long, does not come, or there is no room for it in time.
 async fn read(
     request: &Request<'_>,
     deferred: &Deferred,
     head: &Parts,
     body: Inbound,
-) -> Result<Bytes, Rejection> {
+    state: &QueueState,
+) -> Result<Held, Rejection> {
     let of_route = request.route.edge.as_ref().and_then(|edge| edge.body_bytes);
     let most = of_route.unwrap_or(request.plan().upload.bytes_max).min(deferred.queue.max_body);
     let announced = head.headers.get(http::header::CONTENT_LENGTH);
@@ -147,13 +166,18 @@ async fn read(
         return Err(UploadFault::TooLarge.into());
     }
     let limits = UploadLimits { bytes_max: most, ..request.plan().upload };
-    let (upload, _) = Upload::new(body, limits, false);
-    if upload.is_none() {
-        return Ok(Bytes::new());
+    let (mut upload, _) = Upload::new(body, limits, false);
+    let mut room = request.gateway().deliveries.room(request.plan().config.store.timeout);
+    let mut whole = BytesMut::new();
+    while let Some(frame) = upload.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        // Only for what is here: a client that sends slowly must not hold up others.
+        if !room.grow((whole.len() + data.len()) as u64).await {
+            return Err(Refused::Full { retry_after: state.retry_after() }.into());
+        }
+        whole.extend_from_slice(&data);
     }
-    // It is closed never.
-    let _room = request.gateway().deliveries.room(announced.unwrap_or(most)).await;
-    Ok(upload.collect().await?.to_bytes())
+    Ok(Held { body: whole.freeze(), _room: room })
 }
 
 /// A request whose body is here.
@@ -168,11 +192,33 @@ impl Accepting<'_, '_> {
         &self,
         asked: Asked,
         head: &mut Parts,
-        body: Bytes,
+        held: Held,
         added: Fields,
     ) -> Result<(DeliveryId, Response<Content>), Rejection> {
+        let Self { request, deferred, .. } = self;
+        let keys = request.plan().keys.queue(&deferred.written.queue, SHARD);
+        let wait = asked.wait;
+        // Whoever waits holds no body meanwhile.
+        let told = self.queue(asked, head, held, added).await?;
+        let id = told.id;
+        if let Some(wait) = wait
+            && let Some(answer) = self.wait(&keys, id, wait).await
+        {
+            return Ok((id, answer));
+        }
+        Ok((id, told.response(deferred.told_at.as_deref())))
+    }
+
+    /// Puts it into its queue.
+    async fn queue(
+        &self,
+        asked: Asked,
+        head: &mut Parts,
+        Held { body, _room }: Held,
+        added: Fields,
+    ) -> Result<Told, Rejection> {
         let Self { request, deferred, state } = self;
-        let Asked { key, delay, wait, mut fingerprinter, order } = asked;
+        let Asked { key, delay, mut fingerprinter, order, .. } = asked;
         fingerprinter.add(&body);
         let fingerprint = digits(&fingerprinter.finish());
         let owner = Owner::of(request.caller, request.client().address);
@@ -182,7 +228,6 @@ impl Accepting<'_, '_> {
         let id = DeliveryId::new(SHARD, now_ms)
             .ok_or_else(|| Refused::Away("the system has no random bytes".into()))?;
         let queue = &deferred.queue;
-        let keys = request.plan().keys.queue(&deferred.written.queue, SHARD);
         let accept = Accept {
             id,
             key: scoped.as_deref(),
@@ -193,11 +238,12 @@ impl Accepting<'_, '_> {
             owner: &owner_digest(request),
             order: order.as_deref(),
             delay,
-            max_age: delay + queue.max_age,
-            bounds: queue_bounds(queue, delay),
+            max_age: queue.max_age,
+            bounds: queue_bounds(queue),
         };
+        let keys = request.plan().keys.queue(&deferred.written.queue, SHARD);
         let accepted = accept_durably(request, &keys, (&accept, queue)).await;
-        let told = match accepted.map_err(away)? {
+        Ok(match accepted.map_err(away)? {
             Accepted::New { accepted_ms, due_ms } => {
                 state.meter.accepted("new");
                 state.wake.notify_one();
@@ -219,14 +265,7 @@ impl Accepting<'_, '_> {
                 return Err(Refused::Full { retry_after }.into());
             }
             Accepted::InDoubt => return Err(Refused::InDoubt.into()),
-        };
-        let id = told.id;
-        if let Some(wait) = wait
-            && let Some(answer) = self.wait(&keys, id, wait).await
-        {
-            return Ok((id, answer));
-        }
-        Ok((id, told.response(deferred.told_at.as_deref())))
+        })
     }
 
     /// What is kept of the head.
@@ -252,6 +291,7 @@ impl Accepting<'_, '_> {
             key: key.map(|key| key.as_str().to_owned()),
             client: request.client().address.ip(),
             trace: request.received.ids.trace.to_header(),
+            stale: invalidation::later(request),
             accepted_ms: now_ms,
             due_ms: now_ms.saturating_add(millis(delay)),
         }

@@ -48,6 +48,16 @@ pub(super) async fn answer(
         None => (rest, None),
     };
     let id = DeliveryId::parse(id).ok_or(Refused::NotFound)?;
+    in_time(request, tell(request, id, below, record)).await
+}
+
+/// What is asked of a delivery: itself, or what stands `below` its id.
+async fn tell(
+    request: &Request<'_>,
+    id: DeliveryId,
+    below: Option<&str>,
+    record: &mut Record,
+) -> Result<Response<Content>, Rejection> {
     let (keys, item) = find(request, &id).await?;
     record.note_delivery(id);
     let method = &request.received.method;
@@ -57,6 +67,16 @@ pub(super) async fn answer(
         Some(RESPONSE) if *method != Method::DELETE => response(request, &keys, &item).await,
         Some(_) => Err(Refused::NotFound.into()),
     }
+}
+
+/// Answers within the time that a request has for the store, whatever is asked and how often.
+async fn in_time<T>(
+    request: &Request<'_>,
+    told: impl Future<Output = Result<T, Rejection>>,
+) -> Result<T, Rejection> {
+    let timeout = request.plan().config.store.timeout;
+    let told = tokio::time::timeout(timeout, told).await;
+    told.unwrap_or_else(|_| Err(Refused::Away("not within store.timeout".into()).into()))
 }
 
 /// The delivery with this id, if the caller has it. An id does not say which queue it is of: there

@@ -10,11 +10,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Problems;
 use crate::observe::{Metrics, QueueMeter, QueueNow};
+use crate::plan::Plan;
+use crate::store::Store;
 use crate::store::queue::DeliveryId;
 
 /// What one permit for a body stands for, in bytes.
 const PERMIT_BYTES: u64 = 1024;
+/// The shard of a queue that has one.
+const SHARD: u8 = 0;
 /// What a client is told to wait before it asks again whether there is room.
 const RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
@@ -26,6 +31,8 @@ pub struct Deliveries {
     /// Bodies that are read before they are accepted, together.
     room: Arc<Semaphore>,
     permits: u32,
+    /// Until when somebody waits for the store to be looked at, where it has not been.
+    look_until: Mutex<Option<Instant>>,
     /// Those who wait for an answer.
     waiting: Mutex<HashMap<DeliveryId, Arc<Notify>>>,
     /// Who delivers.
@@ -60,6 +67,7 @@ impl Deliveries {
             queues: Mutex::default(),
             room: Arc::new(Semaphore::new(permits as usize)),
             permits,
+            look_until: Mutex::default(),
             waiting: Mutex::default(),
             workers: TaskTracker::new(),
             give_back: CancellationToken::new(),
@@ -84,11 +92,20 @@ impl Deliveries {
         state
     }
 
-    /// Waits for room for a body of so many bytes.
-    pub async fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        let permits = permits.clamp(1, self.permits);
-        Arc::clone(&self.room).acquire_many_owned(permits).await.ok()
+    /// Room for a body that nothing is read of yet, which waits for more of it as long as this.
+    pub fn room(&self, patience: Duration) -> Room {
+        Room { all: Arc::clone(&self.room), most: self.permits, taken: None, patience }
+    }
+
+    /// Until when to wait for the store to be looked at: for `most` from when that was first
+    /// wanted. Whoever comes later waits no longer than the first one.
+    pub fn look_until(&self, most: Duration) -> Instant {
+        *lock(&self.look_until).get_or_insert_with(|| Instant::now() + most)
+    }
+
+    /// The store was looked at, or is away: the next time is a new one.
+    pub fn looked(&self) {
+        *lock(&self.look_until) = None;
     }
 
     /// What is told when this delivery has ended here. The guard takes it away again.
@@ -166,6 +183,64 @@ impl QueueState {
     }
 }
 
+/// The queues that are in one plan and not in the next one, and hold requests that are not
+/// delivered yet, or may: nobody would deliver them any more.
+pub(super) async fn left_behind(store: &Store, former: &Plan, plan: &Plan) -> Problems {
+    let mut problems = Problems::default();
+    let queues = former.config.queues.keys();
+    for name in queues.filter(|name| !plan.config.queues.contains_key(*name)) {
+        let what = match store.queue_look(&former.keys.queue(name, SHARD)).await {
+            Ok(look) if look.open == 0 => continue,
+            Ok(look) => format!("is not there, and {} of its requests still wait", look.open),
+            Err(error) => format!("is not there, and what it holds is not known: {error}"),
+        };
+        let remedy = format!(
+            "keep [queues.{name}] until `portcullis queues` shows that it is empty; its routes \
+             may go before"
+        );
+        problems.push(format!("queues.{name}"), what, remedy);
+    }
+    problems
+}
+
+/// What a body takes up of the room for all of them, until it is dropped.
+#[derive(Debug)]
+pub struct Room {
+    all: Arc<Semaphore>,
+    /// Permits that there are.
+    most: u32,
+    taken: Option<OwnedSemaphorePermit>,
+    /// How long it waits yet.
+    patience: Duration,
+}
+
+impl Room {
+    /// Waits until there is room for so many bytes in all. False where that takes too long: others
+    /// that have begun have what is wanted.
+    pub async fn grow(&mut self, bytes: u64) -> bool {
+        let wanted = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        let taken = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let taken = u32::try_from(taken).unwrap_or(u32::MAX);
+        let more = wanted.min(self.most).saturating_sub(taken);
+        if more == 0 {
+            return true;
+        }
+        let began = Instant::now();
+        let more = Arc::clone(&self.all).acquire_many_owned(more);
+        let more = tokio::time::timeout(self.patience, more).await;
+        self.patience = self.patience.saturating_sub(began.elapsed());
+        let Ok(Ok(more)) = more else { return false };
+        self.taken = Some(match self.taken.take() {
+            None => more,
+            Some(mut taken) => {
+                taken.merge(more);
+                taken
+            }
+        });
+        true
+    }
+}
+
 /// Somebody who waits for a delivery to end.
 #[derive(Debug)]
 pub struct Waiting {
@@ -188,5 +263,45 @@ impl Drop for Waiting {
         if Arc::strong_count(&self.notify) <= 2 {
             waiting.remove(&self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn of(kib: u64) -> Deliveries {
+        Deliveries::new(kib * PERMIT_BYTES, &Arc::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_takes_room_as_it_comes_and_waits_for_it_with_an_end() {
+        let deliveries = of(4);
+        let (mut slow, mut other) = (deliveries.room(SECOND), deliveries.room(SECOND));
+        // A client that has sent nothing holds up nobody.
+        assert!(other.grow(3 * PERMIT_BYTES).await);
+        assert!(slow.grow(1).await && slow.grow(PERMIT_BYTES).await);
+        let began = Instant::now();
+        assert!(!slow.grow(PERMIT_BYTES + 1).await);
+        assert_eq!(began.elapsed(), SECOND);
+        drop(other);
+        assert!(slow.grow(PERMIT_BYTES + 1).await);
+        // What is longer than all the room there is has all of it.
+        assert!(slow.grow(100 * PERMIT_BYTES).await);
+        assert!(!deliveries.room(SECOND).grow(1).await);
+        drop(slow);
+        assert!(deliveries.room(SECOND).grow(4 * PERMIT_BYTES).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_look_that_others_have_waited_for() {
+        let deliveries = of(1);
+        let first = deliveries.look_until(SECOND);
+        tokio::time::advance(2 * SECOND).await;
+        assert_eq!(deliveries.look_until(SECOND), first);
+        deliveries.looked();
+        assert_eq!(deliveries.look_until(SECOND), first + 2 * SECOND);
     }
 }

@@ -249,3 +249,74 @@ fn a_queue_of_the_routes_own_name_needs_no_table() {
     );
     eventually("it is delivered", || upstream.seen() == 1);
 }
+
+/// What a route takes itself, its upstream gets, also where all other routes take less.
+#[test]
+fn a_body_that_only_its_route_takes_is_delivered() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let whole = config(&redis, &upstream.url(), QUICK);
+    let open = "path = \"/open\"\n";
+    assert!(whole.contains(open));
+    let whole = whole.replacen(open, &format!("{open}body_bytes = \"64KiB\"\n"), 1);
+    let gateway = Gateway::start(&format!("[server.limits]\nbody_bytes = \"1KiB\"\n{whole}"));
+    let body = "x".repeat(5000);
+    let reply = Client::request(gateway.public, "POST", "/open").body(&*body).send();
+    let id = accepted(&reply);
+    eventually("it is delivered", || upstream.seen() == 1);
+    assert_eq!(upstream.only().text(), body);
+    assert_eq!(upstream.only().header("x-delivery-id"), Some(&*id));
+}
+
+/// Its time begins when it is due, and is not longer for what it has waited until then.
+#[test]
+fn what_is_due_later_is_tried_as_long_as_what_is_due_now() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let gateway = start(&redis, &upstream, "max_age = \"2h\"\n");
+    let request = Client::request(gateway.public, "POST", "/mail").bearer(bearer("u1"));
+    let id = accepted(&request.header("X-Deliver-After", "3600").body("a").send());
+    let key = redis.cli(&["KEYS", &format!("app:queue:*:item:{id}")]);
+    let number = |field: &str| -> i64 {
+        redis.cli(&["HGET", key.trim(), field]).trim().parse().expect("a number")
+    };
+    assert_eq!(number("d") - number("t"), 3_600_000);
+    assert_eq!(number("u") - number("d"), 7_200_000);
+}
+
+/// Whoever reads after the delivery reads what it has made; one that was refused changes nothing.
+#[test]
+fn a_delivery_makes_stale_what_it_changes() {
+    let redis = Redis::start();
+    let upstream = Upstream::with(|request, connection| {
+        let status = if request.text() == "bad" { "400 Bad Request" } else { "200 OK" };
+        let _ = std::io::Write::write_all(connection, response(status, "").as_bytes());
+    });
+    let reads = ["mail", "list", "other"].map(|name| {
+        format!(
+            "[routes.read_{name}]\npath = \"/{name}\"\nmethods = [\"GET\"]\n\
+             upstream = \"mailer\"\ncache = {{ ttl = \"1h\" }}\n"
+        )
+    });
+    let whole = config(&redis, &upstream.url(), QUICK);
+    let mail = "[routes.mail.deliver]\n";
+    assert!(whole.contains(mail));
+    let whole = whole.replacen(mail, &format!("invalidates = [\"/list\"]\n{mail}"), 1);
+    let gateway = Gateway::start(&(whole + &reads.concat()));
+    let token = bearer("u1");
+    let asked = |path: &str| {
+        let before = upstream.seen();
+        assert_eq!(Client::get(gateway.public, path).send().status, 200);
+        upstream.seen() > before
+    };
+    let fill = || {
+        for path in ["/mail", "/list", "/other"] {
+            eventually("it is stored", || !asked(path));
+        }
+    };
+    for (body, state, is_stale) in [("bad", "dead", false), ("good", "done", true)] {
+        fill();
+        let id = accepted(&post(&gateway, "/mail", &token, body));
+        until(&gateway, &token, &id, state);
+        assert_eq!(["/mail", "/list"].map(&asked), [is_stale; 2], "{body}");
+        assert!(!asked("/other"), "{body}");
+    }
+}

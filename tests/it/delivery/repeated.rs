@@ -130,10 +130,12 @@ fn no_more_is_under_way_than_there_are_places() {
     let redis = Redis::start();
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (busy, seen) = (Arc::clone(&now), Arc::clone(&most));
+    // Nobody is answered until all that are sent have come.
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
     let upstream = Upstream::with(move |_, connection| {
         seen.fetch_max(busy.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        // Others would come meanwhile, if they were sent.
-        std::thread::yield_now();
+        let _ = held.lock().expect("nobody panics with it").recv();
         busy.fetch_sub(1, Ordering::SeqCst);
         let _ = connection.write_all(response("200 OK", "").as_bytes());
     });
@@ -141,10 +143,28 @@ fn no_more_is_under_way_than_there_are_places() {
     let token = bearer("u1");
     let ids: Vec<String> =
         (0..20).map(|_| accepted(&post(&gateway, "/mail", &token, "a"))).collect();
+    let items = |state| metric(&gateway, "portcullis_queue_items", Some(("state", state)));
+    eventually("two are under way, and the others wait", || {
+        (items("delivering"), items("waiting")) == (2.0, 18.0)
+    });
+    eventually("both have come", || now.load(Ordering::SeqCst) == 2);
+    drop(hold);
     for id in &ids {
         until(&gateway, &token, id, "done");
     }
     assert_eq!(upstream.seen(), ids.len());
-    assert!((1..=2).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+    assert_eq!(most.load(Ordering::SeqCst), 2);
     assert_eq!(now.load(Ordering::SeqCst), 0);
+}
+
+/// The next pause would end long after its time: it is given up when that is over, not then.
+#[test]
+fn a_pause_ends_with_the_time_of_the_delivery() {
+    let redis = Redis::start();
+    let upstream = Upstream::replying(response("500 Internal Server Error", ""));
+    let gateway = start(&redis, &upstream, "backoff = \"1h\"\nmax_age = \"1s\"\n");
+    let token = bearer("u1");
+    let id = accepted(&post(&gateway, "/mail", &token, "a"));
+    assert_eq!(until(&gateway, &token, &id, "dead")["error"], "expired");
+    assert_eq!(upstream.seen(), 1);
 }
