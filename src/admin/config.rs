@@ -110,5 +110,9 @@ fn refusal(refused: &NotReloaded) -> Reply {
             let keys = json!({ "needs_restart": keys });
             problem_with(StatusCode::UNPROCESSABLE_ENTITY, "config_needs_restart", &detail, keys)
         }
+        NotReloaded::QueueNotEmpty { keys, .. } => {
+            let keys = json!({ "queues": keys });
+            problem_with(StatusCode::UNPROCESSABLE_ENTITY, "queue_not_empty", &detail, keys)
+        }
     }
 }

@@ -9,6 +9,7 @@ use super::reply::{Reply, problem, text};
 use crate::config::{LimitOutage, OnOutage, Outage, SessionUse, StoreUse};
 use crate::plan::{Plan, Route};
 use crate::runtime::Gateway;
+use crate::store::queue::QueueSafety;
 
 /// The answer to `/readyz`: with the rung of each server of Redis that is asked.
 pub(super) fn ready(gateway: &Gateway) -> Reply {
@@ -23,7 +24,26 @@ pub(super) fn ready(gateway: &Gateway) -> Reply {
             let _ = writeln!(body, "{} {}: {}", usage.table(), node.name, node.rung.name());
         }
     }
+    if has_queues(gateway)
+        && let Some(policy) = evicting(gateway)
+    {
+        let _ = writeln!(body, "queue_store_unsafe: maxmemory-policy is {policy}");
+    }
     text(StatusCode::OK, body)
+}
+
+/// Whether anything is delivered later.
+fn has_queues(gateway: &Gateway) -> bool {
+    !gateway.running().plan.config.queues.is_empty()
+}
+
+/// The policy of a store of queues that may evict: nothing is accepted for later then, and all
+/// other requests are served.
+fn evicting(gateway: &Gateway) -> Option<String> {
+    match gateway.store.queue_safety() {
+        QueueSafety::Evicting { policy } => Some(policy),
+        QueueSafety::Safe { .. } | QueueSafety::Unknown => None,
+    }
 }
 
 /// Why the gateway should get no requests, if so.

@@ -50,15 +50,15 @@ use crate::upstream::{Ahead, TICK, Upstream};
 
 pub use self::claims::{Claim, ClaimTerms, Claims};
 pub use self::compare::{Changed, Comparison, Shown};
-pub use self::deliveries::{Deliveries, QueueState, Waiting};
+pub use self::deliveries::{Deliveries, QueueState, Room, Waiting};
 pub use self::descriptors::{Descriptors, warn_of_descriptors};
 pub use self::looking::{Event, Looking, STREAMS_MAX, Viewer, time_of};
 pub use self::node::Node;
 use self::node::Nodes;
 pub use self::operated::{OPERATIONS_MAX, Operation, Operations};
 pub use self::pools::{Pools, Wrote};
-use self::reload::ConfigFile;
 pub use self::reload::{Change, LastReload, Names, NotReloaded, read_plan, warn_of};
+use self::reload::{ConfigFile, NotAdopted};
 pub use self::traffic::RouteTraffic;
 use self::traffic::Traffic;
 use self::tunnels::Look;
@@ -220,7 +220,7 @@ impl Gateway {
 
     /// Puts another plan in force for the requests to come, once it is known what the names in it
     /// lead to. What cannot change while running is a problem.
-    async fn adopt(&self, plan: Plan) -> Result<[Arc<Plan>; 2], Problems> {
+    async fn adopt(&self, plan: Plan) -> Result<[Arc<Plan>; 2], NotAdopted> {
         let current = self.running();
         let (old, new) = (&current.plan.config, &plan.config);
         let mut problems = Problems::default();
@@ -230,7 +230,11 @@ impl Gateway {
             problems.push(key.to_owned(), what, remedy);
         }
         if !problems.is_empty() {
-            return Err(problems);
+            return Err(NotAdopted::Fixed(problems));
+        }
+        let left = deliveries::left_behind(&self.store, &current.plan, &plan).await;
+        if !left.is_empty() {
+            return Err(NotAdopted::QueueNotEmpty(left));
         }
         let former = |name: &str| current.upstream_named(name).cloned();
         let ahead = upstreams::look_ahead(&plan, former).await;

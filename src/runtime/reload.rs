@@ -120,6 +120,35 @@ pub enum NotReloaded {
         /// Each with its line and remedy.
         text: String,
     },
+    /// These queues hold requests, and are to go.
+    #[error("{text}")]
+    QueueNotEmpty {
+        /// The paths of their tables.
+        keys: Vec<String>,
+        /// Each with its remedy.
+        text: String,
+    },
+}
+
+/// Why a plan does not take the place of the one that is in force.
+#[derive(Debug)]
+pub(super) enum NotAdopted {
+    /// These keys cannot change while the gateway runs.
+    Fixed(Problems),
+    /// These queues would be left behind with what they hold.
+    QueueNotEmpty(Problems),
+}
+
+impl NotAdopted {
+    fn told(&self, source: &Source) -> NotReloaded {
+        let (Self::Fixed(problems) | Self::QueueNotEmpty(problems)) = self;
+        let keys = problems.iter().map(|problem| problem.path.clone()).collect();
+        let text = source.render(problems);
+        match self {
+            Self::Fixed(_) => NotReloaded::NeedsRestart { keys, text },
+            Self::QueueNotEmpty(_) => NotReloaded::QueueNotEmpty { keys, text },
+        }
+    }
 }
 
 /// The keys that are fixed while the gateway runs, and differ.
@@ -201,7 +230,7 @@ impl ConfigFile {
     pub(super) async fn reload(
         &self,
         expected: Option<&str>,
-        adopt: impl AsyncFnOnce(Plan) -> Result<[Arc<Plan>; 2], Problems>,
+        adopt: impl AsyncFnOnce(Plan) -> Result<[Arc<Plan>; 2], NotAdopted>,
     ) -> Result<Change, NotReloaded> {
         let _turn = self.turn.lock().await;
         // Its end is told also where the reload is refused, or given up.
@@ -214,7 +243,7 @@ impl ConfigFile {
     async fn read_anew(
         &self,
         expected: Option<&str>,
-        adopt: impl AsyncFnOnce(Plan) -> Result<[Arc<Plan>; 2], Problems>,
+        adopt: impl AsyncFnOnce(Plan) -> Result<[Arc<Plan>; 2], NotAdopted>,
     ) -> Result<(Change, Source), NotReloaded> {
         let path = self.path.clone();
         // Reading files and parsing keys would hold up the requests of this thread.
@@ -227,10 +256,7 @@ impl ConfigFile {
         }
         warn_of(&plan, &source);
         let adopted = adopt(plan).await;
-        let [former, now] = adopted.map_err(|problems| NotReloaded::NeedsRestart {
-            keys: problems.iter().map(|problem| problem.path.clone()).collect(),
-            text: source.render(&problems),
-        })?;
+        let [former, now] = adopted.map_err(|refused| refused.told(&source))?;
         Ok((Change::between(&former.config, &now.config, &sha256), source))
     }
 }

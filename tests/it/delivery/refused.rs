@@ -1,6 +1,6 @@
 //! What is not accepted, and configurations that promise what they cannot keep.
 
-use super::{QUICK, accepted, bearer, code, config, metric, post, start, upstream};
+use super::{QUICK, accepted, bearer, code, config, metric, post, start, until, upstream};
 use crate::support::{Client, Folder, Gateway, Redis, eventually, operate, run};
 
 fn refused(code: &str) -> (u16, String) {
@@ -26,7 +26,7 @@ fn a_full_queue_takes_nothing_more() {
     assert_eq!(counted, 1.0);
     assert_eq!(operate(&gateway, "POST", "/v1/queues/mail/resume", "").status, 200);
     for id in &ids {
-        super::until(&gateway, &token, id, "done");
+        until(&gateway, &token, id, "done");
     }
     accepted(&post(&gateway, "/mail", &token, "a"));
 }
@@ -59,6 +59,10 @@ fn a_redis_that_may_evict_is_not_trusted_with_work() {
     let gateway = start(&redis, &upstream, QUICK);
     let refusal = Client::request(gateway.public, "POST", "/open").body("a").send();
     assert_eq!(code(&refusal), refused("queue_store_unsafe"));
+    let ready = Client::get(gateway.admin, "/readyz").send();
+    assert_eq!(ready.status, 200);
+    let said = "queue_store_unsafe: maxmemory-policy is allkeys-lru";
+    assert!(ready.text().lines().any(|line| line == said), "{}", ready.text());
     assert_eq!(operate(&gateway, "GET", "/v1/queues", "").json()["store"], "evicting");
     assert_eq!(redis.cli(&["KEYS", "app:queue:*:item:*"]), "");
 }
@@ -70,7 +74,7 @@ fn an_answer_that_is_too_long_to_keep_is_told_of_and_not_handed_out() {
     let gateway = start(&redis, &upstream, "keep_response = \"3B\"\n");
     let token = bearer("u1");
     let id = accepted(&post(&gateway, "/mail", &token, "a"));
-    assert_eq!(super::until(&gateway, &token, &id, "done")["status"], 201);
+    assert_eq!(until(&gateway, &token, &id, "done")["status"], 201);
     let path = format!("/deliveries/{id}/response");
     let answer = Client::get(gateway.public, &path).bearer(&token).send();
     assert_eq!(code(&answer), (404, "delivery_response_not_kept".to_owned()));
@@ -108,6 +112,8 @@ fn what_a_queue_could_not_keep_is_refused_by_check() {
         (deliver, "deliver = \"now\"\n", "routes.open.deliver"),
         (deliver, &format!("{deliver}cache = {{ ttl = \"1s\" }}\n"), "routes.open.cache"),
         (deliver, &format!("{deliver}grpc = {{}}\n"), "routes.open.grpc"),
+        (deliver, &format!("{deliver}idempotency = {{}}\n"), "routes.open.idempotency"),
+        (deliver, &format!("{deliver}subject = \"mail.send\"\n"), "routes.open.subject"),
         (deliver, &format!("{deliver}deadline = \"1s\"\n"), "routes.open.deadline"),
         ("path = \"/open\"\nmethods = [\"POST\"]\n", "path = \"/open\"\n", "routes.open.methods"),
         (
@@ -130,4 +136,40 @@ fn what_a_queue_could_not_keep_is_refused_by_check() {
     }
     folder.write("gateway.toml", &whole);
     assert_eq!(run(&folder, &["check"]).code, Some(0));
+}
+
+#[test]
+fn a_body_that_is_too_long_is_counted_as_refused() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let gateway = start(&redis, &upstream, "max_body = \"3B\"\n");
+    let long = Client::request(gateway.public, "POST", "/open").body("long").send();
+    assert_eq!(code(&long), (413, "body_too_large".to_owned()));
+    let reason = Some(("reason", "body_too_large"));
+    assert_eq!(metric(&gateway, "portcullis_queue_refused_total", reason), 1.0);
+}
+
+/// Nobody would deliver what is in it any more.
+#[test]
+fn a_queue_that_holds_requests_is_not_left_behind_by_a_reload() {
+    let (mut redis, upstream) = (Redis::start(), upstream());
+    let gateway = start(&redis, &upstream, QUICK);
+    operate(&gateway, "POST", "/v1/queues/mail/pause", "");
+    let token = bearer("u1");
+    let id = accepted(&post(&gateway, "/mail", &token, "a"));
+    let renamed = config(&redis, &upstream.url(), QUICK).replace("queues.mail", "queues.post");
+    gateway.rewrite(&renamed.replace("queue = \"mail\"", "queue = \"post\""));
+    let reload = || operate(&gateway, "POST", "/v1/config/reload", "{}");
+    let refusal = reload();
+    assert_eq!(code(&refusal), (422, "queue_not_empty".to_owned()));
+    assert_eq!(refusal.json()["queues"], serde_json::json!(["queues.mail"]));
+    assert_eq!(operate(&gateway, "POST", "/v1/queues/mail/resume", "").status, 200);
+    until(&gateway, &token, &id, "done");
+    let reply = reload();
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    // Nobody knows what the other one holds.
+    redis.kill();
+    gateway.rewrite(&config(&redis, &upstream.url(), QUICK));
+    let refusal = reload();
+    assert_eq!(code(&refusal), (422, "queue_not_empty".to_owned()));
+    assert_eq!(refusal.json()["queues"], serde_json::json!(["queues.post"]));
 }
