@@ -171,7 +171,7 @@ fn encode_now(queues: &[QueueNow], encoder: &mut DescriptorEncoder<'_>) -> fmt::
     let help = "Age of the oldest request in a queue that is not settled.";
     family(encoder, &Described::new("queue_oldest", help).in_unit(Unit::Seconds), oldest)?;
     let bytes = queues.iter().map(|it| ([("queue", &*it.name)], count(it.bytes)));
-    let help = "Bodies of requests in a queue.";
+    let help = "Heads and bodies of requests in a queue.";
     family(encoder, &Described::new("queue", help).in_unit(Unit::Bytes), bytes)?;
     let paused = queues.iter().map(|it| ([("queue", &*it.name)], count(it.is_paused.into())));
     let help = "Whether a queue is paused (1) or not (0).";

@@ -19,12 +19,15 @@ pub const QUEUE_PAGE: usize = 100;
 /// Most dead items that one call deletes or requeues.
 pub const QUEUE_DEAD_ROUND: usize = 1000;
 
+/// Life that a repair leaves to what is open, at least, and to the group of an empty queue.
+pub(in crate::store) const QUEUE_OPEN_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// How much a queue may hold, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueBounds {
     /// Most open items.
     pub items: u64,
-    /// Most bytes of bodies of open items.
+    /// Most bytes of heads and bodies of open items.
     pub bytes: u64,
     /// Life of a record and its body from the last time it was accepted or requeued.
     pub ttl: Duration,
@@ -83,7 +86,7 @@ pub enum Accepted {
     Full {
         /// Open items.
         items: u64,
-        /// Their bytes.
+        /// Bytes of their heads and bodies.
         bytes: u64,
     },
     /// It is in the queue, but fewer copies of it than wanted are known of.
@@ -161,8 +164,17 @@ pub enum Outcome {
         /// At least so long; with none it is the next one's turn at once.
         delay: Duration,
     },
-    /// Given up.
+    /// Given up. That counts where there was an answer: it was sent then.
     Dead,
+    /// Given up when it may have arrived without an answer. That counts, too.
+    DeadInDoubt,
+}
+
+impl Outcome {
+    /// Whether it is given up.
+    pub fn is_dead(self) -> bool {
+        matches!(self, Self::Dead | Self::DeadInDoubt)
+    }
 }
 
 /// What to write of a delivery that has ended.
@@ -182,6 +194,17 @@ pub struct Settle<'a> {
     pub keep: Duration,
     /// Most dead items; the oldest give way.
     pub dead_most: u64,
+}
+
+impl Settle<'_> {
+    /// Whether it counts as a failure.
+    pub(in crate::store) fn is_failure(&self) -> bool {
+        match self.outcome {
+            Outcome::Retry { .. } | Outcome::DeadInDoubt => true,
+            Outcome::Dead => self.status > 0,
+            Outcome::Done | Outcome::Back { .. } => false,
+        }
+    }
 }
 
 /// What became of it.
@@ -237,7 +260,7 @@ pub struct QueueLook {
     pub dead: u64,
     /// All that are not settled.
     pub open: u64,
-    /// Their bytes.
+    /// Bytes of their heads and bodies.
     pub bytes: u64,
     /// Age of the oldest open one.
     pub oldest: Option<Duration>,

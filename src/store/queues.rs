@@ -61,7 +61,7 @@ impl Store {
         }
     }
 
-    /// Takes items whose turn has come, and reads them.
+    /// Takes items whose turn has come, and reads them. What cannot be read is given back.
     ///
     /// # Errors
     /// The store did not answer, or refused. What it claimed then is somebody's after a lease.
@@ -282,7 +282,8 @@ impl Store {
         Ok(requeued)
     }
 
-    /// Puts back what a lost stream has taken along; how many. At the start of whoever takes, and
+    /// Puts back what a lost stream has taken along; how many. All that is open lives for 30 days
+    /// from then, at least. At the start of whoever takes and now and then, and
     /// [`Self::queue_take`] does it by itself where it finds the group gone.
     ///
     /// # Errors
@@ -290,7 +291,7 @@ impl Store {
     pub async fn queue_repair(&self, keys: &QueueKeys) -> Result<u64, StoreError> {
         match self.queues() {
             One::Redis(store) => store.queue_repair(keys).await,
-            One::Memory(_) => Ok(0),
+            One::Memory(store) => Ok(store.queue_repair(keys)),
         }
     }
 }

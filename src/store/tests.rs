@@ -4,5 +4,6 @@
 mod accounts;
 mod log;
 mod memory;
+mod queue;
 mod revoked;
 mod room;

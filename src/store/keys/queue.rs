@@ -20,7 +20,7 @@ pub struct QueueKeys {
     pub dead: String,
     /// Why nothing is taken now; while it lives, or for good.
     pub pause: String,
-    /// Sum of the bytes of open items.
+    /// Sum of the bytes of open items, of their heads and bodies.
     pub bytes: String,
     /// What stands before an id in the key of its record, a hash.
     pub items: String,

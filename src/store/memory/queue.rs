@@ -107,6 +107,12 @@ impl MemoryStore {
         self.shard(keys, |shard, _| shard.answer(&item.id))
     }
 
+    /// See [`crate::store::Store::queue_repair`]: nothing is lost here, so nothing is put back.
+    pub fn queue_repair(&self, keys: &QueueKeys) -> u64 {
+        self.shard(keys, |shard, now| shard.renew_open(now));
+        0
+    }
+
     /// See [`crate::store::Store::queue_drop_dead`].
     pub fn queue_drop_dead(&self, keys: &QueueKeys) -> u64 {
         self.shard(keys, |shard, _| shard.drop_dead(QUEUE_DEAD_ROUND))

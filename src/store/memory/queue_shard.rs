@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use crate::store::queue::{
     Accept, Accepted, Again, Cancelled, Claim, DeliveryId, Hold, Item, ItemPage, ItemState,
-    KeptAnswer, Outcome, Pause, QUEUE_DEAD_ROUND, QUEUE_PAGE, QueueBounds, QueueLook, Requeued,
-    Settle, Settled, Take, Taken,
+    KeptAnswer, Outcome, Pause, QUEUE_DEAD_ROUND, QUEUE_OPEN_TTL, QUEUE_PAGE, QueueBounds,
+    QueueLook, Requeued, Settle, Settled, Take, Taken,
 };
 
 /// Most items of which one call lets the time come.
@@ -22,6 +22,10 @@ const DEAD_BYTES_MAX: u64 = 64 << 20;
 
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 #[derive(Debug)]
@@ -41,6 +45,8 @@ struct Record {
     settled_ms: Option<u64>,
     line: Option<String>,
     body: Bytes,
+    /// Bytes of its body, also when that is gone.
+    length: u64,
     node: String,
     status: u16,
     error: String,
@@ -49,8 +55,9 @@ struct Record {
 }
 
 impl Record {
+    /// Bytes that count: of its head and its body.
     fn bytes(&self) -> u64 {
-        u64::try_from(self.body.len()).unwrap_or(u64::MAX)
+        length(self.head.len()).saturating_add(self.length)
     }
 
     fn answer_bytes(&self) -> usize {
@@ -185,9 +192,10 @@ impl Shard {
             return known;
         }
         let QueueBounds { items, bytes, ttl } = accept.bounds;
-        let length = u64::try_from(accept.body.len()).unwrap_or(u64::MAX);
+        let body_length = length(accept.body.len());
+        let counted = length(accept.head.len()).saturating_add(body_length);
         let open = u64::try_from(self.open.len()).unwrap_or(u64::MAX);
-        if open >= items || self.bytes.saturating_add(length) > bytes {
+        if open >= items || self.bytes.saturating_add(counted) > bytes {
             return Accepted::Full { items: open, bytes: self.bytes };
         }
         let id = accept.id;
@@ -210,6 +218,7 @@ impl Shard {
             settled_ms: None,
             line: accept.order.map(str::to_owned),
             body: accept.body.clone(),
+            length: body_length,
             node: String::new(),
             status: 0,
             error: String::new(),
@@ -219,7 +228,7 @@ impl Shard {
         self.records.insert(id, record);
         self.keep_until(&id, due_ms.saturating_add(millis(ttl)));
         self.open.insert((now, id));
-        self.bytes += length;
+        self.bytes += counted;
         self.queue_up(accept.order, &id, now);
         Accepted::New { accepted_ms: now, due_ms }
     }
@@ -329,11 +338,11 @@ impl Shard {
         record.status = settle.status;
         settle.error.clone_into(&mut record.error);
         let entry = record.entry.take();
-        let (is_dead, delay, counts) = match settle.outcome {
-            Outcome::Done => (Some(false), Duration::ZERO, false),
-            Outcome::Dead => (Some(true), Duration::ZERO, false),
-            Outcome::Retry { delay } => (None, delay, true),
-            Outcome::Back { delay } => (None, delay, false),
+        let counts = settle.is_failure();
+        let (is_dead, delay) = match settle.outcome {
+            Outcome::Done => (Some(false), Duration::ZERO),
+            Outcome::Dead | Outcome::DeadInDoubt => (Some(true), Duration::ZERO),
+            Outcome::Retry { delay } | Outcome::Back { delay } => (None, delay),
         };
         record.failures += u32::from(counts);
         if is_dead.is_none() {
@@ -386,7 +395,7 @@ impl Shard {
         self.open.remove(&(record.opened_ms, *id));
         self.bytes -= bytes;
         if state != ItemState::Dead {
-            record.body = Bytes::new();
+            (record.head, record.body) = (Bytes::new(), Bytes::new());
             self.kept.insert((now, *id));
         }
         self.keep_until(id, now.saturating_add(millis(keep)));
@@ -406,6 +415,16 @@ impl Shard {
             self.pending.insert(entry, now);
         }
         is_own
+    }
+
+    /// What is open lives on.
+    pub(super) fn renew_open(&mut self, now: u64) {
+        let ends_ms = now.saturating_add(millis(QUEUE_OPEN_TTL));
+        let ends = |id: &DeliveryId| self.records.get(id).map_or(ends_ms, |it| it.ends_ms);
+        let open = self.open.iter().map(|(_, id)| *id).filter(|id| ends(id) < ends_ms);
+        for id in open.collect::<Vec<_>>() {
+            self.keep_until(&id, ends_ms);
+        }
     }
 
     /// See [`crate::store::Store::queue_cancel`].
@@ -445,7 +464,8 @@ impl Shard {
         self.dead_bytes -= bytes;
         self.open.insert((now, *id));
         self.bytes += bytes;
-        (record.failures, record.stalls) = (0, 0);
+        self.answer_bytes -= record.answer_bytes();
+        (record.answer, record.failures, record.stalls) = (None, 0, 0);
         (record.due_ms, record.opened_ms) = (now, now);
         record.give_up_ms = now.saturating_add(millis(max_age));
         let line = record.line.clone();
@@ -536,7 +556,7 @@ impl Shard {
             node: record.node.clone(),
             status: record.status,
             error: record.error.clone(),
-            bytes: record.bytes(),
+            bytes: record.length,
             head: record.head.clone(),
         })
     }

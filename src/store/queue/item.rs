@@ -118,7 +118,7 @@ pub struct KeptAnswer {
     pub body: Bytes,
 }
 
-/// One item, without its head and body.
+/// One item, without its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// Its id.
@@ -149,7 +149,7 @@ pub struct Item {
     pub error: String,
     /// Bytes of its body.
     pub bytes: u64,
-    /// What is needed to make the request again.
+    /// What is needed to make the request again; empty once it is done or cancelled.
     pub head: Bytes,
 }
 

@@ -59,6 +59,7 @@ mod queue;
 mod queue_commit;
 mod queue_groups;
 mod queue_replies;
+mod queue_take;
 mod renewal;
 mod repair;
 mod reply;

@@ -12,16 +12,16 @@ use tokio::time::Instant;
 
 use super::call::{start, start_with};
 use super::index::{eval, integer, parts};
-use super::queue_replies::{self as replies, ITEM_FIELDS, number};
+use super::queue_replies::{self as replies, ITEM_FIELDS, Place, number};
 use super::reply::{server_error, value};
 use super::scripts::Script;
 use super::stream::millis;
 use super::{RedisStore, each_good};
 use crate::store::keys::QueueKeys;
 use crate::store::queue::{
-    Accept, Accepted, Cancelled, Claim, DeliveryId, Durability, Hold, Item, ItemPage, ItemState,
-    KeptAnswer, Outcome, Pause, QUEUE_DEAD_ROUND, QUEUE_PAGE, QueueBounds, QueueLook, QueueSafety,
-    Requeued, Settle, Settled, Take, Taken,
+    Accept, Accepted, Cancelled, DeliveryId, Durability, Hold, Item, ItemPage, ItemState,
+    KeptAnswer, Outcome, Pause, QUEUE_DEAD_ROUND, QUEUE_OPEN_TTL, QUEUE_PAGE, QueueBounds,
+    QueueLook, QueueSafety, Requeued, Settle, Settled,
 };
 use crate::store::{Reply, StoreError};
 
@@ -29,8 +29,6 @@ use crate::store::{Reply, StoreError};
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Life of what tells an item without an idempotency key from itself, when it is asked again.
 const OWN_KEY_TTL: Duration = Duration::from_secs(60);
-/// Life of the group of a queue that nothing was accepted for yet.
-const EMPTY_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Items that one step of a list or a repair looks at.
 const LOOKED_AT: [usize; 2] = [1000, 100];
 /// Most steps of one repair, and of one page.
@@ -41,7 +39,7 @@ fn delay_ms(delay: Duration) -> u64 {
     u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn named(script: &Script, keys: &[&str]) -> Cmd {
+pub(super) fn named(script: &Script, keys: &[&str]) -> Cmd {
     let mut call = start("EVALSHA");
     call.arg(&script.sha).arg(keys.len()).arg(keys);
     call
@@ -146,71 +144,6 @@ impl RedisStore {
         replies::accepted(answers.last().unwrap_or(&Value::Nil), id)
     }
 
-    /// See [`crate::store::Store::queue_take`].
-    ///
-    /// # Errors
-    /// See there.
-    pub async fn queue_take(&self, keys: &QueueKeys, take: Take<'_>) -> Result<Taken, StoreError> {
-        if let Some(taken) = self.take_once(keys, take).await? {
-            return Ok(taken);
-        }
-        let was_known = self.queue_groups.has(&keys.ready);
-        let put_back = self.queue_repair(keys).await?;
-        if was_known || put_back > 0 {
-            return Ok(Taken::Reset { put_back });
-        }
-        self.take_once(keys, take).await?.ok_or(StoreError::Unavailable)
-    }
-
-    /// Nothing where the group is gone.
-    async fn take_once(&self, keys: &QueueKeys, take: Take<'_>) -> Reply<Option<Taken>> {
-        let QueueKeys { ready, later, pause, items, .. } = keys;
-        let mut call = named(&self.topology.scripts.queues.take, &[ready, later, pause, items]);
-        call.arg(take.most).arg(millis(take.lease)).arg(take.node).arg(u8::from(take.sweep));
-        call.arg(take.in_flight);
-        let taken = replies::taken(&self.ask_patiently(call).await?)?;
-        let (holds, now_ms, next_ms) = match taken {
-            replies::Took::NoGroup => return Ok(None),
-            replies::Took::Paused(pause) => return Ok(Some(Taken::Paused(pause))),
-            replies::Took::Items { holds, now_ms, next_ms } => (holds, now_ms, next_ms),
-        };
-        self.queue_groups.note(ready);
-        let claims = match self.read_claims(keys, &holds).await {
-            Ok(claims) => claims,
-            // They are claimed, and would wait for the end of the lease.
-            Err(_) => self.read_claims(keys, &holds).await?,
-        };
-        Ok(Some(Taken::Items { claims, now_ms, next_ms }))
-    }
-
-    async fn read_claims(&self, keys: &QueueKeys, holds: &[(Hold, u32)]) -> Reply<Vec<Claim>> {
-        if holds.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipeline = Pipeline::with_capacity(2 * holds.len() + 1);
-        for (hold, _) in holds {
-            pipeline.cmd("GET").arg(keys.body(&hold.id));
-            pipeline.cmd("HMGET").arg(keys.item(&hold.id)).arg(&ITEM_FIELDS);
-        }
-        let mut answers = self.run_patiently(&mut pipeline).await?.into_iter();
-        let mut claims = Vec::with_capacity(holds.len());
-        for (hold, stalls) in holds {
-            let (body, item) = (answers.next().and_then(value), answers.next());
-            let Some(item) = replies::item(item.unwrap_or_default(), hold.id)? else { continue };
-            claims.push(Claim {
-                hold: hold.clone(),
-                stalls: *stalls,
-                failures: item.failures,
-                head: item.head,
-                body: if item.bytes == 0 { Some(Bytes::new()) } else { body },
-                owner: item.owner,
-                accepted_ms: item.accepted_ms,
-                give_up_ms: item.give_up_ms,
-            });
-        }
-        Ok(claims)
-    }
-
     /// See [`crate::store::Store::queue_settle`].
     ///
     /// # Errors
@@ -229,25 +162,31 @@ impl RedisStore {
             set.arg(&answer).arg(framed).arg("PX").arg(millis(keep));
             pipeline.add_command(set);
         }
-        let own = OwnKeys::of(keys, &hold.id);
-        let more = [&*keys.dead, &answer, &keys.bodies];
-        let mut call = named(&self.topology.scripts.queues.settle, &own.with(keys, &more));
-        let (letter, delay) = match settle.outcome {
-            Outcome::Done => (ItemState::Done.letter(), Duration::ZERO),
-            Outcome::Dead => (ItemState::Dead.letter(), Duration::ZERO),
-            Outcome::Retry { delay } => (ItemState::Retrying.letter(), delay),
-            Outcome::Back { delay } => (ItemState::Waiting.letter(), delay),
-        };
-        call.arg(&hold.entry).arg(hold.id.as_str()).arg(hold.token).arg(letter);
-        call.arg(delay_ms(delay)).arg(settle.status).arg(settle.error);
-        call.arg(millis(keep)).arg(settle.dead_most);
-        pipeline.add_command(call);
+        pipeline.add_command(self.settling(keys, &settle, &answer));
         let answers = self.run_patiently(&mut pipeline).await?;
         let [written, dropped] = parts(answers.into_iter().next_back().unwrap_or_default())?;
         Ok(match (integer(written)?, integer(dropped)?) {
             (0, _) => Settled::Lost,
             (_, dropped) => Settled::Written { dropped: u64::try_from(dropped).unwrap_or(0) },
         })
+    }
+
+    /// The call that settles; `answer` is the key of the answer to this claim.
+    pub(super) fn settling(&self, keys: &QueueKeys, settle: &Settle<'_>, answer: &str) -> Cmd {
+        let Settle { hold, keep, .. } = settle;
+        let own = OwnKeys::of(keys, &hold.id);
+        let more = [&*keys.dead, answer, &keys.bodies];
+        let mut call = named(&self.topology.scripts.queues.settle, &own.with(keys, &more));
+        let (state, delay) = match settle.outcome {
+            Outcome::Done => (ItemState::Done, Duration::ZERO),
+            Outcome::Dead | Outcome::DeadInDoubt => (ItemState::Dead, Duration::ZERO),
+            Outcome::Retry { delay } => (ItemState::Retrying, delay),
+            Outcome::Back { delay } => (ItemState::Waiting, delay),
+        };
+        call.arg(&hold.entry).arg(hold.id.as_str()).arg(hold.token).arg(state.letter());
+        call.arg(delay_ms(delay)).arg(settle.status).arg(settle.error);
+        call.arg(millis(*keep)).arg(settle.dead_most).arg(u8::from(settle.is_failure()));
+        call
     }
 
     /// See [`crate::store::Store::queue_renew`].
@@ -308,7 +247,7 @@ impl RedisStore {
     ) -> Result<Requeued, StoreError> {
         let own = OwnKeys::of(keys, id);
         let script = self.topology.scripts.queues.requeue;
-        let mut call = eval(script, &own.with(keys, &[&keys.dead]));
+        let mut call = eval(script, &own.with(keys, &[&keys.dead, &keys.answers]));
         call.arg(id.as_str()).arg(delay_ms(max_age)).arg(bounds.items).arg(bounds.bytes);
         call.arg(millis(bounds.ttl));
         let [state, is_done] = parts(self.ask_patiently(call).await?)?;
@@ -380,18 +319,13 @@ impl RedisStore {
         state: Option<ItemState>,
         after: Option<&DeliveryId>,
     ) -> Result<ItemPage, StoreError> {
-        let (set, letter) = match state {
-            None => (&keys.open, ""),
-            Some(ItemState::Dead) => (&keys.dead, ""),
-            Some(ItemState::Done | ItemState::Cancelled) => return Ok(ItemPage::default()),
-            Some(state) => (&keys.open, state.letter()),
-        };
-        let (mut ids, mut next) = (Vec::new(), after.copied());
+        if matches!(state, Some(ItemState::Done | ItemState::Cancelled)) {
+            return Ok(ItemPage::default());
+        }
+        let (mut ids, mut next) = (Vec::new(), after.map(|id| Place { id: *id, score: None }));
         for _ in 0..STEPS_MAX[1] {
-            let mut call = eval(self.topology.scripts.queues.list, &[set, &keys.items]);
-            put_after(&mut call, next.as_ref());
-            call.arg(letter).arg(QUEUE_PAGE - ids.len()).arg(LOOKED_AT[0]);
-            let (last, more) = replies::ids(&self.ask_patiently(call).await?)?;
+            let most = (QUEUE_PAGE - ids.len(), LOOKED_AT[0]);
+            let (last, more) = self.list_step(keys, state, next, most).await?;
             ids.extend(more);
             next = last;
             if next.is_none() || ids.len() >= QUEUE_PAGE {
@@ -400,7 +334,28 @@ impl RedisStore {
         }
         let found = self.read_items(keys, &ids).await?;
         let items = ids.into_iter().zip(found).filter_map(|(_, item)| item).collect();
-        Ok(ItemPage { items, next })
+        Ok(ItemPage { items, next: next.map(|place| place.id) })
+    }
+
+    /// The ids of some items in this state, or of the open ones, behind a place: most ids, and most
+    /// that are looked at.
+    async fn list_step(
+        &self,
+        keys: &QueueKeys,
+        state: Option<ItemState>,
+        after: Option<Place>,
+        most: (usize, usize),
+    ) -> Reply<(Option<Place>, Vec<DeliveryId>)> {
+        let (set, letter, field) = match state {
+            None => (&keys.open, "", "t"),
+            Some(ItemState::Dead) => (&keys.dead, "", "x"),
+            Some(state) => (&keys.open, state.letter(), "t"),
+        };
+        let mut call = eval(self.topology.scripts.queues.list, &[set, &keys.items]);
+        put_after(&mut call, after.as_ref());
+        call.arg(letter).arg(most.0).arg(most.1);
+        call.arg(after.map_or(0, |place| place.id.unix_ms())).arg(field);
+        replies::ids(&self.ask_patiently(call).await?)
     }
 
     async fn read_items(&self, keys: &QueueKeys, ids: &[DeliveryId]) -> Reply<Vec<Option<Item>>> {
@@ -477,10 +432,8 @@ impl RedisStore {
         most: usize,
     ) -> Result<Vec<DeliveryId>, StoreError> {
         let looked_at = if error.is_some() { QUEUE_DEAD_ROUND } else { most.min(QUEUE_DEAD_ROUND) };
-        let mut call = eval(self.topology.scripts.queues.list, &[&keys.dead, &keys.items]);
-        put_after(&mut call, None);
-        call.arg("").arg(looked_at).arg(looked_at);
-        let (_, mut ids) = replies::ids(&self.ask_patiently(call).await?)?;
+        let looked_at = (looked_at, looked_at);
+        let (_, mut ids) = self.list_step(keys, Some(ItemState::Dead), None, looked_at).await?;
         if let Some(error) = error {
             let mut pipeline = Pipeline::with_capacity(ids.len() + 1);
             for id in &ids {
@@ -506,22 +459,23 @@ impl RedisStore {
         let create = pipeline.cmd("XGROUP").arg("CREATE").arg(&keys.ready).arg("g");
         // From the beginning, so that what was never read is not passed over.
         create.arg("0").arg("MKSTREAM");
-        pipeline.cmd("PEXPIRE").arg(&keys.ready).arg(millis(EMPTY_TTL)).arg("NX");
+        pipeline.cmd("PEXPIRE").arg(&keys.ready).arg(millis(QUEUE_OPEN_TTL)).arg("NX");
         let made = self.topology.run(&mut pipeline, self.patient_deadline()).await?;
         let is_there =
             |reply: &Value| matches!(reply, Value::ServerError(it) if it.code() == "BUSYGROUP");
         if let Some(error) = made.iter().filter(|it| !is_there(it)).find_map(server_error) {
             return Err(error);
         }
-        let QueueKeys { ready, later, open, items, .. } = keys;
+        let QueueKeys { ready, later, open, items, bytes, bodies, .. } = keys;
+        let touched = [&**ready, later, open, items, bytes, bodies];
         let (mut put_back, mut after) = (0, None);
         for _ in 0..STEPS_MAX[0] {
-            let mut call = eval(self.topology.scripts.queues.repair, &[ready, later, open, items]);
+            let mut call = eval(self.topology.scripts.queues.repair, &touched);
             put_after(&mut call, after.as_ref());
-            call.arg(LOOKED_AT[1]);
-            let [back, last] = parts(self.ask_patiently(call).await?)?;
+            call.arg(LOOKED_AT[1]).arg(millis(QUEUE_OPEN_TTL));
+            let [back, last, score] = parts(self.ask_patiently(call).await?)?;
             put_back += number(&back)?;
-            after = replies::id(&last)?;
+            after = replies::place(&last, &score)?;
             if after.is_none() {
                 break;
             }
@@ -529,24 +483,30 @@ impl RedisStore {
         Ok(put_back)
     }
 
-    fn patient_deadline(&self) -> Instant {
-        Instant::now() + PATIENCE.max(self.topology.settings.timeout)
+    pub(super) fn patience(&self) -> Duration {
+        PATIENCE.max(self.topology.settings.timeout)
     }
 
-    async fn ask_patiently(&self, command: Cmd) -> Reply<Value> {
+    fn patient_deadline(&self) -> Instant {
+        Instant::now() + self.patience()
+    }
+
+    pub(super) async fn ask_patiently(&self, command: Cmd) -> Reply<Value> {
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.add_command(command);
         Ok(self.run_patiently(&mut pipeline).await?.pop().unwrap_or_default())
     }
 
-    async fn run_patiently(&self, pipeline: &mut Pipeline) -> Reply<Vec<Value>> {
+    pub(super) async fn run_patiently(&self, pipeline: &mut Pipeline) -> Reply<Vec<Value>> {
         each_good(self.topology.run(pipeline, self.patient_deadline()).await?)
     }
 }
 
-/// Behind which id a script goes on, and when that one was made, for where it is gone.
-fn put_after(call: &mut Cmd, after: Option<&DeliveryId>) {
-    call.arg(after.map_or("", DeliveryId::as_str)).arg(after.map_or(0, DeliveryId::unix_ms));
+/// Behind which id a script goes on, and its score, for where it is gone.
+fn put_after(call: &mut Cmd, after: Option<&Place>) {
+    let score = after.and_then(|place| place.score);
+    call.arg(after.map_or("", |place| place.id.as_str()));
+    call.arg(score.map(|score| score.to_string()).unwrap_or_default());
 }
 
 /// The keys of one item.

@@ -23,15 +23,34 @@ pub(super) enum Took {
     NoGroup,
     /// Nothing is taken now.
     Paused(Pause),
-    /// Claims with how often each stalled.
+    /// These, none too.
     Items {
         /// Claims.
-        holds: Vec<(Hold, u32)>,
+        held: Vec<Held>,
         /// Unix ms.
         now_ms: u64,
         /// Unix ms.
         next_ms: Option<u64>,
     },
+}
+
+/// A claim that is not read yet.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) hold: Hold,
+    /// How often it stalled.
+    pub(super) stalls: u32,
+    /// Of its head and its body.
+    pub(super) bytes: u64,
+}
+
+/// Where a list goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The last item that was looked at.
+    pub(super) id: DeliveryId,
+    /// Its score, Unix ms of the store's clock; nothing where only the id is known.
+    pub(super) score: Option<u64>,
 }
 
 fn wrong() -> StoreError {
@@ -110,22 +129,23 @@ pub(super) fn taken(reply: &Value) -> Reply<Took> {
         ("p", [why, left]) => Ok(Took::Paused(pause(why, left)?)),
         ("i", [now, next, claims @ ..]) => {
             let next_ms = if text(next)?.is_empty() { None } else { Some(number(next)?) };
-            let holds = claims.iter().map(claim).collect::<Reply<_>>()?;
-            Ok(Took::Items { holds, now_ms: number(now)?, next_ms })
+            let held = claims.iter().map(claim).collect::<Reply<_>>()?;
+            Ok(Took::Items { held, now_ms: number(now)?, next_ms })
         }
         _ => Err(wrong()),
     }
 }
 
-fn claim(reply: &Value) -> Reply<(Hold, u32)> {
+fn claim(reply: &Value) -> Reply<Held> {
     let Value::Array(all) = reply else { return Err(unexpected(reply)) };
-    let [entry, of, token, stalls] = all.as_slice() else { return Err(wrong()) };
+    let [entry, of, token, stalls, bytes] = all.as_slice() else { return Err(wrong()) };
     let hold = Hold {
         entry: text(entry)?.to_owned(),
         id: id(of)?.ok_or_else(wrong)?,
         token: number(token)?,
     };
-    Ok((hold, u32::try_from(number(stalls)?).unwrap_or(u32::MAX)))
+    let stalls = u32::try_from(number(stalls)?).unwrap_or(u32::MAX);
+    Ok(Held { hold, stalls, bytes: number(bytes)? })
 }
 
 /// A pause, by what it says and how many ms are left of it: less than none, where it has no end.
@@ -149,6 +169,9 @@ pub(super) fn item(reply: Value, id: DeliveryId) -> Reply<Option<Item>> {
     };
     let number = |field: Option<Bytes>| text(field).parse::<u64>().ok();
     let small = |field| u32::try_from(number(field).unwrap_or_default()).unwrap_or(u32::MAX);
+    let head = head.unwrap_or_default();
+    // Both count; only the body is told.
+    let head_bytes = u64::try_from(head.len()).unwrap_or(u64::MAX);
     Ok(Some(Item {
         id,
         state: ItemState::of_letter(&state).ok_or_else(wrong)?,
@@ -163,17 +186,23 @@ pub(super) fn item(reply: Value, id: DeliveryId) -> Reply<Option<Item>> {
         node: text(node),
         status: u16::try_from(small(status)).unwrap_or_default(),
         error: text(error),
-        bytes: number(bytes).unwrap_or_default(),
-        head: head.unwrap_or_default(),
+        bytes: number(bytes).unwrap_or_default().saturating_sub(head_bytes),
+        head,
     }))
 }
 
+/// Where to go on; nothing at the end.
+pub(super) fn place(last: &Value, score: &Value) -> Reply<Option<Place>> {
+    let Some(id) = id(last)? else { return Ok(None) };
+    Ok(Some(Place { id, score: Some(number(score)?) }))
+}
+
 /// What is to be asked for next, and the ids of a page.
-pub(super) fn ids(reply: &Value) -> Reply<(Option<DeliveryId>, Vec<DeliveryId>)> {
+pub(super) fn ids(reply: &Value) -> Reply<(Option<Place>, Vec<DeliveryId>)> {
     let Value::Array(all) = reply else { return Err(unexpected(reply)) };
-    let [last, rest @ ..] = all.as_slice() else { return Err(wrong()) };
+    let [last, score, rest @ ..] = all.as_slice() else { return Err(wrong()) };
     let ids = rest.iter().map(|of| id(of)?.ok_or_else(wrong)).collect::<Reply<_>>()?;
-    Ok((id(last)?, ids))
+    Ok((place(last, score)?, ids))
 }
 
 /// What a queue holds, by the answers to the look at it.
@@ -263,6 +292,6 @@ mod tests {
         }
         let claims = Value::Array(vec![bulk("i"), bulk("5"), bulk(""), Value::Array(vec![])]);
         assert!(taken(&claims).is_err());
-        assert!(ids(&Value::Array(vec![bulk(""), bulk("short")])).is_err());
+        assert!(ids(&Value::Array(vec![bulk(""), bulk(""), bulk("short")])).is_err());
     }
 }

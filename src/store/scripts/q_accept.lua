@@ -17,7 +17,8 @@ end
 local items = redis.call('ZCARD', KEYS[3])
 local bytes = tonumber(redis.call('GET', KEYS[4]) or '0') or 0
 local length = tonumber(ARGV[12])
-if items >= tonumber(ARGV[3]) or bytes + length > tonumber(ARGV[4]) then
+local counted = length + #ARGV[8]
+if items >= tonumber(ARGV[3]) or bytes + counted > tonumber(ARGV[4]) then
   redis.call('UNLINK', KEYS[6])
   return {1, items, bytes}
 end
@@ -40,10 +41,10 @@ else
   entry = redis.call('XADD', KEYS[1], '*', 'i', ARGV[1])
 end
 redis.call('HSET', KEYS[5], 's', state, 'a', 0, 'q', entry, 'f', 0, 'z', 0, 'h', ARGV[8], 'o', ARGV[9],
-  'u', text(due + ARGV[10]), 'd', text(due), 't', text(now), 'l', line, 'y', length, 'n', '', 'c', 0, 'e', '', 'x', '')
+  'u', text(due + ARGV[10]), 'd', text(due), 't', text(now), 'l', line, 'y', counted, 'n', '', 'c', 0, 'e', '', 'x', '')
 redis.call('PEXPIRE', KEYS[5], ARGV[5])
 redis.call('ZADD', KEYS[3], text(now), ARGV[1])
-redis.call('INCRBY', KEYS[4], length)
+redis.call('INCRBY', KEYS[4], counted)
 -- Renewed and never shortened; GT does nothing on a key that has no end yet.
 for _, at in ipairs({1, 2, 3, 4, 8}) do
   local left = redis.call('PTTL', KEYS[at])

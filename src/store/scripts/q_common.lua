@@ -46,8 +46,9 @@ local leave = function(line, id)
     redis.call('LREM', line, 1, after)
   end
 end
--- It is open no more.
+-- It is open no more. What ended by itself left its bytes behind: where nothing is open there are none.
 local close = function(id, bytes)
   redis.call('ZREM', KEYS[3], id)
-  if bytes > 0 and redis.call('DECRBY', KEYS[4], bytes) < 0 then redis.call('DEL', KEYS[4]) end
+  local left = bytes > 0 and redis.call('DECRBY', KEYS[4], bytes) or 0
+  if left < 0 or redis.call('ZCARD', KEYS[3]) == 0 then redis.call('DEL', KEYS[4]) end
 end

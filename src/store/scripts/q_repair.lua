@@ -1,7 +1,8 @@
--- q_repair: puts back what the stream has lost, of some open items.
--- KEYS     1 ready | 2 later | 3 open | 4 what stands before an id in the key of an item
--- ARGV     1 the id behind which it begins, or '' | 2 Unix ms where that one has gone | 3 most items
--- reply    {how many were put back, the last id that was looked at or '' at the end}
+-- q_repair: puts back what the stream has lost, of some open items, and has them live on.
+-- KEYS     1 ready | 2 later | 3 open | 4 what stands before an id in the key of an item | 5 bytes | 6 what stands
+--          before an id in the key of a body
+-- ARGV     1 the id behind which it begins, or '' | 2 its score | 3 most items | 4 least life of what is open, ms
+-- reply    {how many were put back, the last id that was looked at or '' at the end, its score}
 local from = 0
 if ARGV[1] ~= '' then
   local rank = redis.call('ZRANK', KEYS[3], ARGV[1])
@@ -13,17 +14,28 @@ local is_there = function(entry, id)
   local there = redis.call('XRANGE', KEYS[1], entry, entry)[1]
   return there and there[2][2] == id
 end
-local last = #ids == tonumber(ARGV[3]) and ids[#ids] or ''
+local last, score = '', ''
+if #ids == tonumber(ARGV[3]) then last, score = ids[#ids], redis.call('ZSCORE', KEYS[3], ids[#ids]) end
+local renew = function(item)
+  local left = redis.call('PTTL', item)
+  if left ~= -2 and left < tonumber(ARGV[4]) then redis.call('PEXPIRE', item, ARGV[4]) end
+end
 for _, id in ipairs(ids) do
   local item = KEYS[4] .. id
   local its = redis.call('HMGET', item, 's', 'q', 'l', 'n')
   local state, entry, line = its[1], its[2], its[3]
   if not state then
-    -- Its record is gone, so there is nothing to deliver. The last one that is looked at says where to go on.
-    if id ~= last then redis.call('ZREM', KEYS[3], id) end
+    -- Its record is gone, so there is nothing to deliver, and nobody knows its bytes.
+    redis.call('ZREM', KEYS[3], id)
+    if redis.call('ZCARD', KEYS[3]) == 0 then redis.call('DEL', KEYS[5]) end
   elseif state == 'b' then
     -- Whom nobody stands before may go.
     local first = redis.call('LINDEX', line, 0)
+    for _ = 1, 1000 do
+      if not first or first == id or redis.call('EXISTS', KEYS[4] .. first) == 1 then break end
+      redis.call('LREM', line, 1, first)
+      first = redis.call('LINDEX', line, 0)
+    end
     if not first or first == id then entry = false end
   elseif redis.call('ZSCORE', KEYS[2], id) then
     entry = nil
@@ -40,9 +52,13 @@ for _, id in ipairs(ids) do
   if state and entry == false then
     -- Its holder may still settle it, until somebody takes it.
     redis.call('HSET', item, 's', state == 'd' and 'd' or 'w', 'n', '', 'q', redis.call('XADD', KEYS[1], '*', 'i', id))
-    local left, life = redis.call('PTTL', KEYS[1]), redis.call('PTTL', item)
-    if left < life then redis.call('PEXPIRE', KEYS[1], life) end
     back = back + 1
   end
+  if state then
+    renew(item)
+    renew(KEYS[6] .. id)
+    if line ~= '' then renew(line) end
+  end
 end
-return {back, last}
+for _, at in ipairs({1, 2, 3, 5}) do renew(KEYS[at]) end
+return {back, last, score}

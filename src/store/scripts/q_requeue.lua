@@ -1,18 +1,19 @@
 -- q_requeue, behind q_common: has a dead item tried again, as if new.
--- KEYS     as in q_common | 8 dead
+-- KEYS     as in q_common | 8 dead | 9 what stands before an id, a colon and a token in the key of an answer
 -- ARGV     1 id | 2 how long it is tried, ms | 3 most open items | 4 most bytes | 5 life of what is written, ms
 -- reply    {'', 0}: none | {state, 0}: it is not dead | {'x', 0}: the queue is full | {'x', 1}: it waits
-local its = redis.call('HMGET', KEYS[5], 's', 'y', 'l')
+local its = redis.call('HMGET', KEYS[5], 's', 'y', 'l', 'h', 'a')
 if not its[1] then
   redis.call('ZREM', KEYS[8], ARGV[1])
   return {'', 0}
 end
 if its[1] ~= 'x' then return {its[1], 0} end
 local length = tonumber(its[2])
-if length > 0 and redis.call('EXISTS', KEYS[6]) == 0 then return {'', 0} end
+if length > #its[4] and redis.call('EXISTS', KEYS[6]) == 0 then return {'', 0} end
 local bytes = tonumber(redis.call('GET', KEYS[4]) or '0') or 0
 if redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[3]) or bytes + length > tonumber(ARGV[4]) then return {'x', 0} end
 redis.call('ZREM', KEYS[8], ARGV[1])
+redis.call('UNLINK', KEYS[9] .. ARGV[1] .. ':' .. its[5])
 redis.call('ZADD', KEYS[3], text(now), ARGV[1])
 redis.call('INCRBY', KEYS[4], length)
 redis.call('HSET', KEYS[5], 'f', 0, 'z', 0, 'u', text(now + ARGV[2]), 'd', text(now), 'x', '')

@@ -1,7 +1,7 @@
 -- q_settle, behind q_common: writes how a delivery ended, if the claim is still the caller's.
 -- KEYS     as in q_common | 8 dead | 9 the answer | 10 what stands before an id in the key of a body
 -- ARGV     1 entry | 2 id | 3 token | 4 k done, x dead, r again, w given back | 5 delay, ms | 6 status | 7 error
---          8 life of the record, ms | 9 most dead items
+--          8 life of the record, ms | 9 most dead items | 10 1: it counts as a failure
 -- reply    {0, 0}: somebody else has it | {1, how many dead ones gave way}
 local its = redis.call('HMGET', KEYS[5], 'a', 's', 'q', 'y', 'l')
 if its[1] ~= ARGV[3] then
@@ -16,13 +16,11 @@ drop(ARGV[1], id)
 if its[3] ~= ARGV[1] and its[3] ~= '' then drop(its[3], id) end
 local outcome, due = ARGV[4], now + ARGV[5]
 redis.call('HSET', KEYS[5], 'c', ARGV[6], 'e', ARGV[7])
+if ARGV[10] == '1' then redis.call('HINCRBY', KEYS[5], 'f', 1) end
 if outcome == 'r' or outcome == 'w' then
   redis.call('HSET', KEYS[5], 'd', text(due))
   ready(id, KEYS[5], due)
-  if outcome == 'r' then
-    redis.call('HINCRBY', KEYS[5], 'f', 1)
-    if due > now then redis.call('HSET', KEYS[5], 's', 'r') end
-  end
+  if outcome == 'r' and due > now then redis.call('HSET', KEYS[5], 's', 'r') end
   return {1, 0}
 end
 redis.call('HSET', KEYS[5], 's', outcome, 'x', text(now), 'q', '')
@@ -31,6 +29,7 @@ close(id, tonumber(its[4]))
 leave(its[5], id)
 if outcome == 'k' then
   redis.call('UNLINK', KEYS[6])
+  redis.call('HSET', KEYS[5], 'h', '', 'y', its[4] - #redis.call('HGET', KEYS[5], 'h'))
   return {1, 0}
 end
 redis.call('PEXPIRE', KEYS[6], ARGV[8])

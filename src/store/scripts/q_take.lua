@@ -1,7 +1,8 @@
 -- q_take: has items whose time has come wait for their turn, and takes some whose turn it is.
--- KEYS     1 ready | 2 later | 3 pause | 4 what stands before an id in the key of an item
+-- KEYS     1 ready | 2 later | 3 pause | 4 what stands before an id in the key of an item | 5 open | 6 bytes
 -- ARGV     1 most | 2 lease, ms | 3 node | 4 1: look for claims that nobody renews | 5 most claims of the fleet
--- reply    {'p', why, ms or -1} | {'g'}: the group is gone | {'i', now, next due or '', {entry, id, token, stalls}…}
+-- reply    {'p', why, ms or -1} | {'g'}: the group is gone | {'i', now, next due or '', {entry, id, token,
+--          stalls, bytes}…}
 local why = redis.call('GET', KEYS[3])
 if why then return {'p', why, redis.call('PTTL', KEYS[3])} end
 local pending = redis.pcall('XPENDING', KEYS[1], 'g')
@@ -11,6 +12,11 @@ if pending.err then
 end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+-- Its record has ended, and nobody knows its bytes.
+local gone = function(id)
+  redis.call('ZREM', KEYS[5], id)
+  if redis.call('ZCARD', KEYS[5]) == 0 then redis.call('DEL', KEYS[6]) end
+end
 local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, 100)
 for _, id in ipairs(due) do
   local item = KEYS[4] .. id
@@ -20,6 +26,8 @@ for _, id in ipairs(due) do
     redis.call('HSET', item, 's', 'w', 'q', redis.call('XADD', KEYS[1], '*', 'i', id))
     local left, life = redis.call('PTTL', KEYS[1]), redis.call('PTTL', item)
     if left < life then redis.call('PEXPIRE', KEYS[1], life) end
+  elseif not state then
+    gone(id)
   end
 end
 local reply = {'i', string.format('%.0f', now), redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or ''}
@@ -30,16 +38,17 @@ local claim = function(entries, stalled)
     local id = entry and entry[2] and entry[2][2]
     if id then
       local item = KEYS[4] .. id
-      local its = redis.call('HMGET', item, 's', 'q', 'z')
+      local its = redis.call('HMGET', item, 's', 'q', 'z', 'y')
       if its[2] == entry[1] and (its[1] == 'w' or its[1] == 'd') then
         local token = redis.call('HINCRBY', item, 'a', 1)
         local stalls = tonumber(its[3]) + stalled
         redis.call('HSET', item, 's', 'd', 'n', ARGV[3], 'z', stalls)
-        reply[#reply + 1] = {entry[1], id, token, stalls}
+        reply[#reply + 1] = {entry[1], id, token, stalls, its[4]}
         most = most - 1
       else
         redis.call('XACK', KEYS[1], 'g', entry[1])
         redis.call('XDEL', KEYS[1], entry[1])
+        if not its[1] then gone(id) end
       end
     end
   end

@@ -7,7 +7,7 @@ use portcullis::store::queue::{
     QueueBounds, Requeued, Settle, Settled, Take, Taken,
 };
 
-use super::queue_hands::{BACK, BLINK, HOUR, Of, Queue, ROOMY, WRITTEN, ids, new_id};
+use super::queue_hands::{BACK, BLINK, HEAD, HOUR, Of, Queue, ROOMY, WRITTEN, ids, new_id};
 use super::{Subject, over_all_stores};
 use crate::support::PATIENCE;
 
@@ -35,7 +35,7 @@ async fn an_item_is_accepted_taken_and_done(it: Subject) {
     let Accepted::New { accepted_ms, due_ms } = accepted else { panic!("{accepted:?}") };
     assert_eq!(accepted_ms, due_ms);
     let empty = queue.put(Of::default()).await;
-    assert_eq!((queue.counts().await, queue.bytes().await), ([2, 0, 0, 0, 0, 2], 5));
+    assert_eq!((queue.counts().await, queue.bytes().await), ([2, 0, 0, 0, 0, 2], 2 * HEAD + 5));
     let item = queue.find(&id).await.expect("a record");
     assert_eq!((item.state, &*item.owner, item.bytes), (ItemState::Waiting, "ada", 5));
     assert_eq!((item.accepted_ms, item.due_ms, item.claims), (accepted_ms, due_ms, 0));
@@ -71,10 +71,11 @@ async fn an_item_is_accepted_taken_and_done(it: Subject) {
         assert_eq!(queue.settle_with(done).await, WRITTEN);
         let item = queue.find(&id).await.expect("a record");
         assert_eq!((item.state, item.status), (ItemState::Done, 201));
+        assert_eq!((&*item.head, item.bytes), (&b""[..], 5), "nobody sends it again");
         assert!(item.settled_ms >= Some(accepted_ms), "{item:?}");
         assert_eq!(it.store.queue_answer(&queue.keys, &item).await, Ok(Some(answer.clone())));
         assert_eq!(queue.body(&id).await, None);
-        assert_eq!((queue.counts().await, queue.bytes().await), ([0, 0, 0, 1, 0, 1], 0));
+        assert_eq!((queue.counts().await, queue.bytes().await), ([0, 0, 0, 1, 0, 1], HEAD));
     }
     assert_eq!(queue.settle(&other.hold, Outcome::Done).await, WRITTEN);
     let item = queue.find(&empty).await.expect("a record");
@@ -132,14 +133,15 @@ async fn an_item_that_is_asked_again_is_the_same(it: Subject) {
 }
 
 async fn a_full_queue_takes_nothing_more(it: Subject) {
-    let queue = Queue { bounds: QueueBounds { items: 2, bytes: 8, ..ROOMY }, ..Queue::of(&it) };
+    let queue =
+        Queue { bounds: QueueBounds { items: 2, bytes: 2 * HEAD + 8, ..ROOMY }, ..Queue::of(&it) };
     queue.put(Of { body: "12345", ..Of::default() }).await;
     let (id, full) = queue.accept(Of { body: "1234", ..Of::default() }).await;
-    assert_eq!(full, Accepted::Full { items: 1, bytes: 5 });
+    assert_eq!(full, Accepted::Full { items: 1, bytes: HEAD + 5 });
     assert_eq!((queue.find(&id).await, queue.body(&id).await), (None, None));
     queue.put(Of { body: "123", ..Of::default() }).await;
     let (_, full) = queue.accept(Of::default()).await;
-    assert_eq!(full, Accepted::Full { items: 2, bytes: 8 });
+    assert_eq!(full, Accepted::Full { items: 2, bytes: 2 * HEAD + 8 });
     // What is taken is still open, and what is done is not.
     let claims = queue.take(9).await;
     assert_eq!(queue.accept(Of::default()).await.1, full);
@@ -316,7 +318,9 @@ async fn what_waits_may_be_cancelled(it: Subject) {
     for id in [waiting, later] {
         assert_eq!(queue.cancel(&id).await, Cancelled::Cancelled);
         assert_eq!(queue.cancel(&id).await, Cancelled::Settled(ItemState::Cancelled));
-        assert_eq!((queue.state(&id).await, queue.body(&id).await), (ItemState::Cancelled, None));
+        let item = queue.find(&id).await.expect("a record");
+        assert_eq!((item.state, queue.body(&id).await), (ItemState::Cancelled, None));
+        assert_eq!((&*item.head, item.bytes), (&b""[..], 3));
     }
     assert_eq!((queue.take(9).await, queue.counts().await), (vec![], [0; 6]));
     assert_eq!(queue.bytes().await, 0);
@@ -350,7 +354,7 @@ async fn what_is_dead_may_be_tried_again(it: Subject) {
     };
     assert_eq!(queue.settle_with(dead).await, WRITTEN);
     let item = queue.find(&id).await.expect("a record");
-    assert_eq!((item.state, item.failures, &*item.error), (ItemState::Dead, 1, "refused"));
+    assert_eq!((item.state, item.failures, &*item.error), (ItemState::Dead, 2, "refused"));
     assert!(matches!(store.queue_answer(&queue.keys, &item).await, Ok(Some(_))));
     assert_eq!((queue.counts().await, queue.bytes().await), ([0, 0, 0, 0, 1, 0], 0));
     assert_eq!(queue.take(9).await, []);
@@ -368,11 +372,20 @@ async fn what_is_dead_may_be_tried_again(it: Subject) {
     assert_eq!(full.requeue(&id).await, Requeued::Full);
     assert_eq!(queue.requeue(&id).await, Requeued::Requeued);
     assert_eq!(queue.requeue(&id).await, Requeued::NotDead(ItemState::Waiting));
-    assert_eq!((queue.counts().await, queue.bytes().await), ([1, 0, 0, 0, 0, 1], 3));
+    assert_eq!((queue.counts().await, queue.bytes().await), ([1, 0, 0, 0, 0, 1], HEAD + 3));
+    let item = queue.find(&id).await.expect("a record");
+    assert_eq!(store.queue_answer(&queue.keys, &item).await, Ok(None), "it is as if new");
     let claim = queue.take(1).await.remove(0);
     assert_eq!((claim.failures, claim.stalls, claim.hold.token), (0, 0, 3));
     assert_eq!(claim.body.as_deref(), Some(&b"one"[..]));
     assert_eq!(queue.settle(&claim.hold, Outcome::Dead).await, WRITTEN);
+    // Without an answer it counts where it may have arrived.
+    assert_eq!(queue.find(&id).await.expect("a record").failures, 0);
+    assert_eq!(queue.requeue(&id).await, Requeued::Requeued);
+    let claim = queue.take(1).await.remove(0);
+    assert_eq!(queue.settle(&claim.hold, Outcome::DeadInDoubt).await, WRITTEN);
+    let item = queue.find(&id).await.expect("a record");
+    assert_eq!((item.state, item.failures), (ItemState::Dead, 1));
     let which = (None, 10);
     let requeued = store.queue_requeue_dead(&queue.keys, which, HOUR, ROOMY).await;
     assert_eq!((requeued, queue.counts().await), (Ok(1), [1, 0, 0, 0, 0, 1]));

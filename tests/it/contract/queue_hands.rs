@@ -19,6 +19,9 @@ pub(super) const BLINK: Duration = Duration::from_millis(1);
 pub(super) const ROOMY: QueueBounds =
     QueueBounds { items: 10_000, bytes: 1 << 20, ttl: Duration::from_secs(86_400) };
 
+/// Bytes of the head of each item.
+pub(super) const HEAD: u64 = 10;
+
 pub(super) const WRITTEN: Settled = Settled::Written { dropped: 0 };
 pub(super) const BACK: Outcome = Outcome::Back { delay: Duration::ZERO };
 

@@ -7,11 +7,12 @@ use portcullis::config::{self, StoreUrl};
 use portcullis::store::RedisStore;
 use portcullis::store::Store;
 use portcullis::store::queue::{
-    Accept, Accepted, Cancelled, Durability, ItemState, Outcome, QueueSafety, Take, Taken,
+    Accept, Accepted, Cancelled, DeliveryId, Durability, ItemState, Outcome, QUEUE_PAGE,
+    QueueBounds, QueueSafety, Take, Taken,
 };
 
-use super::queue_hands::{BLINK, HOUR, Of, Queue, WRITTEN, ids, one};
-use super::{Subject, over_redis, runtime};
+use super::queue_hands::{BLINK, HOUR, Of, Queue, ROOMY, WRITTEN, ids, one};
+use super::{Subject, open, over_all_stores, over_redis, runtime};
 use crate::support::{PATIENCE, Redis};
 
 const ANY: Take<'static> = Take { node: "n1", most: 99, in_flight: 999, lease: HOUR, sweep: true };
@@ -197,6 +198,120 @@ fn every_key_ends_and_lives_as_long_as_its_items() {
         check("requeued");
         assert!(ttl(&queue.keys.item(&id)) > day - slack);
         assert!(ttl(&queue.keys.body(&id)) > day - slack);
+    });
+}
+
+over_all_stores![a_list_goes_on_by_the_clock_of_the_store];
+
+/// An id of a node whose clock is an hour ahead.
+fn ahead() -> DeliveryId {
+    let now = std::time::UNIX_EPOCH.elapsed().expect("a time after 1970") + HOUR;
+    DeliveryId::new(0, now.as_millis() as u64).expect("random bytes")
+}
+
+async fn a_list_goes_on_by_the_clock_of_the_store(it: Subject) {
+    let queue = Queue::of(&it);
+    for _ in 0..QUEUE_PAGE + 9 {
+        queue.put(Of { id: Some(ahead()), ..Of::default() }).await;
+    }
+    let first = it.store.queue_list(&queue.keys, None, None).await.expect("a page");
+    let last = first.next.expect("more");
+    assert_eq!(queue.cancel(&last).await, Cancelled::Cancelled);
+    let rest = it.store.queue_list(&queue.keys, None, Some(&last)).await.expect("a page");
+    let mut seen: Vec<_> = first.items.iter().chain(&rest.items).map(|item| item.id).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), QUEUE_PAGE + 9, "some were passed over");
+}
+
+#[test]
+fn a_repair_goes_on_where_the_last_record_it_saw_has_ended() {
+    over_redis(async |it: Subject| {
+        let queue = Queue::of(&it);
+        for _ in 0..250 {
+            queue.put(Of { id: Some(ahead()), ..Of::default() }).await;
+        }
+        let last = redis(&it).cli(&["ZRANGE", &queue.keys.open, "99", "99"]);
+        assert_eq!(redis(&it).cli(&["DEL", &[&*queue.keys.items, last.trim()].concat()]), "1");
+        assert_eq!(redis(&it).cli(&["DEL", &queue.keys.ready]), "1");
+        assert_eq!(it.store.queue_repair(&queue.keys).await, Ok(249));
+        assert_eq!(queue.counts().await, [249, 0, 0, 0, 0, 249]);
+    });
+}
+
+#[test]
+fn a_record_that_ended_while_it_was_open_leaves_nothing_behind() {
+    over_redis(async |it: Subject| {
+        let queue = Queue::of(&it);
+        let end = |id: &DeliveryId| {
+            assert_eq!(redis(&it).cli(&["DEL", &queue.keys.item(id)]), "1");
+        };
+        assert_eq!(queue.take(9).await, [], "the group is there");
+        // One whose turn has come, one that is due now, and one that only a repair sees.
+        end(&queue.put(Of { body: "one", ..Of::default() }).await);
+        assert_eq!(queue.take(9).await, []);
+        assert_eq!((queue.counts().await, queue.bytes().await), ([0; 6], 0));
+        let late = queue.put(Of { delay: HOUR, ..Of::default() }).await;
+        end(&late);
+        assert_eq!(redis(&it).cli(&["ZADD", &queue.keys.later, "1", late.as_str()]), "0");
+        assert_eq!(queue.take(9).await, []);
+        assert_eq!((queue.counts().await, queue.bytes().await), ([0; 6], 0));
+        let ordered = Of { order: Some("0f"), ..Of::default() };
+        let [first, second] = [queue.put(ordered).await, queue.put(ordered).await];
+        end(&first);
+        assert_eq!(queue.take(9).await, []);
+        // Whoever stood behind it may go.
+        assert_eq!(it.store.queue_repair(&queue.keys).await, Ok(1));
+        let claim = queue.take(9).await.remove(0);
+        assert_eq!(claim.hold.id, second);
+        // Its bytes are gone with it when nothing is open any more.
+        assert_eq!(queue.settle(&claim.hold, Outcome::Done).await, WRITTEN);
+        assert_eq!((queue.counts().await, queue.bytes().await), ([0; 6], 0));
+        end(&queue.put(Of { body: "one", ..Of::default() }).await);
+        assert_eq!(it.store.queue_repair(&queue.keys).await, Ok(0));
+        assert_eq!((queue.counts().await[5], queue.bytes().await), (0, 0));
+    });
+}
+
+#[test]
+fn what_is_open_lives_on_by_a_repair() {
+    over_redis(async |it: Subject| {
+        let queue = Queue::of(&it);
+        let of = Of { order: Some("0f"), body: "one", ..Of::default() };
+        let [id, _] = [queue.put(of).await, queue.put(of).await];
+        assert_eq!(it.store.queue_repair(&queue.keys).await, Ok(0));
+        let keys = &queue.keys;
+        let (item, body, line) = (keys.item(&id), keys.body(&id), keys.line("0f"));
+        for key in [&item, &body, &line, &keys.ready, &keys.open, &keys.bytes] {
+            let left: i64 = redis(&it).cli(&["PTTL", key]).parse().expect("a number");
+            assert!(left > 29 * 86_400_000, "{key}: {left}");
+        }
+    });
+}
+
+/// One that is too long for a reply ends the connection each time.
+#[test]
+fn what_cannot_be_read_is_given_back_and_keeps_nobody() {
+    over_redis(async |it: Subject| {
+        let roomy = QueueBounds { bytes: 8 << 20, ..ROOMY };
+        let queue = Queue { bounds: roomy, ..Queue::of(&it) };
+        let long: &'static str = "x".repeat(2 << 20).leak();
+        let short = queue.put(Of { body: "one", ..Of::default() }).await;
+        let long = queue.put(Of { body: long, ..Of::default() }).await;
+        let behind = queue.put(Of { body: "two", ..Of::default() }).await;
+        let settings = config::Store { reply_bytes: 1 << 20, ..config::Store::default() };
+        let narrow = open(redis(&it).address(), settings).await;
+        let take = async || match narrow.queue_take(&queue.keys, ANY).await {
+            Ok(Taken::Items { claims, .. }) => super::queue_hands::ids(&claims),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(take().await, [short]);
+        let item = queue.find(&long).await.expect("a record");
+        assert_eq!((item.state, item.failures, item.stalls), (ItemState::Waiting, 0, 0));
+        assert_eq!(take().await, [behind]);
+        assert_eq!(redis(&it).cli(&["ZADD", &queue.keys.later, "1", long.as_str()]), "0");
+        let claim = queue.take(1).await.remove(0);
+        assert_eq!(claim.body.map(|body| body.len()), Some(2 << 20));
     });
 }
 
