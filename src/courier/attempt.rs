@@ -169,6 +169,9 @@ impl Attempt {
         let error = if sent.code.is_empty() { "answered" } else { sent.code };
         match judge(sent.answered, bounds) {
             Verdict::Done => Judged { outcome: Outcome::Done, word: "done", error: "" },
+            Verdict::Dead(why) if matches!(sent.answered, Answered::InDoubt) => {
+                Judged { outcome: Outcome::DeadInDoubt, ..dead(why) }
+            }
             Verdict::Dead(why) => dead(why),
             Verdict::Retry { is_counted } => {
                 let failures = claim.failures.saturating_add(u32::from(is_counted)).max(1);
@@ -191,8 +194,7 @@ impl Attempt {
         (status, answer): (u16, Option<&KeptAnswer>),
     ) -> bool {
         let hold: &Hold = &claim.hold;
-        let is_dead = matches!(judged.outcome, Outcome::Dead);
-        let keep = if is_dead { self.queue.keep_dead } else { self.queue.keep };
+        let keep = if judged.outcome.is_dead() { self.queue.keep_dead } else { self.queue.keep };
         let settle = Settle {
             hold,
             outcome: judged.outcome,
@@ -224,7 +226,7 @@ impl Attempt {
                         "max_dead: the oldest dead ones are gone"
                     );
                 }
-                if matches!(judged.outcome, Outcome::Done | Outcome::Dead) {
+                if judged.outcome.is_dead() || matches!(judged.outcome, Outcome::Done) {
                     self.state.moved();
                     self.gateway.deliveries.ended(&hold.id);
                 }

@@ -23,6 +23,8 @@ const POLL: Duration = Duration::from_millis(250);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// The shard of a queue that has one.
 const SHARD: u8 = 0;
+/// How often what waits is looked through: it lives 30 days from then on.
+const REPAIR_INTERVAL: Duration = Duration::from_hours(24);
 
 /// See the module.
 pub(super) struct Worker {
@@ -41,7 +43,7 @@ pub(super) struct Worker {
     take_at: Instant,
     renew_at: Instant,
     sweep_at: Instant,
-    is_repaired: bool,
+    repair_at: Instant,
 }
 
 /// What one round goes by.
@@ -69,7 +71,7 @@ impl Worker {
             take_at: now,
             renew_at: now,
             sweep_at: now,
-            is_repaired: false,
+            repair_at: now,
         }
     }
 
@@ -142,7 +144,7 @@ impl Worker {
         let now = Instant::now();
         self.take_at = now + POLL.mul_f64(0.8 + 0.4 * fastrand::f64());
         self.paused_until = None;
-        if !self.is_repaired && !self.repair(round).await {
+        if Instant::now() >= self.repair_at && !self.repair(round).await {
             self.take_at = now + STORE_PAUSE;
             return;
         }
@@ -192,13 +194,14 @@ impl Worker {
         }
     }
 
-    /// Puts back what a lost stream has taken along, once, before anything is taken. False where
+    /// Puts back what a lost stream has taken along, before anything is taken and once a day, and
+    /// has what waits live on. False where
     /// the store did not answer.
     async fn repair(&mut self, round: &Round) -> bool {
         let Ok(put_back) = round.gateway.store.queue_repair(&round.keys).await else {
             return false;
         };
-        self.is_repaired = true;
+        self.repair_at = Instant::now() + REPAIR_INTERVAL;
         if put_back > 0 {
             self.state.meter.resets.inc();
             let name = &self.name;

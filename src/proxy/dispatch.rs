@@ -492,7 +492,8 @@ pub(super) async fn forward(
             Ok(Ok(response)) => {
                 let method = &request.received.method;
                 write = write.filter(|it| it.is_read_by(&invalidation.own(), response, method));
-                let (tells, answered) = (write.is_some(), outcome(response, stores_writes(request)));
+                let (tells, answered) =
+                    (write.is_some(), outcome(response, stores_writes(request)));
                 changes = invalidation.carry_out_for(answered, tells).await;
             }
             Ok(Err(failure)) if !failure.may_have_acted() => invalidation.disarm(),

@@ -302,7 +302,7 @@ fn what_cannot_be_read_is_given_back_and_keeps_nobody() {
         let settings = config::Store { reply_bytes: 1 << 20, ..config::Store::default() };
         let narrow = open(redis(&it).address(), settings).await;
         let take = async || match narrow.queue_take(&queue.keys, ANY).await {
-            Ok(Taken::Items { claims, .. }) => super::queue_hands::ids(&claims),
+            Ok(Taken::Items { claims, .. }) => ids(&claims),
             other => panic!("{other:?}"),
         };
         assert_eq!(take().await, [short]);

@@ -160,7 +160,7 @@ impl<'a> Play<'a> {
                 *self.book.done.entry(id).or_default() += 1;
                 self.book.left.insert(id);
             }
-            (_, Outcome::Dead) => {
+            (_, Outcome::Dead | Outcome::DeadInDoubt) => {
                 // Somebody has it tried again at once.
                 self.book.retried += 1;
                 self.book.left.insert(id);
