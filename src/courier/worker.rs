@@ -24,7 +24,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// The shard of a queue that has one.
 const SHARD: u8 = 0;
 /// How often what waits is looked through: it lives 30 days from then on.
-const REPAIR_INTERVAL: Duration = Duration::from_hours(24);
+const REPAIR_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// See the module.
 pub(super) struct Worker {

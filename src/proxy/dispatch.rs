@@ -492,9 +492,8 @@ pub(super) async fn forward(
             Ok(Ok(response)) => {
                 let method = &request.received.method;
                 write = write.filter(|it| it.is_read_by(&invalidation.own(), response, method));
-                let (tells, answered) =
-                    (write.is_some(), outcome(response, stores_writes(request)));
-                changes = invalidation.carry_out_for(answered, tells).await;
+                let answered = outcome(response, stores_writes(request));
+                changes = invalidation.carry_out_for(answered, write.is_some()).await;
             }
             Ok(Err(failure)) if !failure.may_have_acted() => invalidation.disarm(),
             _ => invalidation.carry_out(None).await,

@@ -45,6 +45,24 @@ fn choose(browser: &Browser, state: &str) {
     ));
 }
 
+/// Looks at the page in all ways, and cancels the first delivery of the list.
+fn cancel_one(browser: &Browser, url: &str, rows: &str) {
+    for theme in ["light", "dark"] {
+        browser.prefer(theme);
+        for width in [1280, 320] {
+            browser.resize(width, 700);
+            clean(browser, url, &format!("the page in {theme}, {width} wide"));
+        }
+    }
+    browser.resize(1280, 700);
+    browser.click(&format!("{rows} .row"), "");
+    browser.shows("dialog dl", "POST /mail/c");
+    clean(browser, url, "one delivery");
+    browser.click("dialog .buttons button", "Cancel…");
+    browser.shows("dialog", "is not delivered any more");
+    confirm(browser, "Cancel", "● It is cancelled.");
+}
+
 #[test]
 fn what_waits_and_what_is_dead_is_seen_and_dealt_with() {
     let (redis, refuses) = (Redis::start(), response("400 Bad Request", "no"));
@@ -82,20 +100,7 @@ fn what_waits_and_what_is_dead_is_seen_and_dealt_with() {
     let rows = "section[aria-label=Items] tbody";
     browser.shows(rows, "POST /mail/c");
     assert_eq!(browser.count(&format!("{rows} tr")), 2);
-    for theme in ["light", "dark"] {
-        browser.prefer(theme);
-        for width in [1280, 320] {
-            browser.resize(width, 700);
-            clean(&browser, &url, &format!("the page in {theme}, {width} wide"));
-        }
-    }
-    browser.resize(1280, 700);
-    browser.click(&format!("{rows} .row"), "");
-    browser.shows("dialog dl", "POST /mail/c");
-    clean(&browser, &url, "one delivery");
-    browser.click("dialog .buttons button", "Cancel…");
-    browser.shows("dialog", "is not delivered any more");
-    confirm(&browser, "Cancel", "● It is cancelled.");
+    cancel_one(&browser, &url, rows);
     eventually("it is not in the list", || browser.count(&format!("{rows} tr")) == 1);
     assert_eq!(items(&gateway)["waiting"], 1);
 
