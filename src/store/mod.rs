@@ -1,9 +1,8 @@
 //! Shared state outside the request: one question, one answer.
 //!
 //! A request collects what it must know in [`Questions`] and gets [`Answers`] in one round trip.
-//! What no answer means is policy, decided by the rooms. Two stores are a closed set, so the store
-//! is an enum: [`redis`] for fleets, [`memory`] for one node. Some uses may have a store of their
-//! own (`separate`): each method says which it is of.
+//! What no answer means is policy, decided by the rooms. Two stores are a closed set: [`redis`] for
+//! fleets, [`memory`] for one node. Some uses may have their own: each method says which it is of.
 
 pub mod api_keys;
 pub mod budget;

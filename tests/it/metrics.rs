@@ -129,7 +129,7 @@ fn all_gateways_list_their_series_in_the_same_order() {
         ("handovers_total", 2),
         ("reloads_total", 2),
         ("store_evicted_total", 3),
-        ("store_failures_total", 6),
+        ("store_failures_total", 7),
         ("store_lineage_changes_total", 2),
         ("store_use_up", 4),
         ("tls_handshakes_total", 12),

@@ -1,5 +1,5 @@
-//! Taking items of queues on Redis: first they are claimed, then they are read, in exchanges that are
-//! bounded in bytes. What cannot be read is given back.
+//! Taking items of queues on Redis: first they are claimed, then they are read, in exchanges that
+//! are bounded in bytes. What cannot be read is given back.
 
 use std::time::Duration;
 
