@@ -49,6 +49,8 @@ pub(super) struct Node {
     pub(super) is_down: Notify,
     /// Whether it was said that Redis cannot be reached, since it answered last.
     is_unreachable: AtomicBool,
+    /// Whether it is said that something answers which cannot be used.
+    is_answer_told: AtomicBool,
     /// Whether it was said that a connection of its former history could not be replaced.
     pub(super) is_former_told: AtomicBool,
     /// Whether its cluster names it no more: what becomes of it concerns nobody.
@@ -88,6 +90,7 @@ impl Node {
             breaker: Breaker::new(common.credentials.max_in_flight()),
             is_down: Notify::new(),
             is_unreachable: AtomicBool::new(false),
+            is_answer_told: AtomicBool::new(false),
             is_former_told: AtomicBool::new(false),
             is_former: AtomicBool::new(false),
             is_understood: AtomicBool::new(false),
@@ -352,6 +355,7 @@ impl Node {
     pub(super) fn is_found(&self) {
         self.misses.forget();
         self.is_unreachable.store(false, Ordering::Relaxed);
+        self.is_answer_told.store(false, Ordering::Relaxed);
         self.is_understood.store(true, Ordering::Relaxed);
         self.is_replica.send_replace(false);
     }
@@ -391,8 +395,10 @@ impl Node {
         } else if let Some(condition) = error.condition() {
             self.says.note_with(condition, &error.to_string());
         }
-        let is_told = self.is_unreachable.swap(true, Ordering::Relaxed);
-        if !is_told && !self.is_former.load(Ordering::Relaxed) {
+        let was_away = self.is_unreachable.swap(true, Ordering::Relaxed);
+        // What answers and cannot be used wants another remedy than what is away.
+        let is_news = error.is_answer() && !self.is_answer_told.swap(true, Ordering::Relaxed);
+        if (!was_away || is_news) && !self.is_former.load(Ordering::Relaxed) {
             let (server, table) = (self.name.as_deref(), self.common.among_others);
             tracing::warn!(%error, server, table, "the store cannot be reached; trying on");
         }
