@@ -176,10 +176,7 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use crate::config;
-    use crate::plan::Plan;
+    use crate::plan::tests::problems_of;
 
     const BASE: &str = "[upstreams.bus]\nnats = [\"nats://127.0.0.1:1\"]\n\
                         [upstreams.shop]\nservers = [\"http://127.0.0.1:1\"]\n\
@@ -187,13 +184,7 @@ mod tests {
 
     /// The problems of a route, by their keys.
     fn problems(route: &str) -> Vec<String> {
-        let text = format!("{BASE}[routes.r]\n{route}");
-        let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
-        assert!(loaded.problems.is_empty(), "{}", loaded.source.render(&loaded.problems));
-        match Plan::compile(loaded.config) {
-            Ok(_) => Vec::new(),
-            Err(problems) => problems.iter().map(|problem| problem.path.clone()).collect(),
-        }
+        problems_of(&format!("{BASE}[routes.r]\n{route}"))
     }
 
     #[test]

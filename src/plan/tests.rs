@@ -20,8 +20,12 @@ servers = ["http://127.0.0.1:1"]
 "#;
 
 fn problems(routes: &str) -> Vec<String> {
-    let text = format!("{BASE}{routes}");
-    let loaded = config::parse("t.toml", Path::new("."), &text, &|_| None).unwrap();
+    problems_of(&format!("{BASE}{routes}"))
+}
+
+/// The keys of what is refused of a whole configuration that can be read.
+pub(super) fn problems_of(text: &str) -> Vec<String> {
+    let loaded = config::parse("t.toml", Path::new("."), text, &|_| None).unwrap();
     assert!(loaded.problems.is_empty(), "{}", loaded.source.render(&loaded.problems));
     match Plan::compile(loaded.config) {
         Ok(_) => Vec::new(),
