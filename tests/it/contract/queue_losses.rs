@@ -1,7 +1,5 @@
 //! What becomes of queues when Redis loses a part of them, or may not keep them at all.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use portcullis::config::{self, StoreUrl};
 use portcullis::store::RedisStore;
