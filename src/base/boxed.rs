@@ -11,3 +11,12 @@ pub fn pin<F>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
     let room = Box::new_uninit();
     Box::into_pin(Box::write(room, make()))
 }
+
+/// A future of a way that few requests take. Its type is forgotten, so that its code is no part of
+/// the way that all others take: what is in one function with it is not inlined any more.
+#[cold]
+pub fn rare<'f, F: Future + Send + 'f>(
+    make: impl FnOnce() -> F,
+) -> Pin<Box<dyn Future<Output = F::Output> + Send + 'f>> {
+    pin(make)
+}

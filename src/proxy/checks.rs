@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::asking::{Peek, ask_behind};
-use super::degraded::{Degraded, error, failures};
+use super::degraded::{Degraded, Failures, error, failures};
 use super::dispatch::Fields;
 use super::forecast::Forecasts;
 use super::pools;
@@ -347,20 +347,12 @@ impl<'a, 'h> Checks<'a, 'h> {
 
     fn note_outage(&mut self, record: &mut Record) {
         let failures = failures(&self.answers);
-        let store = &self.request.gateway().store;
-        let is_away = failures
-            .iter()
-            .any(|(_, usage, error)| error.is_some() && store.is_one_for(*usage, StoreUse::Cache));
-        let is_without = |name| failures.iter().any(|it| it.0 == name && it.2.is_some());
-        let degraded = Degraded::of(is_without, is_away);
-        if self.mode == Mode::Charge {
-            for (function, _, error) in failures {
-                if let Some(error) = error {
-                    self.request.gateway().observer.metrics.store_failed(function);
-                    record.note_degraded(function, error);
-                }
-            }
-        }
+        // Nearly always nothing has failed, and no name has to be looked for.
+        let degraded = if failures.iter().all(|(_, _, error)| error.is_none()) {
+            Degraded::default()
+        } else {
+            self.note_failures(&failures, record)
+        };
         let (_, _, limits_failed) = failures[1];
         let asked = self.answers.charges.is_some() || self.answers.leases.is_some();
         let on_outage = self.request.plan().on_outage.limits;
@@ -376,6 +368,25 @@ impl<'a, 'h> Checks<'a, 'h> {
             (true, true, LimitOutage::Refuse) => "refused",
         });
         self.degraded = degraded;
+    }
+
+    /// What these come to, of which some have failed; counted where the request is answered.
+    #[cold]
+    fn note_failures(&self, failures: &Failures<'_>, record: &mut Record) -> Degraded {
+        let gateway = self.request.gateway();
+        let is_away = failures.iter().any(|(_, usage, error)| {
+            error.is_some() && gateway.store.is_one_for(*usage, StoreUse::Cache)
+        });
+        let is_without = |name| failures.iter().any(|it| it.0 == name && it.2.is_some());
+        if self.mode == Mode::Charge {
+            for (function, _, error) in failures {
+                if let Some(error) = error {
+                    gateway.observer.metrics.store_failed(function);
+                    record.note_degraded(function, error);
+                }
+            }
+        }
+        Degraded::of(is_without, is_away)
     }
 
     /// May the request pass? In the order of precedence: 401 and 403, revoked, 429, the session.

@@ -18,10 +18,11 @@ pub(super) struct Degraded {
     pub(super) cache_is_away: bool,
 }
 
+/// Of each of [`FUNCTIONS`], the store that it asks, and why that has not answered.
+pub(super) type Failures<'a> = [(&'static str, StoreUse, Option<&'a StoreError>); FUNCTIONS.len()];
+
 /// Which functions must do without the store, and which store that is.
-pub(super) fn failures(
-    answers: &Answers,
-) -> [(&'static str, StoreUse, Option<&StoreError>); FUNCTIONS.len()] {
+pub(super) fn failures(answers: &Answers) -> Failures<'_> {
     let Answers { revocation, charges, leases, session, cached, marks, claim, .. } = answers;
     [
         ("revocation", StoreUse::Main, error(revocation)),

@@ -23,6 +23,7 @@ use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
 use crate::base::body::{Inbound, Progress, Upload};
+use crate::base::boxed;
 use crate::base::expect::Gate;
 use crate::base::facts::{ClientAddr, is_event_stream};
 use crate::base::grpc::GRPC_TIMEOUT;
@@ -34,6 +35,7 @@ use crate::config::WriteThrough;
 use crate::forwarding::fields;
 use crate::observe::Took;
 use crate::runtime::Running;
+use crate::store::EpochChange;
 use crate::upstream::{Attempts, Download, Failure, OnInterim, Sender, TimeLimit, Upstream};
 use crate::{auth, session};
 
@@ -190,9 +192,8 @@ impl Dispatch {
     ) -> Result<Response<Box<Download>>, Failure> {
         let (sent_at, has_body) = (Instant::now(), !upload.is_none());
         let mut asked_at = sent_at;
-        // Rare: boxed, it takes no room in the other requests.
         if let Some(reading) = self.readers() {
-            if let Some(read) = Box::pin(self.read(reading, &head)).await {
+            if let Some(read) = boxed::rare(|| self.read(reading, &head)).await {
                 let elapsed = took.insert(Took::since(sent_at)).time;
                 return self.told(read, elapsed, has_body);
             }
@@ -390,8 +391,6 @@ pub(super) struct Outbound<'a> {
     gate: Option<Arc<Gate>>,
     /// What a gRPC call keeps to.
     terms: Option<Terms<'a>>,
-    /// What becomes of its answer, where that may be stored.
-    write: Option<Box<Write>>,
 }
 
 impl<'a> Outbound<'a> {
@@ -422,17 +421,12 @@ impl<'a> Outbound<'a> {
         let gate = held_back(head, &mut upload, timeout);
         let fields = Cow::Owned(std::mem::take(&mut head.headers));
         let outline = Outline::new(request, fields, added);
-        Self { outline, upload, progress, gate, terms, write: None }
+        Self { outline, upload, progress, gate, terms }
     }
 
     /// What others may know of its body.
     pub(super) fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
-    }
-
-    /// The same of a write whose answer may be stored.
-    pub(super) fn of_write(self, write: Option<Box<Write>>) -> Self {
-        Self { write, ..self }
     }
 }
 
@@ -443,18 +437,22 @@ fn held_back(head: &Parts, upload: &mut Upload, timeout: Duration) -> Option<Arc
     if may_wait && head.headers.contains_key(EXPECT) { upload.hold_back(timeout) } else { None }
 }
 
-/// Sends a request on, and makes stale what it changes. `store_is_away`: the store has just not
-/// answered this request, and is not waited for again.
+/// What came of a request that was sent, or why it was cut short.
+type Sent = Result<Result<Response<Box<Download>>, Failure>, Rejection>;
+
+/// Sends a request on, and makes stale what it changes. `write` is what becomes of its answer, where
+/// that may be stored. `store_is_away`: the store has just not answered this request, and is not
+/// waited for again.
 ///
 /// # Errors
 /// The upstream's failure, or the client's own where its body was the reason.
 pub(super) async fn forward(
     request: &Request<'_>,
     outbound: Outbound<'_>,
-    store_is_away: bool,
+    (mut write, store_is_away): (Option<Box<Write>>, bool),
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
-    let Outbound { outline, mut upload, progress, gate, mut terms, mut write } = outbound;
+    let Outbound { outline, mut upload, progress, gate, mut terms } = outbound;
     let mut standing = terms.as_mut().and_then(|terms| terms.standing.take());
     let is_held_back = gate.is_some();
     let mut dispatch = Dispatch::new(request);
@@ -488,23 +486,15 @@ pub(super) async fn forward(
     }
     let mut changes = None;
     if let Some(invalidation) = &mut invalidation {
-        match &sent {
-            Ok(Ok(response)) => {
-                let method = &request.received.method;
-                write = write.filter(|it| it.is_read_by(&invalidation.own(), response, method));
-                let answered = outcome(response, stores_writes(request));
-                changes = invalidation.carry_out_for(answered, write.is_some()).await;
-            }
-            Ok(Err(failure)) if !failure.may_have_acted() => invalidation.disarm(),
-            _ => invalidation.carry_out(None).await,
-        }
+        let invalidated = boxed::rare(|| invalidate(request, invalidation, (&sent, &mut write)));
+        changes = invalidated.await;
     }
     match sent {
         Ok(Ok(response)) => {
             if let (Some(write), Some(changes)) = (write, changes) {
-                // Rare: boxed, it takes no room in the other requests.
-                let stored = write.store(&changes, response, &request.received.method);
-                return Ok(Box::pin(stored).await.map(Content::from));
+                let method = &request.received.method;
+                let stored = boxed::rare(|| write.store(&changes, response, method));
+                return Ok(stored.await.map(Content::from));
             }
             let terms = terms.map(|terms| Terms { standing, ..terms });
             Ok(response.map(|download| match terms {
@@ -515,6 +505,31 @@ pub(super) async fn forward(
         Ok(Err(failure)) => Err(refusal(failure, &progress, terms.as_ref())),
         Err(ended) => Err(ended),
     }
+}
+
+/// Makes stale what a request has changed, or may have; what was there before, if that is wanted
+/// for `write` and known.
+async fn invalidate(
+    request: &Request<'_>,
+    invalidation: &mut Invalidation<'_>,
+    (sent, write): (&Sent, &mut Option<Box<Write>>),
+) -> Option<Vec<EpochChange>> {
+    let answered = match sent {
+        Ok(Ok(response)) => {
+            let method = &request.received.method;
+            write.take_if(|it| !it.is_read_by(&invalidation.own(), response, method));
+            outcome(response, stores_writes(request))
+        }
+        Ok(Err(failure)) if !failure.may_have_acted() => {
+            invalidation.disarm();
+            return None;
+        }
+        _ => {
+            invalidation.carry_out(None).await;
+            return None;
+        }
+    };
+    invalidation.carry_out_for(answered, write.is_some()).await
 }
 
 /// Whether answers to writes are stored on its route.

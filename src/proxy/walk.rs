@@ -22,7 +22,7 @@ use super::deliveries;
 use super::dispatch::{self, Dispatch, Fields, Outbound, Outline};
 use super::faults;
 use super::mirror;
-use super::once::{self, First, Turn};
+use super::once::{self, Turn};
 use super::pools;
 use super::record::Record;
 use super::rejection::Rejection;
@@ -208,7 +208,8 @@ struct Passing<'h> {
     store_is_away: bool,
 }
 
-/// Passes a request on to its upstream, as its turn is.
+/// Passes a request on to its upstream, as its turn is. The first one with its idempotency key has
+/// its answer kept.
 ///
 /// # Errors
 /// As for [`dispatch::forward`]; or it must not be sent again.
@@ -218,48 +219,32 @@ async fn pass(
     (turn, asked): (Turn, Option<Box<Handshake>>),
     record: &mut Record,
 ) -> Result<Answer, Rejection> {
-    if let Some(edge) = request.route.edge.as_deref().filter(|edge| edge.answers()) {
-        let Passing { head, body, added, .. } = passing;
-        return answered(request, edge, (head, body), added, record).await.map(Answer::fetched);
-    }
-    match (turn, asked) {
-        (Turn::Any, None) => {
-            let Passing { head, body, added, write, store_is_away } = passing;
-            mirror::copy(request, head, body, &added);
-            let outbound = Outbound::new(request, head, body.take(), added).of_write(write);
-            dispatch::forward(request, outbound, store_is_away, record).await.map(Answer::fetched)
-        }
-        // Rare: boxed, they take no room in the other requests.
-        (Turn::Any, Some(handshake)) => {
-            let Passing { head, added, .. } = passing;
-            let opened = upgrade::open(request, head, added, *handshake, record);
-            Box::pin(opened).await.map(Answer::fetched)
-        }
-        (Turn::First(first), _) => Box::pin(pass_once(request, passing, first, record)).await,
-        (Turn::Again(before), _) => {
-            let Passing { head, body, .. } = passing;
-            Box::pin(once::replay(request, head, body.take(), before)).await
-        }
-    }
-}
-
-/// Sends the first request with its idempotency key on, and keeps what is answered.
-///
-/// # Errors
-/// As for [`dispatch::forward`].
-async fn pass_once(
-    request: &Request<'_>,
-    passing: Passing<'_>,
-    mut first: Box<First>,
-    record: &mut Record,
-) -> Result<Answer, Rejection> {
     let Passing { head, body, added, write, store_is_away } = passing;
-    let mut body = first.send(request, body.take());
-    mirror::copy(request, head, &mut body, &added);
-    let outbound = Outbound::new(request, head, body, added).of_write(write);
-    let progress = outbound.progress();
-    let sent = dispatch::forward(request, outbound, store_is_away, record).await;
-    first.end(sent, &progress).await.map(Answer::fetched)
+    if let Some(edge) = request.route.edge.as_deref().filter(|edge| edge.answers()) {
+        let answered = boxed::rare(|| answered(request, edge, (head, body), added, record));
+        return answered.await.map(Answer::fetched);
+    }
+    let first = match (turn, asked) {
+        (Turn::Any, None) => None,
+        (Turn::First(mut first), _) => {
+            *body = first.send(request, body.take());
+            Some(first)
+        }
+        (Turn::Any, Some(handshake)) => {
+            let opened = boxed::rare(|| upgrade::open(request, head, added, *handshake, record));
+            return opened.await.map(Answer::fetched);
+        }
+        (Turn::Again(before), _) => {
+            return boxed::rare(|| once::replay(request, head, body.take(), before)).await;
+        }
+    };
+    mirror::copy(request, head, body, &added);
+    let outbound = Outbound::new(request, head, body.take(), added);
+    let kept = first.map(|first| (first, outbound.progress()));
+    // The one place that calls it: a second one costs every request 400 instructions.
+    let sent = dispatch::forward(request, outbound, (write, store_is_away), record).await;
+    let Some((first, progress)) = kept else { return sent.map(Answer::fetched) };
+    boxed::rare(|| first.end(sent, &progress)).await.map(Answer::fetched)
 }
 
 /// What the gateway itself answers to a request that was admitted: that it is delivered later, or
@@ -274,13 +259,12 @@ async fn answered(
     added: Fields,
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
-    // Rare: boxed, they take no room in the other requests.
     match (&edge.deferred, &edge.tells_at) {
         (Some(deferred), _) => {
             let message = (head, body.take());
-            Box::pin(accept::accept(request, deferred, message, added, record)).await
+            accept::accept(request, deferred, message, added, record).await
         }
-        (None, Some(prefix)) => Box::pin(deliveries::answer(request, prefix, record)).await,
+        (None, Some(prefix)) => deliveries::answer(request, prefix, record).await,
         (None, None) => Err(Refused::NotFound.into()),
     }
 }
