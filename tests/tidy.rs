@@ -609,6 +609,21 @@ fn lines_and_files_are_short() {
     assert!(long.is_empty(), "too long:\n{}", long.join("\n"));
 }
 
+/// `XGROUP DELCONSUMER` drops what the consumer has claimed, for ever (redis#9745).
+#[test]
+fn no_consumer_of_a_stream_is_ever_deleted() {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(root().join("src/store/scripts")).expect("the scripts") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("a script");
+        found.extend(text.contains("DELCONSUMER").then_some(path));
+    }
+    for (path, text) in sources(&["src"]) {
+        found.extend(text.to_uppercase().contains("DELCONSUMER").then_some(path));
+    }
+    assert!(found.is_empty(), "these delete consumers: {found:?}");
+}
+
 #[test]
 fn nothing_is_left_behind() {
     // In pieces, so that this file does not find itself.

@@ -264,9 +264,12 @@ def flushed(s, options):
 def stream_lost(s, options):
     """The stream and its group are deleted, fifty times under load."""
     gateways = [s.gateway(name, 16) for name in "ab"]
+    lines = sum(map(log_lines, gateways))
     under_load(s, options, gateways, [lambda: s.run("DEL", stages.PREFIX + "ready")] * 50)
     stages.Sums(s).check(s)
-    return options.times, "50 deletions"
+    lines = sum(map(log_lines, gateways)) - lines
+    s.expect(lines <= LOG_LINES * 50, f"{lines} lines in the log")
+    return options.times, f"50 deletions, {lines} log lines"
 
 
 def redis_stalls(s, options):

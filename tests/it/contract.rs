@@ -16,6 +16,7 @@ mod queue;
 mod queue_hands;
 mod queue_losses;
 mod queue_model;
+mod queue_reported;
 mod sessions;
 mod tellings;
 mod tracking;

@@ -99,8 +99,13 @@ impl<'a> Queue<'a> {
     }
 
     pub(super) async fn take_by(&self, take: Take<'_>) -> Vec<Claim> {
+        self.look_and_take(take).await.0
+    }
+
+    /// What is taken, and what the clock of the store says.
+    pub(super) async fn look_and_take(&self, take: Take<'_>) -> (Vec<Claim>, u64) {
         match self.try_take(take).await {
-            Taken::Items { claims, .. } => claims,
+            Taken::Items { claims, now_ms, .. } => (claims, now_ms),
             other => panic!("{other:?}"),
         }
     }
