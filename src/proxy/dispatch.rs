@@ -440,9 +440,9 @@ fn held_back(head: &Parts, upload: &mut Upload, timeout: Duration) -> Option<Arc
 /// What came of a request that was sent, or why it was cut short.
 type Sent = Result<Result<Response<Box<Download>>, Failure>, Rejection>;
 
-/// Sends a request on, and makes stale what it changes. `write` is what becomes of its answer, where
-/// that may be stored. `store_is_away`: the store has just not answered this request, and is not
-/// waited for again.
+/// Sends a request on, and makes stale what it changes. `write` is what becomes of its answer,
+/// where that may be stored. `store_is_away`: the store has just not answered this request, and is
+/// not waited for again.
 ///
 /// # Errors
 /// The upstream's failure, or the client's own where its body was the reason.
