@@ -1,8 +1,6 @@
 //! `/v1/cache/purge`: withdraws stored responses, at every gateway on the same store. One write per
 //! scope, however much was stored under it.
 
-use std::borrow::Cow;
-
 use http::uri::PathAndQuery;
 use http::{StatusCode, Uri};
 use serde::Deserialize;
@@ -11,9 +9,9 @@ use serde_json::json;
 use super::reply::{Effect, Fault, Reply, json as reply_json, parse, with_confirmed};
 use crate::base::http::authority::Authority;
 use crate::base::http::path::canonical;
-use crate::cache::{Scope, covering, is_group, is_tag, spellings};
+use crate::cache::{Scope, covering, is_group, is_tag};
 use crate::caching::PurgeSeen;
-use crate::plan::Plan;
+use crate::plan::{Plan, distinct, sites};
 use crate::runtime::{Gateway, Wrote};
 
 const EXAMPLE: &str = concat!(
@@ -152,8 +150,9 @@ fn of_url(url: &str, plan: &Plan) -> Result<Withdrawn, Fault> {
     let path = canonical_path(path, plan)?;
     let sites = sites(&authority);
     let of = |site: &str, path: &str| Scope::Path { site, path }.epoch(&plan.keys);
-    let epochs =
-        sites.iter().flat_map(|site| names(&path, plan).into_iter().map(|name| of(site, &name)));
+    let epochs = sites
+        .iter()
+        .flat_map(|site| plan.names_to_purge(&path).into_iter().map(|name| of(site, &name)));
     let epochs = distinct(epochs);
     let named: Vec<String> = sites.iter().map(|site| format!("{site}{path}")).collect();
     let named = named.join(" and ");
@@ -177,15 +176,9 @@ fn of_prefix(prefix: &str, plan: &Plan) -> Result<Withdrawn, Fault> {
     let path = canonical_path(&given, plan)?;
     let queries = if given.query().is_some() { ", with every query" } else { "" };
     let what = format!("{} and everything below it{queries}", covering(&path));
-    let epochs = names(&path, plan).into_iter().map(|name| Scope::Below(&name).epoch(&plan.keys));
+    let epochs =
+        plan.names_to_purge(&path).into_iter().map(|name| Scope::Below(&name).epoch(&plan.keys));
     Ok(Withdrawn { epochs: distinct(epochs), what })
-}
-
-/// Every path under which copies of what an operator means by `path` may lie.
-fn names(path: &str, plan: &Plan) -> Vec<String> {
-    let spellings = spellings(path);
-    let names = spellings.iter().flat_map(|spelling| plan.names_of(spelling));
-    distinct(names.map(Cow::into_owned))
 }
 
 /// Refuses what looks like a pattern or is never a part of a path: a purge of it would empty
@@ -253,23 +246,6 @@ fn split(url: &str, key: &str) -> Result<(Uri, Authority), Fault> {
     let authority = uri.authority().ok_or_else(wrong)?;
     let authority = Authority::parse(authority.as_str().as_bytes()).ok_or_else(wrong)?;
     Ok((uri, authority))
-}
-
-/// With its port, and as the site whose port is a listener's own, on whichever node.
-fn sites(authority: &Authority) -> Vec<Cow<'_, str>> {
-    let mut sites = vec![authority.site(), authority.host().into()];
-    sites.dedup();
-    sites
-}
-
-fn distinct(epochs: impl IntoIterator<Item = String>) -> Vec<String> {
-    let mut distinct = Vec::new();
-    for epoch in epochs {
-        if !distinct.contains(&epoch) {
-            distinct.push(epoch);
-        }
-    }
-    distinct
 }
 
 fn known<'a>(

@@ -9,7 +9,8 @@ use super::problem::{Problems, Source, render_syntax_error};
 use super::reader::Section;
 use super::walk::Reader;
 use super::{
-    Config, admin, auth, limit, log, queue, route, server, session, store, telemetry, upstream,
+    Config, admin, auth, events, limit, log, queue, route, server, session, store, telemetry,
+    upstream,
 };
 use crate::base::file::{self, FileFault};
 use crate::base::http::hex;
@@ -80,7 +81,6 @@ pub fn known_keys() -> Vec<String> {
 
 /// Reads the whole file.
 pub(super) fn root(file: &mut Section<'_>) -> Config {
-    file.not_built("events", "no event would be heard");
     file.not_built("include", "no other file would be read");
     let mut queues = file.named("queues", queue::read);
     let mut routes = file.named("routes", route::read);
@@ -98,6 +98,7 @@ pub(super) fn root(file: &mut Section<'_>) -> Config {
         auth: file.named("auth", auth::read),
         session: file.optional("session", session::read),
         limits: file.named("limits", limit::read),
+        events: file.named("events", events::read),
         upstreams: file.named("upstreams", upstream::read),
         queues,
         routes,

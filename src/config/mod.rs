@@ -14,6 +14,7 @@ mod cache;
 mod care;
 mod compress;
 mod cors;
+mod events;
 mod grpc;
 mod hash_key;
 mod header_rules;
@@ -70,6 +71,7 @@ pub use cache::{Cache, SetCookie, WriteThrough};
 pub use care::{Breaker, Care, Eject, Health, PANIC_DEFAULT, Question};
 pub use compress::Compress;
 pub use cors::{Cors, Origins};
+pub use events::{EventSource, Events, OnGap};
 pub use grpc::Grpc;
 pub use hash_key::HashKey;
 pub use header_rules::HeaderRules;
@@ -88,7 +90,7 @@ pub use pem_file::{PemFile, reread_secret};
 pub use pools::{Pools, Position};
 pub use problem::{Problem, Problems, Source};
 pub use query::{Parameters, Query};
-pub use queue::{Deliver, OrderBy, Queue, QueueDurability, QueueWarn};
+pub use queue::{Answers, Deliver, OrderBy, Queue, QueueDurability, QueueWarn};
 pub use retry::{Retry, RetryOn};
 pub use rewrite::{Fallback, Respond, Rewrite};
 pub use route::{Auth, Route, SessionUse};
@@ -133,6 +135,8 @@ pub struct Config {
     pub limits: BTreeMap<String, Limit>,
     /// `[queues.NAME]`
     pub queues: BTreeMap<String, Queue>,
+    /// `[events.NAME]`
+    pub events: BTreeMap<String, Events>,
     /// `[upstreams.NAME]`
     pub upstreams: BTreeMap<String, Upstream>,
     /// `[routes.NAME]`

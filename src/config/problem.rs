@@ -19,7 +19,8 @@ const LINE_CHARS_MAX: usize = 160;
 const DEPTH_MAX: usize = 16;
 
 /// The tables whose keys are names.
-pub(super) const NAMED_TABLES: [&str; 5] = ["auth", "limits", "queues", "upstreams", "routes"];
+pub(super) const NAMED_TABLES: [&str; 6] =
+    ["auth", "limits", "queues", "events", "upstreams", "routes"];
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]

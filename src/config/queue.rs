@@ -238,9 +238,19 @@ fn read_table(deliver: &mut Section<'_>) -> Deliver {
     }
 }
 
-/// Reads `answers` of a route: whether it tells what became of deliveries.
-pub(super) fn read_answers(route: &mut Section<'_>) -> bool {
-    route.get("answers", choice(&[("deliveries", ())])).is_some()
+/// What the gateway itself answers on a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    /// What became of deliveries.
+    Deliveries,
+    /// That it has taken an event.
+    Events,
+}
+
+/// Reads `answers` of a route.
+pub(super) fn read_answers(route: &mut Section<'_>) -> Option<Answers> {
+    let words = [("deliveries", Answers::Deliveries), ("events", Answers::Events)];
+    route.get("answers", choice(&words))
 }
 
 /// Of routes and how they deliver: one that names no queue means one of its own name, which has the

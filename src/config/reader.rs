@@ -321,7 +321,12 @@ impl<'a> Section<'a> {
         self.field(key)?.secret()
     }
 
-    /// The same, and the file that it is in, if it is in one.
+    /// A list of such secrets; nothing where the key is absent.
+    pub(super) fn secrets(&mut self, key: &'static str) -> Vec<Secret> {
+        self.field(key).and_then(|field| field.list(Field::secret)).unwrap_or_default()
+    }
+
+    /// A secret, and the file that it is in, if it is in one.
     pub(super) fn secret_of_file(
         &mut self,
         key: &'static str,

@@ -9,11 +9,12 @@ use toml::de::DeValue;
 use super::cache::{self, Cache};
 use super::compress::{self, Compress};
 use super::cors::{self, Cors};
+use super::events;
 use super::grpc::{self, Grpc};
 use super::header_rules::{self, HeaderRules};
 use super::idempotency::{self, Idempotency};
 use super::mirror::{self, Faults, Mirror};
-use super::queue::{self, Deliver};
+use super::queue::{self, Answers, Deliver};
 use super::reader::Section;
 use super::rewrite::{self, Respond, Rewrite};
 use super::split::{self, Split};
@@ -82,11 +83,22 @@ pub struct Route {
     pub tunnel: Option<Tunnel>,
     /// How its requests are delivered later; `None`: their callers wait for the upstream.
     pub deliver: Option<Deliver>,
-    /// Whether it tells what became of deliveries, in place of an upstream.
-    pub answers_deliveries: bool,
+    /// What the gateway itself answers, in place of an upstream.
+    pub answers: Option<Answers>,
+    /// The events that its requests bring.
+    pub events: Vec<String>,
 }
 
 impl Route {
+    /// Whether it tells what became of deliveries.
+    pub fn answers_deliveries(&self) -> bool {
+        self.answers == Some(Answers::Deliveries)
+    }
+
+    /// Whether its requests bring events.
+    pub fn answers_events(&self) -> bool {
+        self.answers == Some(Answers::Events)
+    }
     /// The names of all upstreams that may take its requests.
     pub fn upstreams(&self) -> impl Iterator<Item = &str> {
         let arms = self.split.iter().flat_map(|split| split.arms.iter().map(|arm| &*arm.upstream));
@@ -158,7 +170,8 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         stream_timeout: route.or("stream_timeout", Duration::from_secs(60 * 60), duration),
         tunnel: tunnel::read(route),
         deliver: queue::read_deliver(route),
-        answers_deliveries: queue::read_answers(route),
+        answers: queue::read_answers(route),
+        events: events::read_names(route),
     }
 }
 

@@ -5,11 +5,13 @@
 mod access;
 mod check;
 mod edge;
+mod events;
 mod header_rules;
 mod loose;
 mod names;
 mod nats;
 mod pools;
+mod purging;
 mod queues;
 mod respond;
 mod route;
@@ -26,7 +28,9 @@ use http::Method;
 use rustls::ClientConfig;
 
 pub use self::edge::Edge;
+pub use self::events::{EventRule, Withdrawal};
 pub use self::pools::{Pool, RoutePools};
+pub use self::purging::{distinct, sites};
 pub use self::queues::{Deferred, durability, queue_bounds};
 pub use self::respond::Respond;
 pub use self::route::{Route, Scope};
@@ -87,6 +91,8 @@ pub struct Plan {
     pub upstream_tls: Vec<Option<Arc<ClientConfig>>>,
     /// The same routes, by index.
     by_index: Vec<Arc<Route>>,
+    /// What applications tell, by name.
+    pub events: BTreeMap<String, EventRule>,
     /// Whether any route allows an upgrade.
     pub upgrades: bool,
     /// Whether any route looks at idempotency keys.
@@ -162,6 +168,8 @@ impl Plan {
         route_edge::deadline_headers(&config, &owned, &mut problems);
         check::listeners(&config, &mut problems);
         queues::check(&config, &mut problems);
+        let is_qualified = verifiers.tokens.values().any(|it| *it.store_keys() != keys);
+        let events = events::compile(&config, is_qualified, &mut problems);
         check::tls(&config, &mut problems);
         check::log(&config, &mut problems);
         let upstream_tls = upstream_tls::compile(&config, &mut problems);
@@ -200,6 +208,7 @@ impl Plan {
             pools,
             upstream_tls,
             by_index: routes.iter().map(|(_, route)| Arc::clone(route)).collect(),
+            events,
             upgrades: config.routes.values().any(|route| route.tunnel.is_some()),
             has_idempotency: config.routes.values().any(|route| route.idempotency.is_some()),
             routes: Table::new(routes),
@@ -233,8 +242,7 @@ fn compile_routes(
         let reading = config.upstreams.get(&written.upstream).map(|upstream| upstream.paths);
         let matcher = compile_matcher(written, reading.unwrap_or_default(), at, problems);
         let mut upstream = config.upstreams.keys().position(|it| *it == written.upstream);
-        if (written.respond.is_some() || written.answers_deliveries) && written.upstream.is_empty()
-        {
+        if (written.respond.is_some() || written.answers.is_some()) && written.upstream.is_empty() {
             upstream = Some(NO_UPSTREAM);
         }
         if upstream.is_none() && !written.upstream.is_empty() {
@@ -307,8 +315,11 @@ fn compile_matcher(
         problems.push(at("methods"), format!("{method} cannot be routed"), remedy);
     }
     let mut methods = written.methods.clone();
-    if written.answers_deliveries && methods.is_empty() {
+    if written.answers_deliveries() && methods.is_empty() {
         methods.extend(queues::METHODS);
+    }
+    if written.answers_events() && methods.is_empty() {
+        methods.push(Method::POST);
     }
     Some(Matcher { host: host?, path: path?, methods, reading })
 }

@@ -96,7 +96,7 @@ impl Deferred {
 /// The path of the route that tells of the deliveries of this one: at the same host, if there is
 /// one.
 fn told_at(config: &Config, of: &config::Route) -> Option<String> {
-    let telling = || config.routes.values().filter(|route| route.answers_deliveries);
+    let telling = || config.routes.values().filter(|route| route.answers_deliveries());
     let same_host = telling().find(|route| route.host == of.host);
     let found = same_host.or_else(|| telling().find(|route| route.host.is_none()));
     found.and_then(|route| prefix(&route.path))
@@ -114,7 +114,7 @@ pub(super) fn telling(
     at: &impl Fn(&str) -> String,
     problems: &mut Problems,
 ) -> Option<String> {
-    if !written.answers_deliveries {
+    if !written.answers_deliveries() {
         return None;
     }
     let mut problem = |key: &str, what: &str, remedy: &str| {
@@ -147,7 +147,7 @@ pub(super) fn telling(
 
 /// The pattern of a route that tells of deliveries: what is below an id is part of it.
 pub(super) fn pattern(written: &config::Route) -> Option<String> {
-    let prefix = prefix(&written.path).filter(|_| written.answers_deliveries)?;
+    let prefix = prefix(&written.path).filter(|_| written.answers_deliveries())?;
     Some(format!("{prefix}*"))
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::events;
 use super::nats;
 use super::pools::{self, RoutePools};
 use super::queues::{self, Deferred};
@@ -53,6 +54,8 @@ pub struct RouteEdge {
     pub deferred: Option<Box<Deferred>>,
     /// Where it tells of deliveries, the path up to the id.
     pub tells_at: Option<String>,
+    /// The events that its requests bring.
+    pub brings: Option<Box<[String]>>,
 }
 
 impl RouteEdge {
@@ -90,6 +93,7 @@ impl RouteEdge {
             pools: pools::of_route(config, written),
             deferred: Deferred::compile(config, written, &at, problems),
             tells_at: queues::telling(written, &at, problems),
+            brings: events::check_route(config, written, &at, problems),
         };
         let is_some = edge.respond.is_some()
             || edge.via.is_some()
@@ -106,7 +110,8 @@ impl RouteEdge {
             || !edge.hash_by.is_empty()
             || edge.pools.is_some()
             || edge.deferred.is_some()
-            || edge.tells_at.is_some();
+            || edge.tells_at.is_some()
+            || edge.brings.is_some();
         is_some.then(|| Box::new(edge))
     }
 }
@@ -114,7 +119,7 @@ impl RouteEdge {
 impl RouteEdge {
     /// Whether the gateway itself answers, once a request is admitted.
     pub fn answers(&self) -> bool {
-        self.deferred.is_some() || self.tells_at.is_some()
+        self.deferred.is_some() || self.tells_at.is_some() || self.brings.is_some()
     }
 }
 

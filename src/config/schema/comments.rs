@@ -10,7 +10,7 @@ const REFERENCE: &str = include_str!("../../../gateway.toml");
 /// The tables in which every value that is not commented out is the default; a test compares them.
 const WITH_DEFAULTS: [&str; 4] = ["server", "log", "admin", "store"];
 /// The tables below which there are names.
-const WITH_NAMES: [&str; 5] = ["auth", "limits", "queues", "upstreams", "routes"];
+const WITH_NAMES: [&str; 6] = ["auth", "limits", "queues", "events", "upstreams", "routes"];
 
 /// What is said of one key.
 #[derive(Default)]

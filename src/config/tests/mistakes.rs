@@ -481,10 +481,23 @@ fn ten_mistakes_give_ten_problems() {
 
 #[test]
 fn what_is_planned_at_the_top_is_not_built_yet() {
-    for table in ["[include.more]", "[events.products]"] {
-        let report = report(&format!("{table}\n"));
-        assert!(report.contains("is not built yet"), "{table}: {report}");
-        assert!(report.ends_with("1 problem in gateway.toml\n"), "{table}: {report}");
+    let report = report("[include]\n");
+    assert!(report.contains("is not built yet"), "{report}");
+    assert!(report.ends_with("1 problem in gateway.toml\n"), "{report}");
+}
+
+#[test]
+fn events_say_where_they_are_heard_and_what_they_change() {
+    for (text, expected) in [
+        ("purge = [\"/a\"]", "from"),
+        ("from = \"stream:\"\npurge = [\"/a\"]", "names nothing"),
+        ("from = \"kafka:a\"\npurge = [\"/a\"]", "is no source of events"),
+        ("from = \"nats:a\"\npurge = [\"/a\"]", "is planned, and not built"),
+        ("from = \"stream:a\"", "an event would change nothing"),
+        ("from = \"stream:a\"\npurge = [\"/a\"]\nagain = \"2h\"", "is out of range"),
+    ] {
+        let report = report(&format!("[events.a]\n{text}\n"));
+        assert!(report.contains(expected) && report.contains("help: "), "{text}: {report}");
     }
 }
 

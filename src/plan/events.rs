@@ -1,0 +1,268 @@
+//! Events as they are meant: their rules, who signs them, and what each of them withdraws.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+
+use super::Plan;
+use super::names::names;
+use super::purging::{distinct, sites};
+use crate::base::http::authority::Authority;
+use crate::base::http::path::canonical;
+use crate::cache::{Scope, is_tag};
+use crate::config::{self, Config, EventSource, OnGap, Problems, StoreUrl, StoreUse};
+use crate::events::{Effects, Revoke, RevokeKind, Rule, Signer, Skipped};
+use crate::store::keys::Keys;
+
+/// One `[events.NAME]`.
+#[derive(Debug, Clone)]
+pub struct EventRule {
+    /// Where they are heard.
+    pub from: EventSource,
+    /// Which count, and what they change.
+    pub rule: Rule,
+    /// Who may sign them.
+    pub signer: Signer,
+    /// The host whose paths are meant.
+    host: Option<Authority>,
+    /// The verifier whose callers are meant.
+    auth: Option<String>,
+    /// When the same is purged once more; zero: never.
+    pub again: Duration,
+    /// What a gap means.
+    pub on_gap: OnGap,
+}
+
+/// Compiles all of them. `qualified`: callers of several verifiers may have the same names.
+pub(super) fn compile(
+    config: &Config,
+    qualified: bool,
+    problems: &mut Problems,
+) -> BTreeMap<String, EventRule> {
+    let store = config.store.used_for(StoreUse::Main);
+    let mut rules = BTreeMap::new();
+    for (name, written) in &config.events {
+        let mut problem = |key: &str, what: String, remedy: &str| {
+            let at = if key.is_empty() { String::new() } else { format!(".{key}") };
+            problems.push(format!("events.{name}{at}"), what, remedy.to_owned());
+        };
+        match (&written.from, &store.url) {
+            (EventSource::Webhook, _) => {}
+            (_, StoreUrl::Memory) => {
+                let what = "there is no Redis to hear them from: the store is embedded".to_owned();
+                problem("from", what, "name a Redis in store.url, or write \"webhook\"");
+            }
+            (EventSource::Keyspace(_), StoreUrl::Cluster { .. }) => {
+                let what = "each server of a Redis Cluster tells of its own keys only".to_owned();
+                problem("from", what, "have the application write to a stream");
+            }
+            _ => {}
+        }
+        if let Some(auth) = &written.auth
+            && !config.auth.contains_key(auth)
+        {
+            let known = names(config.auth.keys(), "[auth.NAME]");
+            problem(
+                "auth",
+                format!("no verifier is named {auth:?}"),
+                &format!("name one of {known}"),
+            );
+        }
+        if written.revoke.is_some() && written.auth.is_none() && qualified {
+            let what = "several verifiers share a route, and may give the same names".to_owned();
+            problem("revoke", what, "add auth = \"NAME\", the verifier whose callers are meant");
+        }
+        let host = host(written, &mut problem);
+        let signer = signer(written, &mut problem);
+        let rule = rule(written, &mut problem);
+        let (again, on_gap) = (written.again, written.on_gap);
+        let (from, auth) = (written.from.clone(), written.auth.clone());
+        rules.insert(name.clone(), EventRule { from, rule, signer, host, auth, again, on_gap });
+    }
+    rules
+}
+
+type Report<'a> = dyn FnMut(&str, String, &str) + 'a;
+
+fn host(written: &config::Events, problem: &mut Report<'_>) -> Option<Authority> {
+    let text = written.host.as_ref()?;
+    let host = Authority::parse(text.as_bytes());
+    if host.is_none() {
+        problem("host", format!("{text:?} is no host"), "write one like \"shop.example.com\"");
+    }
+    host
+}
+
+fn signer(written: &config::Events, problem: &mut Report<'_>) -> Signer {
+    let is_webhook = written.from == EventSource::Webhook;
+    if is_webhook && written.secrets.is_empty() {
+        let what = "anybody could send webhooks that nobody signs".to_owned();
+        problem("secrets", what, "add secrets = [\"env:WEBHOOK_SECRET\"]");
+    }
+    if !is_webhook && !written.secrets.is_empty() {
+        let what = "only webhooks are signed".to_owned();
+        problem("secrets", what, "remove it, or write from = \"webhook\"");
+    }
+    Signer::new(&written.secrets).unwrap_or_else(|what| {
+        problem("secrets", what.to_owned(), "write one like \"whsec_\" and 24 bytes in base64");
+        Signer::default()
+    })
+}
+
+fn rule(written: &config::Events, problem: &mut Report<'_>) -> Rule {
+    let mut rule = Rule::new(&written.when);
+    for text in &written.purge {
+        if let Err(what) = rule.purge(text) {
+            let what = format!("{text:?} {what}");
+            problem("purge", what, "write one like \"/products/{id}\" or \"tag:product-{id}\"");
+        }
+    }
+    if let Some(text) = &written.revoke
+        && let Err(what) = rule.revoke(text, written.until.as_deref())
+    {
+        let what = format!("{text:?} {what}");
+        problem("revoke", what, "write one like \"sub:{user_id}\", \"sid:{id}\" or \"jti:{id}\"");
+    }
+    if written.until.is_some() && written.revoke.is_none() {
+        problem("until", "nothing is revoked".to_owned(), "remove it, or add revoke");
+    }
+    rule
+}
+
+/// Routes whose requests bring events.
+pub(super) fn check_route(
+    config: &Config,
+    written: &config::Route,
+    at: &impl Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Option<Box<[String]>> {
+    let mut problem = |key: &str, what: String, remedy: &str| {
+        problems.push(at(key), what, remedy.to_owned());
+    };
+    if !written.answers_events() {
+        if !written.events.is_empty() {
+            let what = "its requests bring no events".to_owned();
+            problem("events", what, "add answers = \"events\", or remove it");
+        }
+        return None;
+    }
+    let others = [
+        ("cache", written.cache.is_some()),
+        ("grpc", written.grpc.is_some()),
+        ("upgrade", written.tunnel.is_some()),
+        ("respond", written.respond.is_some()),
+        ("split", written.split.is_some()),
+        ("mirror", written.mirror.is_some()),
+        ("deliver", written.deliver.is_some()),
+        ("rewrite", written.rewrite.is_some()),
+        ("upstream", !written.upstream.is_empty()),
+    ];
+    for (key, _) in others.into_iter().filter(|(_, is_written)| *is_written) {
+        let what = "the gateway itself answers on this route".to_owned();
+        problem(key, what, "remove it, or answers");
+    }
+    if written.methods.iter().any(|method| *method != http::Method::POST) {
+        let what = "webhooks come by POST".to_owned();
+        problem("methods", what, "write methods = [\"POST\"], or leave it out");
+    }
+    if written.events.is_empty() {
+        let what = "it does not say which events its requests bring".to_owned();
+        problem("events", what, "add events = [\"NAME\"], one of [events]");
+    }
+    for name in &written.events {
+        let is_webhook =
+            config.events.get(name).is_some_and(|events| events.from == EventSource::Webhook);
+        if !is_webhook {
+            let webhooks = config.events.iter().filter(|(_, it)| it.from == EventSource::Webhook);
+            let known =
+                names(webhooks.map(|(name, _)| name), "[events.NAME] with from = \"webhook\"");
+            let what = format!("no events by webhook are named {name:?}");
+            problem("events", what, &format!("name one of {known}"));
+        }
+    }
+    Some(written.events.clone().into())
+}
+
+/// What an event withdraws and revokes, as the store has it.
+#[derive(Debug, Default)]
+pub struct Withdrawal {
+    /// The epochs to change.
+    pub epochs: Vec<String>,
+    /// What is revoked, and under which key.
+    pub revoke: Option<(String, Revoke)>,
+    /// Why something of it was left out.
+    pub skipped: Option<Skipped>,
+}
+
+impl Plan {
+    /// What these effects of an event withdraw and revoke.
+    pub fn withdrawal(&self, rule: &EventRule, mut effects: Effects) -> Withdrawal {
+        let mut epochs = Vec::new();
+        for purge in std::mem::take(&mut effects.paths) {
+            match self.canonical_to_purge(&purge.path) {
+                Some(path) => epochs.extend(self.epochs_of_path(rule, &path, purge.and_below)),
+                None => effects.note(Some(Skipped::Unusable("path"))),
+            }
+        }
+        for tag in std::mem::take(&mut effects.tags) {
+            if is_tag(&tag) {
+                epochs.extend(
+                    self.config.upstreams.keys().flat_map(|site| {
+                        Scope::Tag { site, tag: tag.as_bytes() }.epochs(&self.keys)
+                    }),
+                );
+            } else {
+                effects.note(Some(Skipped::Unusable("tag")));
+            }
+        }
+        let revoke = effects.revoke.map(|revoke| {
+            let keys = rule.auth.as_ref().and_then(|name| self.store_keys(name));
+            (revoked_by(keys.unwrap_or(&self.keys), &revoke), revoke)
+        });
+        Withdrawal { epochs: distinct(epochs), revoke, skipped: effects.skipped }
+    }
+
+    /// What goes where events were missed: all that one of them could have named.
+    pub fn withdrawn_by_gap(&self, rule: &EventRule) -> Vec<String> {
+        if rule.rule.has_tags() {
+            return Scope::All.epochs(&self.keys);
+        }
+        let names = rule.rule.reach().flat_map(|path| match self.canonical_to_purge(path) {
+            Some(path) => self.names_to_purge(&path),
+            None => vec!["/".to_owned()],
+        });
+        distinct(names.map(|name| Scope::Below(&name).epoch(&self.keys)))
+    }
+
+    fn canonical_to_purge(&self, path: &str) -> Option<String> {
+        let given: PathAndQuery = path.parse().ok()?;
+        let path = canonical(&given, self.guard.encoded_slash).ok()?;
+        Some(path.path().to_owned())
+    }
+
+    fn epochs_of_path(&self, rule: &EventRule, path: &str, and_below: bool) -> Vec<String> {
+        let names = self.names_to_purge(path);
+        match &rule.host {
+            Some(host) if !and_below => {
+                let sites = sites(host);
+                let of = |name: &String| {
+                    let of_site = |site: &std::borrow::Cow<'_, str>| {
+                        Scope::Path { site, path: name }.epoch(&self.keys)
+                    };
+                    sites.iter().map(of_site).collect::<Vec<_>>()
+                };
+                names.iter().flat_map(of).collect()
+            }
+            _ => names.iter().map(|name| Scope::Below(name).epoch(&self.keys)).collect(),
+        }
+    }
+}
+
+fn revoked_by(keys: &Keys, revoke: &Revoke) -> String {
+    match revoke.kind {
+        RevokeKind::Jti => keys.blacklist(&revoke.value),
+        RevokeKind::Sid => keys.blacklist_session(&revoke.value),
+        RevokeKind::Sub => keys.not_before(&revoke.value),
+    }
+}
