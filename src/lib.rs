@@ -9,6 +9,7 @@
 //! | 10 | `server`, `admin` | sockets and connections; health, metrics, operations |
 //! | 9 | `warm` | fetches ahead of need |
 //! | 9 | `courier` | delivers what was accepted before |
+//! | 9 | `feed` | reads what applications tell |
 //! | 8 | `proxy` | the only place that knows the order of things |
 //! | 7 | `runtime` | the running state |
 //! | 6 | `caching` | the cache at work |
@@ -19,6 +20,7 @@
 //! | 4 | `forwarding` `guard` | who calls and what crosses, is it well formed |
 //! | 4 | `route` `auth` `session` `limit` `cache` `cors` `upstream` | the rooms |
 //! | 4 | `deliver` | requests that are delivered later |
+//! | 4 | `events` | what applications tell, and what it means |
 //! | 4 | `idempotency` | requests that take effect once |
 //! | 4 | `tunnel` | connections that changed to WebSocket |
 //! | 4 | `traffic` | which of several upstreams takes a request |
@@ -45,6 +47,7 @@ pub mod admin;
 pub mod server;
 
 pub mod courier;
+pub mod feed;
 pub mod proxy;
 pub mod warm;
 
@@ -61,6 +64,7 @@ pub mod auth;
 pub mod cache;
 pub mod cors;
 pub mod deliver;
+pub mod events;
 pub mod forwarding;
 pub mod guard;
 pub mod idempotency;

@@ -13,7 +13,7 @@ use self::sockets::Sockets;
 use crate::admin::Admin;
 use crate::runtime::Gateway;
 use crate::server::Server;
-use crate::{courier, warm};
+use crate::{courier, feed, warm};
 
 /// Opens the listeners, or takes those that are open, and says where they are.
 pub async fn bind(
@@ -32,6 +32,7 @@ pub async fn bind(
     sockets.close_others();
     tokio::spawn(warm::keep(Arc::downgrade(gateway)));
     tokio::spawn(courier::keep(Arc::downgrade(gateway)));
+    tokio::spawn(feed::keep(Arc::downgrade(gateway)));
     for (public, speaks_tls) in server.addresses() {
         let kind = if speaks_tls { "tls" } else { "public" };
         tracing::info!("listening {kind}={public}");

@@ -15,6 +15,7 @@ mod certificates;
 mod config;
 mod connection;
 mod doctor;
+mod events;
 mod findings;
 mod grpc_health;
 mod guard;

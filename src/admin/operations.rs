@@ -17,7 +17,7 @@ use super::reply::{Body, Effect, Fault, Reply, json as reply_json, not_allowed, 
 use super::routes::{self, Operation, QueueOperation};
 use super::{
     api_keys, audit, cache, cache_entry, cache_top, cache_walk, canaries, certificates, config,
-    doctor, limits, log, login, masked, overview, purge, queues, requests, revocation_list,
+    doctor, events, limits, log, login, masked, overview, purge, queues, requests, revocation_list,
     revocations, series, sessions, status, store, tunnels, upstreams,
 };
 use crate::runtime::Gateway;
@@ -106,6 +106,7 @@ async fn operate(
         Operation::ListCanaries => Ok(canaries::list(gateway)),
         Operation::StopCanary => canaries::stop(gateway, body).await,
         Operation::ResetCanary => canaries::reset(gateway, body).await,
+        Operation::ListEvents => Ok(events::list(gateway)),
         Operation::Queues(operation) => of_queues(gateway, operation, (uri, name), body).await,
         Operation::ListCertificates => Ok(certificates::list(gateway)),
         Operation::ShowStore => Ok(store::show(gateway).await),

@@ -53,6 +53,7 @@ pub(super) enum Operation {
     ListCanaries,
     StopCanary,
     ResetCanary,
+    ListEvents,
     Queues(QueueOperation),
     ListCertificates,
     ShowStore,
@@ -138,7 +139,7 @@ pub(super) const LOGIN: &str = "/v1/login";
 pub(super) const LOGIN_CODE: &str = "/v1/login/code";
 
 /// The operations under `/v1/`. Those of one path stand together, in the order of its `Allow`.
-pub static ROUTES: [Route; 59] = [
+pub static ROUTES: [Route; 61] = [
     row(Op::Status, GET, "/v1/status", Read, "/v1/status"),
     row(Op::ListRevocations, GET, REVOCATIONS, Read, "/v1/revocations?kind=sub&limit=100"),
     row(Op::TakeBack, DELETE, REVOCATIONS, Operate, "/v1/revocations?sub=42"),
@@ -207,6 +208,7 @@ pub static ROUTES: [Route; 59] = [
         Operate,
         r#"/v1/canary/reset {"route": "products"}"#,
     ),
+    row(Op::ListEvents, GET, "/v1/events", Read, "/v1/events"),
     row(Op::Queues(Queue::List), GET, "/v1/queues", Read, "/v1/queues"),
     row(Op::Queues(Queue::Show), GET, QUEUE, Read, "/v1/queues/mail"),
     row(

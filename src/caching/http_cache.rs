@@ -307,6 +307,18 @@ impl HttpCache {
         })
     }
 
+    /// Changes epochs for an event: once this has returned, nothing that was stored under them is
+    /// used, at any gateway.
+    ///
+    /// # Errors
+    /// The store has not taken it.
+    pub async fn purge_now(&self, epochs: &[String]) -> Result<(), StoreError> {
+        let purged = self.purge(&hard(epochs)).await;
+        // Behind it: nobody joins a fetch that began before.
+        self.coalescer.note_invalidation();
+        purged.map(drop)
+    }
+
     /// Changes epochs. A store without memory for that may still delete: then the base goes, and
     /// with it all that is stored, at every gateway.
     async fn purge(&self, purges: &[Purge]) -> Result<Purged, StoreError> {

@@ -15,6 +15,7 @@ use prometheus_client::registry::Unit;
 use super::care::{self, CareNow};
 use super::compressed::Compressed;
 use super::counter::Words;
+use super::events::{self, EventMeter};
 use super::identity::{IdentityMeter, TokenMeter};
 use super::limit::{self, LimitInForce, LimitMeter, LimitOutcome};
 use super::operated::OperationMeter;
@@ -86,6 +87,8 @@ pub struct Now {
     pub certificates: Vec<(String, i64)>,
     /// What the queues of deliveries held when they were looked at last.
     pub queues: Vec<QueueNow>,
+    /// The names of the sources of events.
+    pub events: Vec<String>,
 }
 
 /// See the module.
@@ -94,6 +97,7 @@ pub(super) struct Live {
     routes: Mutex<Vec<Arc<RouteMeter>>>,
     limits: Mutex<Vec<LimitInForce>>,
     queues: Mutex<Vec<Arc<QueueMeter>>>,
+    events: Mutex<Vec<Arc<EventMeter>>>,
     tokens: Mutex<Vec<Arc<TokenMeter>>>,
     pub(super) identity: IdentityMeter,
     pub(super) operations: OperationMeter,
@@ -160,6 +164,18 @@ impl Live {
             let meter = Arc::new(QueueMeter::new(name));
             queues.push(Arc::clone(&meter));
             queues.sort_by(|one, other| one.name().cmp(other.name()));
+            meter
+        })
+    }
+
+    /// The meter of a source of events.
+    pub(super) fn events(&self, name: &str) -> Arc<EventMeter> {
+        let mut events = lock(&self.events);
+        let known = events.iter().find(|meter| meter.name() == name);
+        known.map(Arc::clone).unwrap_or_else(|| {
+            let meter = Arc::new(EventMeter::new(name));
+            events.push(Arc::clone(&meter));
+            events.sort_by(|one, other| one.name().cmp(other.name()));
             meter
         })
     }
@@ -253,6 +269,9 @@ impl Collector for Live {
         let mut queues = lock(&self.queues).clone();
         queues.retain(|meter| now.queues.iter().any(|queue| queue.name == meter.name()));
         queues::encode(&queues, &now.queues, &mut encoder)?;
+        let mut events = lock(&self.events).clone();
+        events.retain(|meter| now.events.iter().any(|name| name == meter.name()));
+        events::encode(&events, &mut encoder)?;
         self.compressed.encode(&mut encoder)?;
         self.tunnels.encode(&now.tunnels, &mut encoder)
     }

@@ -15,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::access::LineCounts;
 use super::cached::{CacheGauges, CacheState};
 use super::counter::Tally;
+use super::events::EventMeter;
 use super::exposition::Format;
 use super::family::Family;
 use super::histogram::Histogram;
@@ -313,6 +314,11 @@ impl Metrics {
     /// now on.
     pub fn tokens<'n>(&self, verifiers: impl Iterator<Item = &'n str>) -> Vec<Arc<TokenMeter>> {
         self.live.tokens(verifiers)
+    }
+
+    /// What the events of a source count.
+    pub fn events(&self, name: &str) -> Arc<EventMeter> {
+        self.live.events(name)
     }
 
     /// What deliveries of a queue count.

@@ -40,6 +40,7 @@ mod tunnel;
 mod unparsed;
 mod upgrade;
 mod walk;
+mod webhook;
 mod why;
 mod without_store;
 

@@ -32,6 +32,7 @@ use super::settle::{ended, settle};
 use super::transaction::Transaction;
 use super::transport::CacheTransport;
 use super::upgrade;
+use super::webhook;
 use crate::auth::Places;
 use crate::base::body::Inbound;
 use crate::base::boxed;
@@ -247,8 +248,8 @@ async fn pass(
     boxed::rare(|| first.end(sent, &progress)).await.map(Answer::fetched)
 }
 
-/// What the gateway itself answers to a request that was admitted: that it is delivered later, or
-/// what became of one that was to be.
+/// What the gateway itself answers to a request that was admitted: that it is delivered later, what
+/// became of one that was to be, or that an event is taken.
 ///
 /// # Errors
 /// It is not accepted, or there is nothing to tell.
@@ -259,14 +260,15 @@ async fn answered(
     added: Fields,
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
-    match (&edge.deferred, &edge.tells_at) {
-        (Some(deferred), _) => {
-            let message = (head, body.take());
-            accept::accept(request, deferred, message, added, record).await
-        }
-        (None, Some(prefix)) => deliveries::answer(request, prefix, record).await,
-        (None, None) => Err(Refused::NotFound.into()),
+    if let Some(deferred) = &edge.deferred {
+        let message = (head, body.take());
+        return accept::accept(request, deferred, message, added, record).await;
     }
+    if let Some(names) = &edge.brings {
+        return webhook::take(request, names, (head, body.take())).await;
+    }
+    let prefix = edge.tells_at.as_deref().ok_or(Refused::NotFound)?;
+    deliveries::answer(request, prefix, record).await
 }
 
 /// The answer to a request that was refused on its route.

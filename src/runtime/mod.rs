@@ -7,6 +7,7 @@ mod claims;
 mod compare;
 mod deliveries;
 mod descriptors;
+mod events;
 mod fleet;
 mod looking;
 mod node;
@@ -52,6 +53,7 @@ pub use self::claims::{Claim, ClaimTerms, Claims};
 pub use self::compare::{Changed, Comparison, Shown};
 pub use self::deliveries::{Deliveries, QueueState, Room, Waiting};
 pub use self::descriptors::{Descriptors, warn_of_descriptors};
+pub use self::events::{Event as AppEvent, Events, EventsNow, EventsSeen, Poison};
 pub use self::looking::{Event, Looking, STREAMS_MAX, Viewer, time_of};
 pub use self::node::Node;
 use self::node::Nodes;
@@ -99,6 +101,8 @@ pub struct Gateway {
     pub tunnels: Arc<Tunnels>,
     /// What is delivered later.
     pub deliveries: Arc<Deliveries>,
+    /// What applications tell.
+    pub events: Events,
     /// How many responses are compressed at the moment.
     pub compressions: Arc<encode::Places>,
     draining: AtomicBool,
@@ -172,6 +176,7 @@ impl Gateway {
             claims,
             tunnels: Arc::default(),
             deliveries,
+            events: Events::new(metrics),
             compressions: Arc::default(),
             draining: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),

@@ -61,6 +61,7 @@ impl Gateway {
                 canaries: running.traffic.canaries_now(plan, self.fleet_ms()),
                 mirrors: running.traffic.mirrors_now(plan),
                 queues: self.deliveries.now(plan.config.queues.keys()),
+                events: plan.config.events.keys().cloned().collect(),
             },
         };
         self.observer.metrics.render(format, snapshot)

@@ -8,6 +8,7 @@
 //! keys carry a hash tag, so that each script touches one slot of a cluster.
 
 mod cache;
+mod events;
 mod kind;
 mod queue;
 mod revoked;

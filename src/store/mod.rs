@@ -9,6 +9,7 @@ pub mod budget;
 mod cached;
 mod certificates;
 mod error;
+mod events;
 mod history;
 mod idempotent;
 pub mod keys;
@@ -48,6 +49,9 @@ pub use self::cached::{
 };
 pub use self::certificates::FencedWrite;
 pub use self::error::StoreError;
+pub use self::events::{
+    EVENTS_CONSUMER, EVENTS_GROUP, EVENTS_PAGE, EventEntry, EventPage, EventTopic, Told,
+};
 pub use self::idempotent::Swap;
 pub use self::keys::SessionKeys;
 pub use self::lease::{ConcurrencyLimit, LeaseReply, Leases, Release};
@@ -60,9 +64,9 @@ pub use self::question::{
     Questions, Reply, RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
 pub use self::redis::{
-    Asked, Checked, Finding, Followed, Located, Look, Looks, NodeState, NotWalked, RedisStore,
-    Rung, SHOWN, STEPS_MAX, Slow, StoreState, Verdict, Walk, Walked, WalkedEntry, acl, acl_for,
-    doctor, operator_acl, selftest, sentinel_acl,
+    Asked, Checked, Finding, Followed, Listening, Located, Look, Looks, NodeState, NotWalked,
+    RedisStore, Rung, SHOWN, STEPS_MAX, Slow, StoreState, Verdict, Walk, Walked, WalkedEntry, acl,
+    acl_for, doctor, operator_acl, selftest, sentinel_acl,
 };
 pub use self::revoked::{Revocation, RevocationList};
 pub use self::separate::{Backend, Separate};

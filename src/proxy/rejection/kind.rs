@@ -6,6 +6,7 @@ use crate::auth::Denied;
 use crate::base::body::UploadFault;
 use crate::cors::ForeignPage;
 use crate::deliver::Refused;
+use crate::events;
 use crate::guard::{BadHandshake, Malformed};
 use crate::idempotency::NotOnce;
 use crate::limit::Exceeded;
@@ -75,6 +76,9 @@ pub enum Rejection {
     /// It is not accepted for later, or nothing is told of what was.
     #[error(transparent)]
     Delivery(#[from] Refused),
+    /// The event that it brings is not taken.
+    #[error(transparent)]
+    Event(#[from] events::Refused),
     /// The gateway fails on purpose, for a test.
     #[error("the route's faults have chosen this request")]
     Injected(StatusCode),

@@ -5,6 +5,7 @@
 
 mod answer;
 mod delivery_rows;
+mod event_rows;
 mod kind;
 mod row;
 mod rows;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::delivery_rows::delivery_row;
+use super::event_rows::event_row;
 use super::kind::Rejection;
 use super::row::{Adds, Bound, Fault, Public, Row, UNREACHABLE};
 use crate::auth::{Denied, KeyFault, Reason};
@@ -75,6 +76,7 @@ impl Rejection {
             Self::CallEnded(end) => ended_row(*end),
             Self::Upstream(failure) => upstream_row(failure),
             Self::Delivery(refused) => delivery_row(refused),
+            Self::Event(refused) => event_row(refused),
             Self::Handshake(bad) => handshake_row(*bad).spoils_connection(),
             Self::UpgradeRefused(_) => {
                 let text = Text(UNUSABLE);

@@ -37,6 +37,8 @@ pub(super) enum Purpose {
     Reads,
     Revocations,
     Epochs,
+    /// Events of applications.
+    Events,
     /// Who has which slots of a Redis Cluster.
     Map,
     /// Where the primary is.
@@ -55,6 +57,7 @@ impl fmt::Display for Purpose {
             Self::Reads => "reads",
             Self::Revocations => "revocations",
             Self::Epochs => "epochs",
+            Self::Events => "events",
             Self::Map => "map",
             Self::Sentinel => "sentinel",
             Self::Probe => "probe",

@@ -1,0 +1,138 @@
+//! One source of events on one node: it waits for the lock, reads while it has it, and gives it up
+//! when the source is another one or the gateway ends.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{channel, stream};
+use crate::config::EventSource;
+use crate::runtime::{EventsSeen, Gateway};
+use crate::store::{EventTopic, HeldLock, StoreError};
+
+/// How long the lock outlives its last renewal: so long nobody reads after a node has died. Two who
+/// read do no harm: all that events do may be done twice.
+const LOCK: Duration = Duration::from_millis(1500);
+/// How often it is renewed, or asked for.
+const RENEWAL: Duration = Duration::from_millis(400);
+/// Pause between two looks where there is nothing new, or no store.
+pub(super) const POLL: Duration = Duration::from_millis(150);
+
+/// Why reading has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// Somebody else has the lock, or nobody can tell.
+    Lost,
+    /// It is not to be read any more, or not here.
+    Over,
+}
+
+/// See the module.
+pub(super) struct Reader {
+    gateway: Weak<Gateway>,
+    pub(super) name: String,
+    pub(super) from: EventSource,
+    pub(super) seen: Arc<EventsSeen>,
+}
+
+impl Reader {
+    pub(super) fn new(gateway: &Arc<Gateway>, name: &str, from: &EventSource) -> Self {
+        Self {
+            gateway: Arc::downgrade(gateway),
+            name: name.to_owned(),
+            from: from.clone(),
+            seen: gateway.events.of(name),
+        }
+    }
+
+    /// The gateway, while this source is read and the gateway does not end.
+    pub(super) fn gateway(&self) -> Option<Arc<Gateway>> {
+        let gateway = self.gateway.upgrade()?;
+        let rule = gateway.running().plan.events.get(&self.name).map(|rule| rule.from.clone());
+        (rule.as_ref() == Some(&self.from) && !gateway.is_draining()).then_some(gateway)
+    }
+
+    /// Reads until it is over.
+    pub(super) async fn read(self) {
+        let Some(key) = self.gateway().map(|it| it.running().plan.keys.events_reader(&self.name))
+        else {
+            return;
+        };
+        let lock = HeldLock { key, token: format!("{:032x}", fastrand::u128(..)) };
+        loop {
+            let Some(gateway) = self.gateway() else { return };
+            let has_lock = gateway.store.lock(&lock, LOCK).await;
+            drop(gateway);
+            match has_lock {
+                Ok(true) => {
+                    self.seen.reads(true);
+                    let ended = tokio::select! {
+                        () = self.work() => Ended::Over,
+                        ended = self.renew(&lock) => ended,
+                    };
+                    self.seen.reads(false);
+                    if ended == Ended::Over {
+                        break;
+                    }
+                }
+                Ok(false) => {}
+                Err(error) => self.fails(&error),
+            }
+            tokio::time::sleep(RENEWAL).await;
+        }
+        // Where it cannot be given back it ends by itself.
+        if let Some(gateway) = self.gateway.upgrade() {
+            let _ = gateway.store.unlock(&lock).await;
+        }
+    }
+
+    async fn work(&self) {
+        match &self.from {
+            EventSource::Stream(key) => stream::read(self, key).await,
+            EventSource::Channel(name) => {
+                channel::hear(self, &EventTopic::Channel(name.clone())).await;
+            }
+            EventSource::Keyspace(pattern) => {
+                channel::hear(self, &EventTopic::Keys(pattern.clone())).await;
+            }
+            EventSource::Webhook => {}
+        }
+    }
+
+    /// Ends when the lock has passed to somebody else, or may have, or nothing is read any more.
+    async fn renew(&self, lock: &HeldLock) -> Ended {
+        let mut held = Instant::now();
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            let Some(gateway) = self.gateway() else { return Ended::Over };
+            let asked = Instant::now();
+            match gateway.store.extend_lock(lock, LOCK).await {
+                Ok(true) => held = asked,
+                Ok(false) => return Ended::Lost,
+                // The store is away for everybody, until it is known otherwise.
+                Err(_) if held.elapsed() < LOCK => {}
+                Err(_) => return Ended::Lost,
+            }
+        }
+    }
+
+    /// The source cannot be read; said once.
+    pub(super) fn fails(&self, error: &StoreError) {
+        if self.seen.fails(Some(error.to_string())) {
+            tracing::warn!(
+                events = self.name,
+                %error,
+                "events cannot be read; trying on (docs/events.md names the rights that the Redis \
+                 user needs)"
+            );
+        }
+    }
+
+    /// It can be read.
+    pub(super) fn succeeds(&self) {
+        if self.seen.fails(None) {
+            tracing::info!(events = self.name, "events are read again");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Events at work: what they withdraw and revoke is done here, whoever brought them; what was seen
+//! of each source is kept for operators.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use super::{Gateway, Wrote};
+use crate::base::units::DURATION_MAX;
+use crate::config::OnGap;
+use crate::events::{Fields, Revoke, RevokeKind, Skipped};
+use crate::observe::{EventMeter, Metrics};
+use crate::plan::EventRule;
+use crate::store::{Revocation, StoreError};
+
+/// Most epochs that wait to be changed once more; beyond it the whole cache goes in their place.
+const AGAIN_MAX: usize = 4096;
+/// Added to a revocation's life beyond what an event says, for clocks that differ.
+const REVOCATION_MARGIN: Duration = Duration::from_secs(60 * 60);
+/// Longest part of an event that is shown to operators, in characters.
+const SHOWN_CHARS_MAX: usize = 80;
+
+/// One event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// How its source names it.
+    pub id: String,
+    /// When it was told, in Unix milliseconds.
+    pub told_ms: u64,
+    /// What it says, or why that is not known.
+    pub said: Result<Fields, Skipped>,
+}
+
+/// An event of which not all could be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Poison {
+    /// How its source names it.
+    pub id: String,
+    /// When it was told, in Unix milliseconds.
+    pub told_ms: u64,
+    /// Why.
+    pub why: String,
+}
+
+/// What this node has seen of one source.
+#[derive(Debug)]
+pub struct EventsSeen {
+    /// What it counts.
+    pub meter: Arc<EventMeter>,
+    now: Mutex<EventsNow>,
+}
+
+/// The same, as it is now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventsNow {
+    /// Whether this node is the one that reads it.
+    pub is_reader: bool,
+    /// Why it cannot be read, since it cannot.
+    pub fault: Option<String>,
+    /// The last event of which not all could be done.
+    pub poison: Option<Poison>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Events {
+    metrics: Arc<Metrics>,
+    seen: Mutex<BTreeMap<String, Arc<EventsSeen>>>,
+    again: Mutex<VecDeque<(Instant, Vec<String>)>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl EventsSeen {
+    /// What is known now.
+    pub fn now(&self) -> EventsNow {
+        lock(&self.now).clone()
+    }
+
+    /// Whether this node reads it.
+    pub fn reads(&self, is_reader: bool) {
+        let mut now = lock(&self.now);
+        now.is_reader = is_reader;
+        now.fault = now.fault.take().filter(|_| is_reader);
+    }
+
+    /// It cannot be read, or can again. True where that is news.
+    pub fn fails(&self, fault: Option<String>) -> bool {
+        let mut now = lock(&self.now);
+        let is_news = now.fault.is_some() != fault.is_some();
+        now.fault = fault;
+        is_news
+    }
+}
+
+impl Events {
+    pub(super) fn new(metrics: &Arc<Metrics>) -> Self {
+        Self { metrics: Arc::clone(metrics), seen: Mutex::default(), again: Mutex::default() }
+    }
+
+    /// What is known of a source. Their names are the configuration's.
+    pub fn of(&self, name: &str) -> Arc<EventsSeen> {
+        let mut seen = lock(&self.seen);
+        if let Some(known) = seen.get(name) {
+            return Arc::clone(known);
+        }
+        let meter = self.metrics.events(name);
+        let new = Arc::new(EventsSeen { meter, now: Mutex::default() });
+        seen.insert(name.to_owned(), Arc::clone(&new));
+        new
+    }
+
+    /// Has these change once more; `all` is the epoch of everything.
+    fn again(&self, after: Duration, epochs: Vec<String>, all: &str) {
+        let mut again = lock(&self.again);
+        let waiting: usize = again.iter().map(|(_, epochs)| epochs.len()).sum();
+        let last = again.iter().map(|(at, _)| *at).max();
+        let at = Instant::now() + after;
+        if waiting + epochs.len() > AGAIN_MAX {
+            again.clear();
+            again.push_back((last.unwrap_or(at).max(at), vec![all.to_owned()]));
+        } else {
+            again.push_back((at, epochs));
+        }
+    }
+
+    /// Those whose time has come.
+    fn due(&self) -> Vec<String> {
+        let now = Instant::now();
+        let mut again = lock(&self.again);
+        let mut due = Vec::new();
+        again.retain_mut(|(at, epochs)| {
+            let is_due = *at <= now;
+            if is_due {
+                due.append(epochs);
+            }
+            !is_due
+        });
+        due
+    }
+}
+
+impl Gateway {
+    /// Does what events say: what they withdraw is withdrawn and what they revoke is revoked when
+    /// this returns, at every gateway. To do it again changes nothing.
+    ///
+    /// # Errors
+    /// The store has not taken all of it: they are to be brought again.
+    pub async fn take_events(&self, name: &str, events: &[Event]) -> Result<(), StoreError> {
+        let running = self.running();
+        let Some(rule) = running.plan.events.get(name) else { return Ok(()) };
+        let seen = self.events.of(name);
+        let (mut epochs, mut revocations, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        for event in events {
+            let effects = match &event.said {
+                Ok(fields) => match rule.rule.effects(fields) {
+                    Some(effects) => effects,
+                    None => {
+                        ends.push((event, "ignored", None));
+                        continue;
+                    }
+                },
+                Err(skipped) => {
+                    ends.push((event, "poison", Some(skipped.clone())));
+                    continue;
+                }
+            };
+            let withdrawal = running.plan.withdrawal(rule, effects);
+            epochs.extend(withdrawal.epochs);
+            revocations.extend(withdrawal.revoke.map(|it| (event.told_ms, it)));
+            let outcome = if withdrawal.skipped.is_some() { "poison" } else { "taken" };
+            ends.push((event, outcome, withdrawal.skipped));
+        }
+        // First: whoever is out is not served what he might have seen.
+        for (told_ms, (key, revoke)) in &revocations {
+            self.revoke_by_event(*told_ms, key, revoke).await?;
+        }
+        self.withdraw(rule, crate::plan::distinct(epochs)).await?;
+        for (event, outcome, skipped) in ends {
+            seen.meter.count(outcome);
+            if let Some(why) = skipped {
+                note_poison(name, &seen, event, &why);
+            }
+        }
+        Ok(())
+    }
+
+    /// Events were missed, or may have been: all goes that one of them could have named.
+    ///
+    /// # Errors
+    /// The store has not taken it.
+    pub async fn events_missed(&self, name: &str) -> Result<(), StoreError> {
+        let running = self.running();
+        let Some(rule) = running.plan.events.get(name) else { return Ok(()) };
+        if rule.on_gap == OnGap::Purge {
+            self.withdraw(rule, running.plan.withdrawn_by_gap(rule)).await?;
+        }
+        self.events.of(name).meter.gaps.inc();
+        tracing::warn!(
+            events = name,
+            purged = rule.on_gap == OnGap::Purge,
+            revokes = rule.rule.revokes(),
+            "events may have been missed\n    help: what they could have purged is purged, unless \
+             on_gap says otherwise; what they could have revoked is not"
+        );
+        Ok(())
+    }
+
+    /// Purges once more what is due for that.
+    pub fn purge_again(&self) {
+        let due = self.events.due();
+        if !due.is_empty() {
+            self.cache.invalidate_later(crate::plan::distinct(due));
+        }
+    }
+
+    async fn withdraw(&self, rule: &EventRule, epochs: Vec<String>) -> Result<(), StoreError> {
+        if epochs.is_empty() {
+            return Ok(());
+        }
+        // Readers may be behind what has changed, and are not to say anew what is withdrawn.
+        if let Some(wrote) = Wrote::by_anybody(&self.running().plan)
+            && self.pools.mark(&wrote).await.is_err()
+        {
+            self.pools.invalidate_again(&epochs);
+        }
+        self.cache.purge_now(&epochs).await?;
+        if !rule.again.is_zero() {
+            self.events.again(rule.again, epochs, self.cache.base_epoch());
+        }
+        Ok(())
+    }
+
+    async fn revoke_by_event(
+        &self,
+        told_ms: u64,
+        key: &str,
+        revoke: &Revoke,
+    ) -> Result<(), StoreError> {
+        let stream_ttl = self.running().plan.config.admin.revocation_ttl;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let left = |until: u64| {
+            Duration::from_secs(until.saturating_sub(now)).saturating_add(REVOCATION_MARGIN)
+        };
+        let ttl = revoke.until.map_or(stream_ttl, left).min(DURATION_MAX);
+        // As of when it was told, and never later than now: who logs in after that stays in.
+        let next = (told_ms / 1000).min(now).saturating_add(1);
+        let is_sub = revoke.kind == RevokeKind::Sub;
+        let not_before = is_sub.then(|| i64::try_from(next).unwrap_or(i64::MAX));
+        self.store.revoke(Revocation { key, not_before, ttl, stream_ttl }).await
+    }
+}
+
+fn note_poison(name: &str, seen: &EventsSeen, event: &Event, why: &Skipped) {
+    let id: String = event.id.chars().take(SHOWN_CHARS_MAX).collect();
+    let why = why.to_string();
+    tracing::warn!(events = name, id, why, "an event could not be carried out, or not all of it");
+    lock(&seen.now).poison = Some(Poison { id, told_ms: event.told_ms, why });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_purged_again_waits_its_time_and_is_bounded() {
+        let events = Events::new(&Arc::default());
+        events.again(Duration::from_secs(2), vec!["a".to_owned()], "all");
+        assert!(events.due().is_empty());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(events.due(), ["a"]);
+        assert!(events.due().is_empty());
+        for number in 0..=AGAIN_MAX {
+            events.again(Duration::from_secs(2), vec![number.to_string()], "all");
+        }
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(events.due(), ["all"]);
+    }
+}

@@ -1,0 +1,189 @@
+//! Streams and channels of events on Redis: see [`crate::store::Store::read_events`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::{Cmd, PushInfo, PushKind, Value};
+use tokio::sync::mpsc;
+
+use super::RedisStore;
+use super::connection::Connection;
+use super::dial::Purpose;
+use super::index::eval;
+use super::reply::unexpected;
+use crate::config::StoreUrl;
+use crate::store::{
+    EVENTS_CONSUMER, EVENTS_GROUP, EVENTS_PAGE, EventEntry, EventPage, EventTopic, Reply,
+    StoreError, Told,
+};
+
+/// Most messages of a channel that wait to be carried out; one more is a gap.
+const MESSAGES_MAX: usize = 4096;
+/// How often a connection that only listens is asked whether it is there.
+const PING: Duration = Duration::from_secs(1);
+
+impl RedisStore {
+    /// See [`crate::store::Store::read_events`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn read_events(&self, stream: &str, again: bool) -> Result<EventPage, StoreError> {
+        let call = take(stream, if again { "again" } else { "new" });
+        page(self.ask_patiently(call).await?)
+    }
+
+    /// See [`crate::store::Store::events_missed`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn events_missed(&self, stream: &str, gone: u64) -> Result<(), StoreError> {
+        let mut call = take(stream, "missed");
+        call.arg(gone);
+        self.ask_patiently(call).await.map(drop)
+    }
+
+    /// See [`crate::store::Store::acknowledge_events`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn acknowledge_events(&self, stream: &str, ids: &[&str]) -> Result<(), StoreError> {
+        let mut call = redis::cmd("XACK");
+        call.arg(stream).arg(EVENTS_GROUP).arg(ids);
+        self.ask_patiently(call).await.map(drop)
+    }
+
+    /// See [`crate::store::Store::listen`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn listen(&self, topic: &EventTopic) -> Result<Listening, StoreError> {
+        let topology = &self.topology;
+        let (tell, told) = mpsc::channel(MESSAGES_MAX);
+        let is_lost = Arc::new(AtomicBool::new(false));
+        let lost = Arc::clone(&is_lost);
+        let on_push = move |push: PushInfo| {
+            let is_over = push.kind == PushKind::Disconnection;
+            if is_over || message(push).is_some_and(|message| tell.try_send(message).is_err()) {
+                lost.store(true, Ordering::Release);
+            }
+        };
+        let (key, subscribe) = match topic {
+            EventTopic::Channel(name) => (name, subscribe("SUBSCRIBE", name)),
+            EventTopic::Keys(pattern) => {
+                let db = match topology.settings.url {
+                    StoreUrl::Redis { db, .. } => db,
+                    _ => 0,
+                };
+                let channels = format!("__keyspace@{db}__:{pattern}");
+                (pattern, subscribe("PSUBSCRIBE", &channels))
+            }
+        };
+        let away = |_| StoreError::Unavailable;
+        let connection = topology.dial(key, Purpose::Events, on_push).await.map_err(away)?;
+        let patience = topology.settings.connect_timeout;
+        let subscribed = tokio::time::timeout(patience, connection.subscribe(&subscribe)).await;
+        match subscribed {
+            Ok(Ok(())) => Ok(Listening { connection, told, is_lost, patience }),
+            Ok(Err(error)) => Err(StoreError::Refused(error.to_string())),
+            Err(_) => Err(StoreError::Timeout),
+        }
+    }
+}
+
+/// A connection that listens, and what it has heard.
+#[derive(Debug)]
+pub struct Listening {
+    connection: Connection,
+    told: mpsc::Receiver<Told>,
+    /// Whether something was told and not heard, or may have been.
+    is_lost: Arc<AtomicBool>,
+    patience: Duration,
+}
+
+impl Listening {
+    /// Waits for what is told, `most` messages at most, and for a second at most.
+    ///
+    /// # Errors
+    /// The connection is lost, or more was told than is kept.
+    pub async fn hear(&mut self, most: usize) -> Result<Vec<Told>, StoreError> {
+        let mut told = Vec::new();
+        let heard = self.told.recv_many(&mut told, most);
+        if tokio::time::timeout(PING, heard).await.is_err() {
+            let ping = redis::cmd("PING");
+            let answer = tokio::time::timeout(self.patience, self.connection.run(&ping)).await;
+            if !matches!(answer, Ok(Ok(_))) {
+                return Err(StoreError::Unavailable);
+            }
+        }
+        // What was heard before is carried out by the gap.
+        if self.is_lost.load(Ordering::Acquire) {
+            return Err(StoreError::Unavailable);
+        }
+        Ok(told)
+    }
+}
+
+fn take(stream: &str, step: &str) -> Cmd {
+    let mut call = eval(include_str!("../scripts/events_take.lua"), &[stream]);
+    call.arg(EVENTS_GROUP).arg(EVENTS_CONSUMER).arg(EVENTS_PAGE).arg(step);
+    call
+}
+
+fn subscribe(verb: &str, channel: &str) -> Cmd {
+    let mut command = redis::cmd(verb);
+    command.arg(channel);
+    command
+}
+
+/// A message of a channel, or of one that matches a pattern.
+fn message(push: PushInfo) -> Option<Told> {
+    let before = match push.kind {
+        PushKind::Message => 0,
+        PushKind::PMessage => 1,
+        _ => return None,
+    };
+    let mut data = push.data.into_iter().skip(before);
+    match (data.next()?, data.next()?) {
+        (Value::BulkString(channel), Value::BulkString(payload)) => Some(Told { channel, payload }),
+        _ => None,
+    }
+}
+
+fn page(reply: Value) -> Reply<EventPage> {
+    let Value::Array(parts) = reply else { return Err(unexpected(&reply)) };
+    let mut parts = parts.into_iter();
+    let is_missed = matches!(parts.next(), Some(Value::Int(1)));
+    let mut number = || parts.next().and_then(text).and_then(|it| it.parse::<u64>().ok());
+    let now_ms = number().unwrap_or_default();
+    let gone = number().unwrap_or_default();
+    let entries = parts.filter_map(entry).collect();
+    Ok(EventPage { missed: is_missed.then_some(gone), now_ms, entries })
+}
+
+fn entry(value: Value) -> Option<EventEntry> {
+    let Value::Array(parts) = value else { return None };
+    let mut parts = parts.into_iter();
+    let id = text(parts.next()?)?;
+    let pairs = match parts.next() {
+        Some(Value::Array(flat)) => Some(pairs(flat)),
+        _ => None,
+    };
+    Some(EventEntry { id, pairs })
+}
+
+fn pairs(flat: Vec<Value>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut bytes = flat.into_iter().map(|value| match value {
+        Value::BulkString(bytes) => bytes,
+        _ => Vec::new(),
+    });
+    std::iter::from_fn(|| Some((bytes.next()?, bytes.next()?))).collect()
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
