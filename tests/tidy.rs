@@ -656,7 +656,7 @@ fn shown_keys() -> BTreeSet<String> {
         let line = line.strip_prefix("# ").unwrap_or(line);
         if line.starts_with('[') && line.ends_with(']') {
             let mut parts: Vec<&str> = line.trim_matches(['[', ']']).split('.').collect();
-            if matches!(parts[0], "auth" | "limits" | "queues" | "upstreams" | "routes")
+            if matches!(parts[0], "auth" | "limits" | "queues" | "events" | "upstreams" | "routes")
                 && parts.len() > 1
             {
                 parts[1] = "NAME";

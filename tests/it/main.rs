@@ -54,6 +54,8 @@ mod deadlines;
 mod delivery;
 /// More than the embedded store has room for.
 mod embedded_room;
+/// What applications tell of changes.
+mod events;
 /// Who waits for a 100, and when it comes.
 mod expect;
 /// What one client may take of an upstream's connections.

@@ -288,6 +288,7 @@ fn proxy_codes() -> BTreeSet<(String, String)> {
     let rows = source("src/proxy/rejection/rows.rs");
     let mut all = beside_statuses(&rows);
     all.extend(beside_statuses(&source("src/proxy/rejection/delivery_rows.rs")));
+    all.extend(beside_statuses(&source("src/proxy/rejection/event_rows.rs")));
     // Some have the status that the configuration says.
     let configured = rows.split("Row::new(*status, \"").skip(1);
     let configured = configured.filter_map(|rest| rest.split_once('"'));

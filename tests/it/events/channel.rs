@@ -1,0 +1,56 @@
+//! Events that are told once: on a channel, and by keys that change.
+
+use super::{Database, count, gaps, read, start, store};
+use crate::support::{Redis, eventually};
+
+const CHANNEL: &str = r#"
+[events.told]
+from = "channel:shop:changes"
+purge = ["/products/{id}"]
+"#;
+const KEYS: &str = r#"
+[events.told]
+from = "keyspace:product:*"
+when = { event = "set" }
+purge = ["/products/{star}"]
+"#;
+
+#[test]
+fn a_channel_purges_and_each_new_connection_is_a_gap() {
+    let (redis, database) = (Redis::start(), Database::new());
+    let upstream = database.serve();
+    let gateway = start(&redis, &upstream, CHANNEL);
+    eventually("the gateway listens", || gaps(&gateway, "told") == 1.0);
+    for path in ["/products/1", "/products/2"] {
+        database.write(path, 1);
+        store(&gateway, path);
+        database.write(path, 2);
+    }
+    assert_eq!(redis.cli(&["PUBLISH", "shop:changes", r#"{"id": "1"}"#]), "1");
+    eventually("it is gone", || read(&gateway, "/products/1") == 2);
+    assert_eq!(read(&gateway, "/products/2"), 1);
+    assert_eq!(redis.cli(&["PUBLISH", "shop:changes", "1"]), "1");
+    eventually("what is no JSON is poison", || count(&gateway, "told", "poison") == 1.0);
+    redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    eventually("the new connection is a gap", || gaps(&gateway, "told") == 2.0);
+    assert_eq!(read(&gateway, "/products/2"), 2, "what was missed may have named it");
+}
+
+#[test]
+fn a_key_that_changes_purges_what_its_star_stands_for() {
+    let settings = ["--notify-keyspace-events", "K$g"].map(str::to_owned);
+    let (redis, database) = (Redis::start_with(&settings), Database::new());
+    let upstream = database.serve();
+    let gateway = start(&redis, &upstream, KEYS);
+    eventually("the gateway listens", || gaps(&gateway, "told") == 1.0);
+    for path in ["/products/1", "/products/2"] {
+        database.write(path, 1);
+        store(&gateway, path);
+        database.write(path, 2);
+    }
+    assert_eq!(redis.cli(&["SET", "product:1", "x"]), "OK");
+    eventually("it is gone", || read(&gateway, "/products/1") == 2);
+    assert_eq!(redis.cli(&["DEL", "product:1"]), "1");
+    eventually("another change does not count", || count(&gateway, "told", "ignored") == 1.0);
+    assert_eq!(read(&gateway, "/products/2"), 1);
+}
