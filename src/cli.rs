@@ -176,7 +176,7 @@ pub fn main(cli: Cli) -> ExitCode {
         }
         Command::Init(options) => report(init::run(&options)),
         Command::Acl(options) => match load(&path) {
-            Ok((plan, _)) => report(store::print_acl(&options, &plan.config.store)),
+            Ok((plan, _)) => report(store::print_acl(&options, &plan.config)),
             Err(code) => code,
         },
         Command::Check { store } => match load(&path) {

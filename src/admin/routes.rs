@@ -139,7 +139,7 @@ pub(super) const LOGIN: &str = "/v1/login";
 pub(super) const LOGIN_CODE: &str = "/v1/login/code";
 
 /// The operations under `/v1/`. Those of one path stand together, in the order of its `Allow`.
-pub static ROUTES: [Route; 61] = [
+pub static ROUTES: [Route; 60] = [
     row(Op::Status, GET, "/v1/status", Read, "/v1/status"),
     row(Op::ListRevocations, GET, REVOCATIONS, Read, "/v1/revocations?kind=sub&limit=100"),
     row(Op::TakeBack, DELETE, REVOCATIONS, Operate, "/v1/revocations?sub=42"),

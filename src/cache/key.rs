@@ -25,7 +25,7 @@ pub struct CacheKey {
     /// Key of the entry; names the response completely.
     pub entry: String,
     /// Epoch keys in order: the base, the clock of tags, the route, the host, each path prefix from
-    /// `/` down, the path itself.
+    /// `/` down, the path on every host where events purge such, the path itself.
     pub epochs: Vec<String>,
 }
 
@@ -38,6 +38,18 @@ pub struct Source<'a> {
     pub upstream: &'a str,
     /// `http` or `https`, as the client sees it.
     pub scheme: &'a str,
+}
+
+/// What of a route decides under which epochs its responses are valid.
+#[derive(Debug, Clone, Copy)]
+pub struct Naming<'a> {
+    /// Name of the route.
+    pub route: &'a str,
+    /// How its upstream reads paths.
+    pub reading: Reading,
+    /// Whether a path may go by itself on every host. It costs one more epoch, so that only those
+    /// pay who have events that do so.
+    pub by_path_alone: bool,
 }
 
 /// Where the clock of tags stands among a key's epochs. It is no part of what makes a response
@@ -114,15 +126,16 @@ impl CacheKey {
     /// The key and the epochs of what lies under [`Self::entry`]. Each spelling of a path has an
     /// entry of its own, since the upstream may redirect from one to the other; a write to any of
     /// those that are one to it makes all of them stale.
-    pub fn of(keys: &Keys, entry: String, route: &str, target: &Target, reading: Reading) -> Self {
+    pub fn of(keys: &Keys, entry: String, naming: Naming<'_>, target: &Target) -> Self {
         let site = target.authority.site();
-        let path = &*reading.name(target.path());
+        let path = &*naming.reading.name(target.path());
         let mut epochs = Vec::with_capacity(8);
         epochs.push(keys.cache_base());
         epochs.push(keys.cache_tags_clock());
-        epochs.push(keys.cache_route(route));
+        epochs.push(keys.cache_route(naming.route));
         epochs.push(keys.cache_host(&site));
         epochs.extend(prefixes(path).map(|prefix| keys.cache_prefix(prefix)));
+        epochs.extend(naming.by_path_alone.then(|| keys.cache_path_alone(path)));
         epochs.push(keys.cache_path(&site, path));
         Self { entry, epochs }
     }
@@ -163,6 +176,9 @@ impl CacheKey {
             0 => Withdrawn::All,
             1 => Withdrawn::Route,
             2 => Withdrawn::Host,
+            at if self.epochs.get(at + 1).is_some_and(|key| Keys::is_path_alone(key)) => {
+                Withdrawn::Path
+            }
             at if at < path => Withdrawn::Below,
             at if at == path => Withdrawn::Path,
             _ => Withdrawn::Tag,
@@ -183,6 +199,11 @@ impl CacheKey {
     /// The key of one part of a body that is stored apart from the entry.
     pub fn body(&self, object: &[u8; 16], index: u32) -> String {
         Keys::cache_body(&self.entry, object, index)
+    }
+
+    /// Whether its path may go by itself on every host: see [`Naming::by_path_alone`].
+    pub fn by_path_alone(&self) -> bool {
+        self.epochs.iter().rev().nth(1).is_some_and(|key| Keys::is_path_alone(key))
     }
 
     /// The epoch key of the path itself.
@@ -213,6 +234,9 @@ pub enum Scope<'a> {
     },
     /// A path and everything below it, on any host.
     Below(&'a str),
+    /// A path and nothing below it, on any host. Only routes know it whose plan has events that
+    /// purge so: see [`Naming::by_path_alone`].
+    Alone(&'a str),
     /// What carries this tag, on one site.
     Tag {
         /// The site.
@@ -240,6 +264,7 @@ impl Scope<'_> {
             Self::Host(site) => keys.cache_host(site),
             Self::Path { site, path } => keys.cache_path(site, path),
             Self::Below(path) => keys.cache_prefix(covering(path)),
+            Self::Alone(path) => keys.cache_path_alone(path),
             Self::Tag { site, tag } => keys.cache_tag(site, tag),
             Self::Group { scheme, site, group } => keys.cache_group(scheme, site, group),
         }
@@ -304,7 +329,8 @@ mod tests {
         };
         let keys = Keys::new("app");
         let entry = CacheKey::entry(&keys, &policy, SOURCE, &target, &None);
-        CacheKey::of(&keys, entry, "r", &target, Reading::default())
+        let naming = Naming { route: "r", reading: Reading::default(), by_path_alone: false };
+        CacheKey::of(&keys, entry, naming, &target)
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub use invalidate::{
     Own, Targets, invalidates, may_write_through, needs_lifetime, represents, targets,
 };
 pub use judge::{Failure, Verdict, judge, selects, usable_after};
-pub use key::{CacheKey, Scope, Source, Withdrawn, covering, scope, spellings};
+pub use key::{CacheKey, Naming, Scope, Source, Withdrawn, covering, scope, spellings};
 pub use named::{Named, named};
 pub use query::{forwarded, without_values};
 pub use reply::{Piece, Reply, reply};

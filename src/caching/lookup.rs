@@ -483,12 +483,11 @@ pub(super) fn find_near(
     let source = Source { route: route.name(), upstream: &upstream, scheme: client.scheme };
     let entry = CacheKey::entry(route.keys(), &route.policy, source, target, caller);
     let near = if reads { cache.near.get(&entry) } else { None };
+    // What was kept before a reload may not know of what events purge now.
+    let near = near.filter(|near| near.key.by_path_alone() == route.naming().by_path_alone);
     let key = match &near {
         Some(near) => Arc::clone(&near.key),
-        None => {
-            let key = CacheKey::of(route.keys(), entry, route.name(), target, route.reading);
-            Arc::new(key)
-        }
+        None => Arc::new(CacheKey::of(route.keys(), entry, route.naming(), target)),
     };
     (near, key)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::base::http::path::Reading;
-use crate::cache::{Scope, Stored};
+use crate::cache::{Naming, Scope, Stored};
 use crate::config;
 use crate::forwarding::fields;
 use crate::observe::RouteMeter;
@@ -25,7 +25,9 @@ pub struct RouteCache {
     /// The name of its upstream.
     pub(super) upstream: String,
     /// How its upstream reads paths.
-    pub(super) reading: Reading,
+    reading: Reading,
+    /// Whether events purge paths on every host.
+    by_path_alone: bool,
     route: Arc<Route>,
     plan: Arc<Plan>,
 }
@@ -45,6 +47,7 @@ impl RouteCache {
             lease_wait: plan.config.store.cache_wait,
             upstream: upstream.map(|(name, _)| name.clone()).unwrap_or_default(),
             reading: upstream.map(|(_, upstream)| upstream.paths).unwrap_or_default(),
+            by_path_alone: plan.purges_paths_alone(),
             route: Arc::clone(route),
             plan: Arc::clone(plan),
         }))
@@ -58,6 +61,12 @@ impl RouteCache {
     /// The route's name.
     pub(super) fn name(&self) -> &str {
         &self.route.name
+    }
+
+    /// Under which epochs its responses are valid.
+    pub(super) fn naming(&self) -> Naming<'_> {
+        let Self { reading, by_path_alone, .. } = *self;
+        Naming { route: self.name(), reading, by_path_alone }
     }
 
     /// Formats store keys.

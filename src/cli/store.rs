@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use crate::config::{CacheEpochs, Store, StoreUrl, StoreUse};
-use crate::store::{Located, acl_for, operator_acl, selftest, sentinel_acl};
+use crate::config::{CacheEpochs, Config, Store, StoreUrl, StoreUse};
+use crate::store::{Located, acl_for, events_acl, operator_acl, selftest, sentinel_acl};
 
 /// Exit status where nothing can be right with the store.
 const STORE_UNUSABLE: u8 = 3;
@@ -80,7 +80,8 @@ pub(super) struct Acl {
 ///
 /// # Errors
 /// The configuration has no such table.
-pub(super) fn print_acl(options: &Acl, main: &Store) -> Result<String, String> {
+pub(super) fn print_acl(options: &Acl, config: &Config) -> Result<String, String> {
+    let main = &config.store;
     let store = main.used_for(match options.table {
         None => StoreUse::Main,
         Some(Table::Cache) => StoreUse::Cache,
@@ -108,7 +109,11 @@ pub(super) fn print_acl(options: &Acl, main: &Store) -> Result<String, String> {
     let follow = options.follow || store.cache_epochs == CacheEpochs::Follow;
     let cluster = options.cluster || matches!(store.url, StoreUrl::Cluster { .. });
     let uses: Vec<StoreUse> = store.uses().collect();
-    Ok(format.write(&acl_for(&uses, user, prefix, follow, cluster)))
+    let mut line = acl_for(&uses, user, prefix, follow, cluster);
+    if uses.contains(&StoreUse::Main) {
+        line += &events_acl(config.events.values().map(|events| &events.from), &store.url);
+    }
+    Ok(format.write(&line))
 }
 
 /// Prints what is not as it should be with the store, or the stores; exit status 3 where anything

@@ -34,7 +34,7 @@ pub struct Events {
     pub again: Duration,
     /// What a gap in what was heard means.
     pub on_gap: OnGap,
-    /// The host whose paths are meant; with every host, what is below a path goes with it.
+    /// The host whose paths are meant; without it, all hosts.
     pub host: Option<String>,
     /// What webhooks are signed with; any one of them will do.
     pub secrets: Vec<Secret>,
@@ -65,6 +65,11 @@ pub enum OnGap {
 }
 
 impl EventSource {
+    /// Whether a gateway of the fleet has to read it; others come by themselves.
+    pub fn is_read(&self) -> bool {
+        *self != Self::Webhook
+    }
+
     /// In one word.
     pub fn word(&self) -> &'static str {
         match self {
@@ -112,6 +117,9 @@ fn from(value: &DeValue<'_>) -> Read<EventSource> {
         return Ok(EventSource::Webhook);
     }
     let wrong = |what: String| Mistake::new(what, format!("write {FROM}"));
+    if text.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+        return Err(wrong(format!("{} holds a space or a control character", echo(text))));
+    }
     match text.split_once(':') {
         Some((_, "")) => Err(wrong(format!("{} names nothing", echo(text)))),
         Some(("stream", key)) => Ok(EventSource::Stream(key.to_owned())),

@@ -99,6 +99,7 @@ impl Route {
     pub fn answers_events(&self) -> bool {
         self.answers == Some(Answers::Events)
     }
+
     /// The names of all upstreams that may take its requests.
     pub fn upstreams(&self) -> impl Iterator<Item = &str> {
         let arms = self.split.iter().flat_map(|split| split.arms.iter().map(|arm| &*arm.upstream));

@@ -180,6 +180,13 @@ impl Rule {
         })
     }
 
+    /// Whether it has patterns of paths without what is below them.
+    pub fn has_paths_alone(&self) -> bool {
+        self.patterns
+            .iter()
+            .any(|pattern| matches!(pattern, Pattern::Path { and_below: false, .. }))
+    }
+
     /// Whether it has patterns of tags, which may be anywhere.
     pub fn has_tags(&self) -> bool {
         self.patterns.iter().any(|pattern| matches!(pattern, Pattern::Tag(_)))

@@ -12,8 +12,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use self::reader::Reader;
 use crate::config::EventSource;
 use crate::runtime::Gateway;
+use crate::store::EventTopic;
 
 /// How often it is looked whether each source has its task, and what is to be purged again.
 const TICK: Duration = Duration::from_millis(250);
@@ -34,10 +36,29 @@ pub async fn keep(gateway: Weak<Gateway>) {
         for (name, rule) in &gateway.running().plan.events {
             // Its series are there from the start.
             gateway.events.of(name);
-            if rule.from != EventSource::Webhook && !readers.contains_key(name) {
-                let reader = reader::Reader::new(&gateway, name, &rule.from);
-                readers.insert(name.clone(), tokio::spawn(reader.read()));
+            if rule.from.is_read() && !readers.contains_key(name) {
+                let reader = Reader::new(&gateway, name, &rule.from);
+                readers.insert(name.clone(), tokio::spawn(read(reader)));
             }
         }
+    }
+}
+
+/// Reads one source, while this node is the one that does.
+async fn read(reader: Reader) {
+    reader.hold(|| work(&reader)).await;
+}
+
+/// What is done with the lock: one arm for each kind of source.
+async fn work(reader: &Reader) {
+    match &reader.from {
+        EventSource::Stream(key) => stream::read(reader, key).await,
+        EventSource::Channel(name) => {
+            channel::hear(reader, &EventTopic::Channel(name.clone())).await;
+        }
+        EventSource::Keyspace(pattern) => {
+            channel::hear(reader, &EventTopic::Keys(pattern.clone())).await;
+        }
+        EventSource::Webhook => {}
     }
 }

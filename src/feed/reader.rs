@@ -1,15 +1,15 @@
 //! One source of events on one node: it waits for the lock, reads while it has it, and gives it up
 //! when the source is another one or the gateway ends.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{channel, stream};
 use crate::config::EventSource;
 use crate::runtime::{EventsSeen, Gateway};
-use crate::store::{EventTopic, HeldLock, StoreError};
+use crate::store::{HeldLock, StoreError};
 
 /// How long the lock outlives its last renewal: so long nobody reads after a node has died. Two who
 /// read do no harm: all that events do may be done twice.
@@ -34,6 +34,8 @@ pub(super) struct Reader {
     pub(super) name: String,
     pub(super) from: EventSource,
     pub(super) seen: Arc<EventsSeen>,
+    /// How many entries the stream had ever had when this node last looked; 0: it never did.
+    pub(super) added: AtomicU64,
 }
 
 impl Reader {
@@ -43,6 +45,7 @@ impl Reader {
             name: name.to_owned(),
             from: from.clone(),
             seen: gateway.events.of(name),
+            added: AtomicU64::new(0),
         }
     }
 
@@ -53,8 +56,8 @@ impl Reader {
         (rule.as_ref() == Some(&self.from) && !gateway.is_draining()).then_some(gateway)
     }
 
-    /// Reads until it is over.
-    pub(super) async fn read(self) {
+    /// Waits for the lock, and works while it has it, until that is over.
+    pub(super) async fn hold<W: Future<Output = ()>>(&self, work: impl Fn() -> W) {
         let Some(key) = self.gateway().map(|it| it.running().plan.keys.events_reader(&self.name))
         else {
             return;
@@ -68,7 +71,7 @@ impl Reader {
                 Ok(true) => {
                     self.seen.reads(true);
                     let ended = tokio::select! {
-                        () = self.work() => Ended::Over,
+                        () = work() => Ended::Over,
                         ended = self.renew(&lock) => ended,
                     };
                     self.seen.reads(false);
@@ -84,19 +87,6 @@ impl Reader {
         // Where it cannot be given back it ends by itself.
         if let Some(gateway) = self.gateway.upgrade() {
             let _ = gateway.store.unlock(&lock).await;
-        }
-    }
-
-    async fn work(&self) {
-        match &self.from {
-            EventSource::Stream(key) => stream::read(self, key).await,
-            EventSource::Channel(name) => {
-                channel::hear(self, &EventTopic::Channel(name.clone())).await;
-            }
-            EventSource::Keyspace(pattern) => {
-                channel::hear(self, &EventTopic::Keys(pattern.clone())).await;
-            }
-            EventSource::Webhook => {}
         }
     }
 

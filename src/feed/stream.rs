@@ -1,72 +1,94 @@
 //! Events of a stream: what is new is carried out and then acknowledged, what was not acknowledged
-//! is carried out first. An entry that is gone before it was read is a gap.
+//! is carried out first. An entry that is gone before it was read is a gap, and so is a stream that
+//! has lost what it had. A stream that nobody has read is read from its beginning, without one.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::reader::{POLL, Reader};
 use crate::events::{Skipped, of_entry};
-use crate::runtime::AppEvent;
-use crate::store::{EVENTS_PAGE, EventEntry, StoreError};
+use crate::runtime::{AppEvent, Gateway};
+use crate::store::{EVENTS_PAGE, EventEntry, EventPage, EventStream, StoreError, Unread};
 
 /// Reads until the gateway ends or the source is another one.
 pub(super) async fn read(reader: &Reader, key: &str) {
-    // What whoever read before has left.
-    let mut again = true;
-    loop {
-        let looked = match look(reader, key, again).await {
-            None => return,
-            Some(looked) => looked,
-        };
+    while let Some(gateway) = reader.gateway() {
+        let looked = look(reader, &gateway, key).await;
+        drop(gateway);
         match looked {
-            Ok(found) => {
+            Ok(is_all) => {
                 reader.succeeds();
-                let is_all = found < EVENTS_PAGE;
-                if is_all && !again {
+                if is_all {
                     tokio::time::sleep(POLL).await;
                 }
-                again = again && !is_all;
             }
             Err(error) => {
                 reader.fails(&error);
-                again = true;
                 tokio::time::sleep(POLL).await;
             }
         }
     }
 }
 
-/// One look: how many entries there were; nothing where it is over.
-async fn look(reader: &Reader, key: &str, again: bool) -> Option<Result<usize, StoreError>> {
-    let gateway = reader.gateway()?;
-    let work = async {
-        let page = gateway.store.read_events(key, again).await?;
-        let is_gone = page.entries.iter().any(|entry| entry.pairs.is_none());
-        if page.missed.is_some() || is_gone {
-            gateway.events_missed(&reader.name).await?;
-        }
-        if let Some(gone) = page.missed {
-            gateway.store.events_missed(key, gone).await?;
-            return Ok(EVENTS_PAGE);
-        }
-        let count = page.entries.len();
-        let ids: Vec<String> = page.entries.iter().map(|entry| entry.id.clone()).collect();
-        let events: Vec<AppEvent> =
-            page.entries.into_iter().map(|entry| event(entry, page.now_ms)).collect();
-        gateway.take_events(&reader.name, &events).await?;
-        if !ids.is_empty() {
-            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-            gateway.store.acknowledge_events(key, &ids).await?;
-        }
-        let told = events.last().map(|event| event.told_ms);
-        let lag = told.map_or(0, |told| page.now_ms.saturating_sub(told));
-        reader.seen.meter.lags(Duration::from_millis(lag));
-        Ok(count)
-    };
-    Some(work.await)
+/// One look: whether that was all there is.
+async fn look(reader: &Reader, gateway: &Gateway, key: &str) -> Result<bool, StoreError> {
+    let group = gateway.running().plan.keys.events_group(&reader.name);
+    let stream = EventStream { key, group: &group };
+    let page = gateway.store.read_events(stream).await?;
+    if is_gap(&page, reader.added.load(Ordering::Relaxed)) {
+        gateway.events_missed(&reader.name).await?;
+    }
+    reader.added.store(page.added, Ordering::Relaxed);
+    if let Some(unread) = page.unread {
+        gateway.store.begin_events(stream, unread).await?;
+        return Ok(false);
+    }
+    let is_all = page.entries.len() < EVENTS_PAGE;
+    let ids: Vec<String> = page.entries.iter().map(|entry| entry.id.clone()).collect();
+    let events: Vec<AppEvent> =
+        page.entries.into_iter().map(|entry| event(entry, page.now_ms)).collect();
+    gateway.take_events(&reader.name, &events).await?;
+    if !ids.is_empty() {
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        gateway.store.acknowledge_events(stream, &ids).await?;
+    }
+    let told = events.last().map(|event| event.told_ms);
+    let lag = told.map_or(0, |told| page.now_ms.saturating_sub(told));
+    reader.seen.meter.lags(Duration::from_millis(lag));
+    Ok(is_all)
+}
+
+/// Whether something may have been missed, by whoever saw the stream with so many entries before.
+fn is_gap(page: &EventPage, before: u64) -> bool {
+    let is_lost = before > 0 && (page.unread.is_some() || page.added < before);
+    let is_gone = matches!(page.unread, Some(Unread::Gone(_)));
+    is_gone || is_lost || page.entries.iter().any(|entry| entry.pairs.is_none())
 }
 
 fn event(entry: EventEntry, now_ms: u64) -> AppEvent {
     let told_ms = entry.added_ms().unwrap_or(now_ms);
     let said = entry.pairs.map(of_entry).ok_or(Skipped::Gone);
     AppEvent { id: entry.id, told_ms, said }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_is_a_gap_and_what_is_new_is_none() {
+        let page = |unread, added| EventPage { unread, added, ..EventPage::default() };
+        for (unread, added, before, expected) in [
+            (Some(Unread::New), 0, 0, false),
+            (Some(Unread::New), 5, 0, false),
+            (Some(Unread::New), 5, 1, true),
+            (Some(Unread::Gone(2)), 5, 0, true),
+            (None, 5, 5, false),
+            (None, 4, 5, true),
+        ] {
+            assert_eq!(is_gap(&page(unread, added), before), expected, "{unread:?} {added}");
+        }
+        let gone = EventEntry { id: "1-0".to_owned(), pairs: None };
+        assert!(is_gap(&EventPage { entries: vec![gone], ..EventPage::default() }, 0));
+    }
 }

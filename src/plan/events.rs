@@ -1,19 +1,12 @@
-//! Events as they are meant: their rules, who signs them, and what each of them withdraws.
+//! Events as they are meant: their rules, and who signs them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-
-use super::Plan;
 use super::names::names;
-use super::purging::{distinct, sites};
 use crate::base::http::authority::Authority;
-use crate::base::http::path::canonical;
-use crate::cache::{Scope, is_tag};
 use crate::config::{self, Config, EventSource, OnGap, Problems, StoreUrl, StoreUse};
-use crate::events::{Effects, Revoke, RevokeKind, Rule, Signer, Skipped};
-use crate::store::keys::Keys;
+use crate::events::{Rule, Signer};
 
 /// One `[events.NAME]`.
 #[derive(Debug, Clone)]
@@ -24,10 +17,10 @@ pub struct EventRule {
     pub rule: Rule,
     /// Who may sign them.
     pub signer: Signer,
-    /// The host whose paths are meant.
-    host: Option<Authority>,
+    /// The host whose paths are meant; all, where there is none.
+    pub(super) host: Option<Authority>,
     /// The verifier whose callers are meant.
-    auth: Option<String>,
+    pub(super) auth: Option<String>,
     /// When the same is purged once more; zero: never.
     pub again: Duration,
     /// What a gap means.
@@ -182,87 +175,4 @@ pub(super) fn check_route(
         }
     }
     Some(written.events.clone().into())
-}
-
-/// What an event withdraws and revokes, as the store has it.
-#[derive(Debug, Default)]
-pub struct Withdrawal {
-    /// The epochs to change.
-    pub epochs: Vec<String>,
-    /// What is revoked, and under which key.
-    pub revoke: Option<(String, Revoke)>,
-    /// Why something of it was left out.
-    pub skipped: Option<Skipped>,
-}
-
-impl Plan {
-    /// What these effects of an event withdraw and revoke.
-    pub fn withdrawal(&self, rule: &EventRule, mut effects: Effects) -> Withdrawal {
-        let mut epochs = Vec::new();
-        for purge in std::mem::take(&mut effects.paths) {
-            match self.canonical_to_purge(&purge.path) {
-                Some(path) => epochs.extend(self.epochs_of_path(rule, &path, purge.and_below)),
-                None => effects.note(Some(Skipped::Unusable("path"))),
-            }
-        }
-        for tag in std::mem::take(&mut effects.tags) {
-            if is_tag(&tag) {
-                epochs.extend(
-                    self.config.upstreams.keys().flat_map(|site| {
-                        Scope::Tag { site, tag: tag.as_bytes() }.epochs(&self.keys)
-                    }),
-                );
-            } else {
-                effects.note(Some(Skipped::Unusable("tag")));
-            }
-        }
-        let revoke = effects.revoke.map(|revoke| {
-            let keys = rule.auth.as_ref().and_then(|name| self.store_keys(name));
-            (revoked_by(keys.unwrap_or(&self.keys), &revoke), revoke)
-        });
-        Withdrawal { epochs: distinct(epochs), revoke, skipped: effects.skipped }
-    }
-
-    /// What goes where events were missed: all that one of them could have named.
-    pub fn withdrawn_by_gap(&self, rule: &EventRule) -> Vec<String> {
-        if rule.rule.has_tags() {
-            return Scope::All.epochs(&self.keys);
-        }
-        let names = rule.rule.reach().flat_map(|path| match self.canonical_to_purge(path) {
-            Some(path) => self.names_to_purge(&path),
-            None => vec!["/".to_owned()],
-        });
-        distinct(names.map(|name| Scope::Below(&name).epoch(&self.keys)))
-    }
-
-    fn canonical_to_purge(&self, path: &str) -> Option<String> {
-        let given: PathAndQuery = path.parse().ok()?;
-        let path = canonical(&given, self.guard.encoded_slash).ok()?;
-        Some(path.path().to_owned())
-    }
-
-    fn epochs_of_path(&self, rule: &EventRule, path: &str, and_below: bool) -> Vec<String> {
-        let names = self.names_to_purge(path);
-        match &rule.host {
-            Some(host) if !and_below => {
-                let sites = sites(host);
-                let of = |name: &String| {
-                    let of_site = |site: &std::borrow::Cow<'_, str>| {
-                        Scope::Path { site, path: name }.epoch(&self.keys)
-                    };
-                    sites.iter().map(of_site).collect::<Vec<_>>()
-                };
-                names.iter().flat_map(of).collect()
-            }
-            _ => names.iter().map(|name| Scope::Below(name).epoch(&self.keys)).collect(),
-        }
-    }
-}
-
-fn revoked_by(keys: &Keys, revoke: &Revoke) -> String {
-    match revoke.kind {
-        RevokeKind::Jti => keys.blacklist(&revoke.value),
-        RevokeKind::Sid => keys.blacklist_session(&revoke.value),
-        RevokeKind::Sub => keys.not_before(&revoke.value),
-    }
 }

@@ -19,6 +19,7 @@ mod route_edge;
 mod traffic;
 mod upstream_tls;
 mod warn;
+mod withdrawal;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -28,13 +29,14 @@ use http::Method;
 use rustls::ClientConfig;
 
 pub use self::edge::Edge;
-pub use self::events::{EventRule, Withdrawal};
+pub use self::events::EventRule;
 pub use self::pools::{Pool, RoutePools};
 pub use self::purging::{distinct, sites};
 pub use self::queues::{Deferred, durability, queue_bounds};
 pub use self::respond::Respond;
 pub use self::route::{Route, Scope};
 pub use self::route_edge::RouteEdge;
+pub use self::withdrawal::Withdrawal;
 
 use self::access::Verifiers;
 use self::pools::Upstreams;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
@@ -88,18 +88,24 @@ fn signed(fields: &HeaderMap) -> Signed<'_> {
 async fn read(request: &Request<'_>, head: &Parts, body: Inbound) -> Result<Bytes, Rejection> {
     let announced = head.headers.get(CONTENT_LENGTH);
     let announced = announced.and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
-    let most = request.plan().upload.bytes_max.min(BODY_BYTES_MAX);
+    let of_route = request.route.edge.as_ref().and_then(|edge| edge.body_bytes);
+    let most = of_route.unwrap_or(request.plan().upload.bytes_max).min(BODY_BYTES_MAX);
     if announced.is_some_and(|bytes| bytes > most) {
         return Err(UploadFault::TooLarge.into());
     }
     let limits = UploadLimits { bytes_max: most, ..request.plan().upload };
-    let (upload, _) = Upload::new(body, limits, false);
-    if upload.is_none() {
-        return Ok(Bytes::new());
+    let (mut upload, _) = Upload::new(body, limits, false);
+    let mut room = request.gateway().deliveries.room(request.plan().config.store.timeout);
+    let mut whole = BytesMut::new();
+    while let Some(frame) = upload.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        // Only for what is here: a client that sends slowly must not hold up others.
+        if !room.grow((whole.len() + data.len()) as u64).await {
+            return Err(Refused::Away("too many bodies are being read".to_owned()).into());
+        }
+        whole.extend_from_slice(&data);
     }
-    // It is closed never.
-    let _room = request.gateway().deliveries.room(announced.unwrap_or(most)).await;
-    Ok(upload.collect().await?.to_bytes())
+    Ok(whole.freeze())
 }
 
 fn now_s() -> u64 {

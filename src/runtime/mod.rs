@@ -159,6 +159,7 @@ impl Gateway {
         let claims = Claims::open(&store, metrics);
         let exports = Exports::new(&metrics.spans);
         let deliveries = Arc::new(Deliveries::new(settings.fill_bytes, metrics));
+        let events = Events::new(metrics);
         let running = Running::new(plan, (None, &HashMap::new()), (&store, metrics));
         let looking = Looking::new(metrics);
         let gateway = Arc::new(Self {
@@ -176,7 +177,7 @@ impl Gateway {
             claims,
             tunnels: Arc::default(),
             deliveries,
-            events: Events::new(metrics),
+            events,
             compressions: Arc::default(),
             draining: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),

@@ -9,9 +9,11 @@ pub mod budget;
 mod cached;
 mod certificates;
 mod error;
+mod event;
 mod events;
 mod history;
 mod idempotent;
+mod key_records;
 pub mod keys;
 mod known;
 mod lease;
@@ -37,7 +39,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use self::api_keys::ApiKeyKeys;
 use self::separate::One;
 use self::sessions::ROUNDS_MAX;
 use crate::config::{Config, StoreUse};
@@ -49,8 +50,8 @@ pub use self::cached::{
 };
 pub use self::certificates::FencedWrite;
 pub use self::error::StoreError;
-pub use self::events::{
-    EVENTS_CONSUMER, EVENTS_GROUP, EVENTS_PAGE, EventEntry, EventPage, EventTopic, Told,
+pub use self::event::{
+    EVENTS_CONSUMER, EVENTS_PAGE, EventEntry, EventPage, EventStream, EventTopic, Told, Unread,
 };
 pub use self::idempotent::Swap;
 pub use self::keys::SessionKeys;
@@ -66,7 +67,7 @@ pub use self::question::{
 pub use self::redis::{
     Asked, Checked, Finding, Followed, Listening, Located, Look, Looks, NodeState, NotWalked,
     RedisStore, Rung, SHOWN, STEPS_MAX, Slow, StoreState, Verdict, Walk, Walked, WalkedEntry, acl,
-    acl_for, doctor, operator_acl, selftest, sentinel_acl,
+    acl_for, doctor, events_acl, operator_acl, selftest, sentinel_acl,
 };
 pub use self::revoked::{Revocation, RevocationList};
 pub use self::separate::{Backend, Separate};
@@ -236,6 +237,17 @@ impl Store {
         }
     }
 
+    /// One string, or nothing when there is none, or an empty one; 8,193 bytes of it at most.
+    ///
+    /// # Errors
+    /// The store did not answer, or the key holds something else.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        match self.main() {
+            One::Redis(store) => store.get(key).await,
+            One::Memory(store) => store.get(key),
+        }
+    }
+
     /// Writes one value with a life.
     pub async fn put(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), StoreError> {
         match self.home(key) {
@@ -344,76 +356,6 @@ impl Store {
             }
         }
         Err(StoreError::Refused("sessions of this user are written faster than ended".to_owned()))
-    }
-}
-
-// API keys beyond being asked for.
-impl Store {
-    /// One string, or nothing when there is none, or an empty one; 8,193 bytes of it at most.
-    ///
-    /// # Errors
-    /// The store did not answer, or the key holds something else.
-    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        match self.main() {
-            One::Redis(store) => store.get(key).await,
-            One::Memory(store) => store.get(key),
-        }
-    }
-
-    /// Writes the record of an API key, its id and its place in its owner's index.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn write_api_key(&self, write: &ApiKeyWrite) -> Result<(), StoreError> {
-        match self.main() {
-            One::Redis(store) => store.write_api_key(write).await,
-            One::Memory(store) => store.write_api_key(write),
-        }
-    }
-
-    /// Digest and record of the API key with an id, whose key `id_key` is.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn find_api_key(
-        &self,
-        id_key: &str,
-        families: &[String; 2],
-    ) -> Result<Option<(String, Bytes)>, StoreError> {
-        match self.main() {
-            One::Redis(store) => store.find_api_key(id_key, families).await,
-            One::Memory(store) => store.find_api_key(id_key, families),
-        }
-    }
-
-    /// The API keys in an owner's index. What is gone is taken out of it.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn list_api_keys(
-        &self,
-        index: &str,
-        families: &[String; 2],
-    ) -> Result<ApiKeyList, StoreError> {
-        match self.main() {
-            One::Redis(store) => store.list_api_keys(index, families).await,
-            One::Memory(store) => store.list_api_keys(index, families),
-        }
-    }
-
-    /// Revokes an API key's id, deletes it and tells every gateway. True when there was a record.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused.
-    pub async fn end_api_key(
-        &self,
-        keys: &ApiKeyKeys,
-        revocation: Revocation<'_>,
-    ) -> Result<bool, StoreError> {
-        match self.main() {
-            One::Redis(store) => store.end_api_key(keys, revocation).await,
-            One::Memory(store) => store.end_api_key(keys, revocation),
-        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod channel;
 mod crashes;
+mod reach;
+mod revoke;
 mod stream;
 mod webhook;
 
@@ -45,7 +47,8 @@ from = "stream:shop:events"
 when = { table = "products" }
 purge = ["/products/{id}", "tag:product-{id}"]
 [events.users]
-from = "stream:shop:logouts"
+from = "stream:shop:events"
+when = { table = "logouts" }
 revoke = "sub:{user}"
 "#;
 
@@ -103,6 +106,36 @@ fn store(gateway: &Gateway, path: &str) {
     });
 }
 
+/// Waits until one of these gateways reads a source, and can.
+fn reads(gateways: &[Gateway], source: &str) {
+    eventually("one of them reads", || {
+        gateways.iter().any(|gateway| {
+            let told = told(gateway, source);
+            told["reads_here"] == true && told["fault"].is_null()
+        })
+    });
+}
+
+/// What the group of a source has read and not acknowledged, and how far it is behind.
+fn behind(redis: &Redis, source: &str) -> (String, String) {
+    let told = redis.cli(&["XINFO", "GROUPS", STREAM]);
+    let words: Vec<&str> = told.lines().collect();
+    let name = format!("app:events:{source}");
+    let at = words.iter().position(|word| *word == name).expect("the group");
+    let of = |field: &str| {
+        let at = at + words[at..].iter().position(|word| *word == field).expect("a field");
+        words[at + 1].to_owned()
+    };
+    (of("pending"), of("lag"))
+}
+
+/// Waits until all that was written is done and acknowledged.
+fn all_done(redis: &Redis, source: &str) {
+    eventually("all is read and acknowledged", || {
+        behind(redis, source) == ("0".to_owned(), "0".to_owned())
+    });
+}
+
 /// Writes an event, as a hook of a database does.
 fn tell(redis: &Redis, fields: &[&str]) -> String {
     let add = [&["XADD", STREAM, "MAXLEN", "~", "100000", "*"], fields].concat();
@@ -122,7 +155,7 @@ fn count(gateway: &Gateway, source: &str, outcome: &str) -> f64 {
 }
 
 fn gaps(gateway: &Gateway, source: &str) -> f64 {
-    metric(gateway, "portcullis_events_gaps_total", &[("source", source)])
+    metric(gateway, "portcullis_event_gaps_total", &[("source", source)])
 }
 
 /// What the admin API says of a source.

@@ -2,8 +2,7 @@
 
 use http::StatusCode;
 
-use super::row::{Bound, Fault, Public, Row};
-use super::rows::UNREACHABLE;
+use super::row::{Bound, Fault, Public, Row, UNREACHABLE};
 use crate::events::Refused;
 
 pub(super) fn event_row(refused: &Refused) -> Row<'static> {

@@ -10,6 +10,8 @@ use crate::base::http::hex;
 const CACHE_TARGET_BYTES_MAX: usize = 512;
 /// What the key of the clock of tags is, behind the prefix of all keys.
 const TAGS_CLOCK: &str = ":cache-epoch:{*}tags-clock";
+/// What the epoch of a path on any host ends with.
+const ALONE: &str = "?";
 /// What stands before the scope in the key of an epoch.
 const EPOCH: &str = ":cache-epoch:";
 /// What stands between the hash tag and the variant in an entry's key. No tag holds a brace.
@@ -77,6 +79,17 @@ impl Keys {
                 self.epoch(&["{", first, "}", rest])
             }
         }
+    }
+
+    /// The epoch of one path on any host, whatever the query, and of nothing below it. No path holds
+    /// a question mark, so that none has this one as a prefix. It is in the slot of the prefixes.
+    pub fn cache_path_alone(&self, path: &str) -> String {
+        self.cache_prefix(path) + ALONE
+    }
+
+    /// Whether an epoch is that of one path on any host.
+    pub fn is_path_alone(epoch: &str) -> bool {
+        epoch.ends_with(ALONE)
     }
 
     /// The epoch of one path on one host, whatever the query.
@@ -199,6 +212,8 @@ mod tests {
             (keys.cache_prefix("/"), "app:cache-epoch:{*}/"),
             (keys.cache_prefix("/products"), "app:cache-epoch:{/products}"),
             (keys.cache_prefix("/products/7/b"), "app:cache-epoch:{/products}/7/b"),
+            (keys.cache_path_alone("/"), "app:cache-epoch:{*}/?"),
+            (keys.cache_path_alone("/products/7"), "app:cache-epoch:{/products}/7?"),
             (keys.cache_path("shop.example", "/p"), "app:cache-epoch:{shop.example/p}"),
             (keys.cache_tag("h", b"a tag"), &format!("app:cache-epoch:{{tag=h={digest}}}")),
             (

@@ -8,6 +8,11 @@ impl Keys {
         format!("{}:events:{{{name}}}:reader", self.prefix)
     }
 
+    /// The group that reads a stream for the events of this name: several may read one stream.
+    pub fn events_group(&self, name: &str) -> String {
+        format!("{}:events:{name}", self.prefix)
+    }
+
     /// Says that the webhook with this id was taken for these events.
     pub fn events_taken(&self, name: &str, id: &str) -> String {
         format!("{}:events:{{{name}}}:taken:{}", self.prefix, hex_digest(id.as_bytes()))
@@ -27,6 +32,7 @@ mod tests {
         assert!(taken.starts_with("app:events:{products}:taken:"), "{taken}");
         assert!(!taken.contains("msg_1"), "{taken}");
         assert_eq!(keys.events_reader("products"), "app:events:{products}:reader");
+        assert_eq!(keys.events_group("products"), "app:events:products");
         for key in [taken, keys.events_reader("products")] {
             assert_eq!(usage(&key), StoreUse::Main, "{key}");
         }

@@ -14,8 +14,8 @@ use super::index::eval;
 use super::reply::unexpected;
 use crate::config::StoreUrl;
 use crate::store::{
-    EVENTS_CONSUMER, EVENTS_GROUP, EVENTS_PAGE, EventEntry, EventPage, EventTopic, Reply,
-    StoreError, Told,
+    EVENTS_CONSUMER, EVENTS_PAGE, EventEntry, EventPage, EventStream, EventTopic, Reply,
+    StoreError, Told, Unread,
 };
 
 /// Most messages of a channel that wait to be carried out; one more is a gap.
@@ -28,18 +28,24 @@ impl RedisStore {
     ///
     /// # Errors
     /// See there.
-    pub async fn read_events(&self, stream: &str, again: bool) -> Result<EventPage, StoreError> {
-        let call = take(stream, if again { "again" } else { "new" });
-        page(self.ask_patiently(call).await?)
+    pub async fn read_events(&self, stream: EventStream<'_>) -> Result<EventPage, StoreError> {
+        page(self.ask_patiently(take(stream, "read")).await?)
     }
 
-    /// See [`crate::store::Store::events_missed`].
+    /// See [`crate::store::Store::begin_events`].
     ///
     /// # Errors
     /// See there.
-    pub async fn events_missed(&self, stream: &str, gone: u64) -> Result<(), StoreError> {
-        let mut call = take(stream, "missed");
-        call.arg(gone);
+    pub async fn begin_events(
+        &self,
+        stream: EventStream<'_>,
+        unread: Unread,
+    ) -> Result<(), StoreError> {
+        let mut call = take(stream, "begin");
+        call.arg(match unread {
+            Unread::New => 0,
+            Unread::Gone(entries) => entries,
+        });
         self.ask_patiently(call).await.map(drop)
     }
 
@@ -47,9 +53,13 @@ impl RedisStore {
     ///
     /// # Errors
     /// See there.
-    pub async fn acknowledge_events(&self, stream: &str, ids: &[&str]) -> Result<(), StoreError> {
+    pub async fn acknowledge_events(
+        &self,
+        stream: EventStream<'_>,
+        ids: &[&str],
+    ) -> Result<(), StoreError> {
         let mut call = redis::cmd("XACK");
-        call.arg(stream).arg(EVENTS_GROUP).arg(ids);
+        call.arg(stream.key).arg(stream.group).arg(ids);
         self.ask_patiently(call).await.map(drop)
     }
 
@@ -71,11 +81,7 @@ impl RedisStore {
         let (key, subscribe) = match topic {
             EventTopic::Channel(name) => (name, subscribe("SUBSCRIBE", name)),
             EventTopic::Keys(pattern) => {
-                let db = match topology.settings.url {
-                    StoreUrl::Redis { db, .. } => db,
-                    _ => 0,
-                };
-                let channels = format!("__keyspace@{db}__:{pattern}");
+                let channels = keyspace(&topology.settings.url, pattern);
                 (pattern, subscribe("PSUBSCRIBE", &channels))
             }
         };
@@ -124,10 +130,19 @@ impl Listening {
     }
 }
 
-fn take(stream: &str, step: &str) -> Cmd {
-    let mut call = eval(include_str!("../scripts/events_take.lua"), &[stream]);
-    call.arg(EVENTS_GROUP).arg(EVENTS_CONSUMER).arg(EVENTS_PAGE).arg(step);
+fn take(stream: EventStream<'_>, step: &str) -> Cmd {
+    let mut call = eval(include_str!("../scripts/events_take.lua"), &[stream.key]);
+    call.arg(stream.group).arg(EVENTS_CONSUMER).arg(EVENTS_PAGE).arg(step);
     call
+}
+
+/// The pattern of the channels on which Redis tells of keys that match this one.
+pub(super) fn keyspace(url: &StoreUrl, pattern: &str) -> String {
+    let db = match url {
+        StoreUrl::Redis { db, .. } => *db,
+        _ => 0,
+    };
+    format!("__keyspace@{db}__:{pattern}")
 }
 
 fn subscribe(verb: &str, channel: &str) -> Cmd {
@@ -153,12 +168,16 @@ fn message(push: PushInfo) -> Option<Told> {
 fn page(reply: Value) -> Reply<EventPage> {
     let Value::Array(parts) = reply else { return Err(unexpected(&reply)) };
     let mut parts = parts.into_iter();
-    let is_missed = matches!(parts.next(), Some(Value::Int(1)));
+    let state = parts.next();
     let mut number = || parts.next().and_then(text).and_then(|it| it.parse::<u64>().ok());
-    let now_ms = number().unwrap_or_default();
-    let gone = number().unwrap_or_default();
+    let [now_ms, gone, added] = [(); 3].map(|()| number().unwrap_or_default());
+    let unread = match state {
+        Some(Value::Int(1)) => Some(Unread::Gone(gone)),
+        Some(Value::Int(2)) => Some(Unread::New),
+        _ => None,
+    };
     let entries = parts.filter_map(entry).collect();
-    Ok(EventPage { missed: is_missed.then_some(gone), now_ms, entries })
+    Ok(EventPage { unread, now_ms, added, entries })
 }
 
 fn entry(value: Value) -> Option<EventEntry> {

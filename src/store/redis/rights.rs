@@ -33,7 +33,8 @@ pub(super) enum Function {
     Cluster,
 }
 
-use crate::config::StoreUse;
+use super::events::keyspace;
+use crate::config::{EventSource, StoreUrl, StoreUse};
 use Function::{
     ApiKeys, Cache, Certificates, Cluster, Connections, Events, Fleet, Gateways, Idempotency,
     KnownEpochs, KnownRevocations, Limits, Pools, Queues, Revocation, Sessions,
@@ -151,11 +152,22 @@ pub(super) const RIGHTS: [Right; 78] = [
     right("select", &[Connections], ""),
     right("info", &[Connections], "INFO server"),
     right("role", &[Connections], "ROLE"),
-    right("time", &[Connections, Limits, Sessions, Fleet, Queues], "TIME"),
+    right("time", &[Connections, Limits, Sessions, Fleet, Queues, Events], "TIME"),
     right("script|load", &[Connections], "SCRIPT LOAD $script"),
     right(
         "eval",
-        &[Limits, Sessions, ApiKeys, Cache, Certificates, Pools, Idempotency, Fleet, Queues],
+        &[
+            Limits,
+            Sessions,
+            ApiKeys,
+            Cache,
+            Certificates,
+            Pools,
+            Idempotency,
+            Fleet,
+            Queues,
+            Events,
+        ],
         "EVAL $script 0",
     ),
     right("evalsha", &[Limits, Sessions, Cache, Queues], ""),
@@ -168,7 +180,7 @@ pub(super) const RIGHTS: [Right; 78] = [
     right("get", &[Limits, Revocation, Idempotency, Queues], "GET $string"),
     right("getrange", &[Sessions, ApiKeys, Cache, Certificates, Pools], "GETRANGE $string 0 1"),
     right("mget", &[Cache, Certificates], "MGET $string"),
-    right("exists", &[Revocation, Sessions, ApiKeys, Cache, Queues], "EXISTS $string"),
+    right("exists", &[Revocation, Sessions, ApiKeys, Cache, Queues, Events], "EXISTS $string"),
     right("type", &[Sessions], "TYPE $string"),
     right("pttl", &[Sessions, ApiKeys, Cache, Queues], "PTTL $string"),
     right("persist", &[ApiKeys], "PERSIST $string"),
@@ -270,6 +282,44 @@ pub fn acl_for(uses: &[StoreUse], user: &str, prefix: &str, follow: bool, cluste
     line
 }
 
+/// What such a line needs beside for what `[events]` name: the application's own streams and
+/// channels. `url` is that of the store.
+pub fn events_acl<'e>(sources: impl Iterator<Item = &'e EventSource>, url: &StoreUrl) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for source in sources {
+        words.extend(match source {
+            EventSource::Stream(key) => vec![format!("~{}", literally(key))],
+            EventSource::Channel(name) => {
+                vec![format!("&{}", literally(name)), "+subscribe".to_owned()]
+            }
+            // A pattern that is subscribed to must stand in the rule as it is.
+            EventSource::Keyspace(pattern) => {
+                vec![format!("&{}", keyspace(url, pattern)), "+psubscribe".to_owned()]
+            }
+            EventSource::Webhook => Vec::new(),
+        });
+    }
+    let mut line = String::new();
+    for (at, word) in words.iter().enumerate() {
+        if !words.iter().take(at).any(|before| before == word) {
+            line.extend([" ", word]);
+        }
+    }
+    line
+}
+
+/// A name as a pattern that matches nothing else.
+fn literally(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for letter in name.chars() {
+        if matches!(letter, '*' | '?' | '[' | ']' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern
+}
+
 /// The same for a user who may look, and neither read values nor write, kill or configure.
 pub fn operator_acl(user: &str, prefix: &str) -> String {
     let mut line =
@@ -327,6 +377,23 @@ mod tests {
         assert_eq!(line.matches(" +pexpire ").count(), 1);
         assert!(!line.contains("client|tracking"));
         assert_eq!(acl("gateway", "shop", true, false), line + " +client|tracking");
+    }
+
+    #[test]
+    fn what_events_name_is_allowed_and_nothing_that_is_like_it() {
+        let sources = [
+            EventSource::Stream("shop:events".to_owned()),
+            EventSource::Stream("shop:*".to_owned()),
+            EventSource::Stream("shop:events".to_owned()),
+            EventSource::Channel("shop:changes".to_owned()),
+            EventSource::Keyspace("product:*".to_owned()),
+            EventSource::Webhook,
+        ];
+        let url = StoreUrl::Redis { host: "redis".to_owned(), port: 6379, db: 3 };
+        let expected = " ~shop:events ~shop:\\* &shop:changes +subscribe \
+                        &__keyspace@3__:product:* +psubscribe";
+        assert_eq!(events_acl(sources.iter(), &url), expected);
+        assert_eq!(events_acl([EventSource::Webhook].iter(), &url), "");
     }
 
     #[test]

@@ -1,11 +1,12 @@
--- events_take: reads entries of an application's stream for the group of gateways, and says whether any were missed
+-- events_take: reads entries of an application's stream for a group of gateways, and says whether any were missed
 -- KEYS[1]  the stream      ARGV[1]  the group   ARGV[2]  the one consumer   ARGV[3]  most entries
--- ARGV[4]  'again': what was read and not acknowledged   'new': what is new
---          'missed': what was missed is dealt with; ARGV[5]  as the reply said it
--- reply    {1 where entries are gone that nobody read: none is read then, now in ms, entries that are gone,
+-- ARGV[4]  'read': what was read and not acknowledged, else what is new
+--          'begin': what is gone is dealt with; ARGV[5]  how many entries are gone, as the reply said it
+-- reply    {1 where entries are gone that nobody read, 2 where the group has never read and none is gone; nothing is
+--           read then; 0 otherwise, now in ms, entries that are gone, entries that were ever added,
 --           {id, {name, value, ...} or nil}...}
 local key, name = KEYS[1], ARGV[1]
-local clock, missed, removed, group = redis.call('TIME'), 0, 0, nil
+local clock, state, gone, added, group = redis.call('TIME'), 0, 0, 0, nil
 local function of(list, wanted)
   for i = 1, #list, 2 do
     if list[i] == wanted then return list[i + 1] end
@@ -16,9 +17,10 @@ if redis.call('EXISTS', key) == 1 then
     if of(one, 'name') == name then group = one end
   end
   local stream = redis.call('XINFO', 'STREAM', key)
-  removed = of(stream, 'entries-added') - of(stream, 'length')
+  added = of(stream, 'entries-added')
+  gone = added - of(stream, 'length')
 end
-if ARGV[4] == 'missed' then
+if ARGV[4] == 'begin' then
   -- What is gone counts as read. A new group reads all that is there, never from the end: what came meanwhile counts.
   if group then
     redis.call('XGROUP', 'SETID', key, name, of(group, 'last-delivered-id'), 'ENTRIESREAD', ARGV[5])
@@ -28,13 +30,24 @@ if ARGV[4] == 'missed' then
   return {}
 end
 local read = group and of(group, 'entries-read')
-if not group or (read and removed > read) then missed = 1 end
-local now = string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000))
-local reply = {missed, now, string.format('%.0f', removed)}
-if missed == 1 then return reply end
-local from = ARGV[4] == 'again' and '0' or '>'
-local found = redis.call('XREADGROUP', 'GROUP', name, ARGV[2], 'COUNT', ARGV[3], 'STREAMS', key, from)
-if found then
-  for _, entry in ipairs(found[1][2]) do reply[#reply + 1] = entry end
+if not group then
+  state = gone > 0 and 1 or 2
+elseif read and gone > read then
+  state = 1
 end
+local function text(number)
+  return string.format('%.0f', number)
+end
+local now = text(clock[1] * 1000 + math.floor(clock[2] / 1000))
+local reply = {state, now, text(gone), text(added)}
+if state > 0 then return reply end
+local function take(from)
+  local found = redis.call('XREADGROUP', 'GROUP', name, ARGV[2], 'COUNT', ARGV[3], 'STREAMS', key, from)
+  if found then
+    for _, entry in ipairs(found[1][2]) do reply[#reply + 1] = entry end
+  end
+end
+-- Whoever read before may have died, or lost the lock, with entries in hand: they come first, whenever there are any.
+if of(group, 'pending') > 0 then take('0') end
+if #reply == 4 then take('>') end
 return reply

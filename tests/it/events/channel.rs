@@ -3,7 +3,7 @@
 use super::{Database, count, gaps, read, start, store};
 use crate::support::{Redis, eventually};
 
-const CHANNEL: &str = r#"
+pub(super) const CHANNEL: &str = r#"
 [events.told]
 from = "channel:shop:changes"
 purge = ["/products/{id}"]
@@ -53,4 +53,7 @@ fn a_key_that_changes_purges_what_its_star_stands_for() {
     assert_eq!(redis.cli(&["DEL", "product:1"]), "1");
     eventually("another change does not count", || count(&gateway, "told", "ignored") == 1.0);
     assert_eq!(read(&gateway, "/products/2"), 1);
+    redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    eventually("the new connection is a gap", || gaps(&gateway, "told") == 2.0);
+    assert_eq!(read(&gateway, "/products/2"), 2, "what was missed may have named it");
 }

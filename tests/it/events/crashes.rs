@@ -1,14 +1,14 @@
 //! The application writes while gateways and Redis die: what clients read then is what it has.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Database, PRODUCTS, STREAM, config, read, start, store};
-use crate::support::{Client, Gateway, Redis, eventually_within, kill};
+use super::channel::CHANNEL;
+use super::webhook::{now, send_to};
+use super::{Database, PRODUCTS, STREAM, all_done, config, count, gaps, read, reads, start, store};
+use crate::support::{Client, Gateway, Redis, Upstream, eventually, kill};
 
-/// How long after the last event a client may read what was before.
-const BEHIND: Duration = Duration::from_secs(2);
-/// The same where the machine is busy, and processes must be found dead.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Rows that are written, with an event each.
 const ROWS: u32 = 300;
 /// Products.
@@ -18,12 +18,51 @@ fn path(row: u32) -> String {
     format!("/products/{}", row % PRODUCTS_MAX)
 }
 
+fn durable() -> Redis {
+    let settings = ["--appendonly", "yes", "--appendfsync", "always"].map(str::to_owned);
+    Redis::start_with(&settings)
+}
+
+/// Kills a gateway and starts another one in its place.
+fn replace(gateway: &mut Gateway, config: &str) {
+    kill("KILL", gateway.pid());
+    gateway.wait();
+    *gateway = Gateway::start(config);
+}
+
+/// Which of them reads a source.
+fn reader(gateways: &[Gateway], source: &str) -> usize {
+    let mut found = None;
+    eventually("one of them reads", || {
+        found = gateways.iter().position(|it| super::told(it, source)["reads_here"] == true);
+        found.is_some()
+    });
+    found.expect("a reader")
+}
+
+/// Clients read in between, so that much is stored that must not stay.
+fn browse(gateways: &[Gateway], row: u32) {
+    for gateway in gateways {
+        let _ = Client::get(gateway.public, &path(row * 7)).try_send();
+    }
+}
+
+fn all_equal(gateways: &[Gateway], database: &Database) {
+    for gateway in gateways {
+        for product in 0..PRODUCTS_MAX {
+            let path = path(product);
+            assert_eq!(read(gateway, &path), database.read(&path), "{path}");
+        }
+    }
+}
+
 #[test]
 fn what_is_read_equals_the_database_whatever_dies_meanwhile() {
-    let settings = ["--appendonly", "yes", "--appendfsync", "always"].map(str::to_owned);
-    let (mut redis, database) = (Redis::start_with(&settings), Database::new());
+    let (mut redis, database) = (durable(), Database::new());
     let upstream = database.serve();
-    let mut gateways = vec![start(&redis, &upstream, PRODUCTS), start(&redis, &upstream, PRODUCTS)];
+    let config = config(&redis, &upstream, PRODUCTS);
+    let mut gateways = vec![Gateway::start(&config), Gateway::start(&config)];
+    reads(&gateways, "products");
     for product in 0..PRODUCTS_MAX {
         store(&gateways[0], &path(product));
     }
@@ -32,42 +71,121 @@ fn what_is_read_equals_the_database_whatever_dies_meanwhile() {
         let id = (row % PRODUCTS_MAX).to_string();
         let event = ["XADD", STREAM, "*", "table", "products", "id", &id];
         assert!(redis.cli(&event).contains('-'), "the application's own write is kept");
-        // Clients read in between, so that much is stored that must not stay.
-        for gateway in &gateways {
-            let _ = Client::get(gateway.public, &path(row * 7)).try_send();
-        }
+        browse(&gateways, row);
         match row {
             100 => {
-                // Whichever reads; the other one goes on.
-                kill("KILL", gateways[0].pid());
-                gateways[0].wait();
-                gateways[0] = Gateway::start(&config(&redis, &upstream, PRODUCTS));
+                // The one that reads; the other one goes on.
+                let reader = reader(&gateways, "products");
+                replace(&mut gateways[reader], &config);
             }
-            150 => redis.restart(),
-            200 => {
-                for gateway in &mut gateways {
-                    kill("KILL", gateway.pid());
-                    gateway.wait();
-                    *gateway = Gateway::start(&config(&redis, &upstream, PRODUCTS));
-                }
-            }
-            250 => redis.restart(),
+            150 | 250 => redis.restart(),
+            200 => gateways.iter_mut().for_each(|gateway| replace(gateway, &config)),
             _ => {}
         }
     }
-    assert!(BEHIND < PATIENCE);
+    all_done(&redis, "products");
+    // What is acknowledged is done, at every gateway, and nothing that is older comes back.
+    all_equal(&gateways, &database);
+    let missed = gateways.iter().map(|it| gaps(it, "products")).sum::<f64>();
+    assert_eq!(missed, 0.0, "nobody has missed anything");
+}
+
+/// A sender repeats a webhook until it has its 204; each of them holds from then on.
+#[test]
+fn each_webhook_that_was_acknowledged_holds_whatever_dies_meanwhile() {
+    let (mut redis, database) = (durable(), Database::new());
+    let upstream = database.serve();
+    let config = config(&redis, &upstream, "");
+    let mut gateways = [Gateway::start(&config), Gateway::start(&config)];
+    let addresses = Mutex::new([gateways[0].public, gateways[1].public]);
+    let (rows, checked) = (AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for row in 1..=ROWS {
+                let at = || *addresses.lock().unwrap();
+                database.write(&path(row), row);
+                deliver(row, at);
+                rows.store(row, Ordering::Release);
+                for address in at() {
+                    // Whoever is dead by now says nothing.
+                    let reply = Client::get(address, &path(row)).try_send();
+                    if let Some(reply) = reply.ok().filter(|reply| reply.status == 200) {
+                        assert_eq!(reply.text(), row.to_string(), "its 204 was there before");
+                        checked.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+        let reached = |row| {
+            eventually("the sender goes on", || rows.load(Ordering::Acquire) >= row);
+        };
+        for (row, first) in [(60, 0), (180, 1)] {
+            reached(row);
+            replace(&mut gateways[first], &config);
+            addresses.lock().unwrap()[first] = gateways[first].public;
+            reached(row + 60);
+            redis.restart();
+        }
+        reached(ROWS);
+    });
+    assert!(checked.load(Ordering::Relaxed) > ROWS, "most were looked at, at both");
+    all_equal(&gateways, &database);
+    assert!(gateways.iter().any(|it| count(it, "hooks", "taken") > 0.0));
+}
+
+/// Sends one event until it is acknowledged, to whoever is there.
+fn deliver(row: u32, addresses: impl Fn() -> [SocketAddr; 2]) {
+    let body = format!(r#"{{"id": {}}}"#, row % PRODUCTS_MAX);
+    let (id, mut attempt) = (format!("row-{row}"), 0);
+    eventually("the webhook is acknowledged", || {
+        attempt += 1;
+        let address = addresses()[attempt % 2];
+        let reply = send_to(address, &id, now(), &body);
+        reply.is_ok_and(|reply| {
+            assert!([204, 503].contains(&reply.status), "{}", reply.text());
+            reply.status == 204
+        })
+    });
+}
+
+/// Nobody knows what was told on a channel while nobody listened: all of it goes.
+#[test]
+fn what_a_channel_told_nobody_is_purged_whatever_died() {
+    let (mut redis, database) = (durable(), Database::new());
+    let upstream: Upstream = database.serve();
+    let config = config(&redis, &upstream, CHANNEL);
+    let mut gateways = vec![start(&redis, &upstream, CHANNEL), start(&redis, &upstream, CHANNEL)];
+    eventually("one of them listens", || {
+        gateways.iter().map(|it| gaps(it, "told")).sum::<f64>() == 1.0
+    });
+    for product in 0..PRODUCTS_MAX {
+        store(&gateways[0], &path(product));
+    }
+    let mut unheard = 0;
+    for row in 1..=ROWS {
+        database.write(&path(row), row);
+        let event = format!(r#"{{"id": "{}"}}"#, row % PRODUCTS_MAX);
+        unheard += u32::from(redis.cli(&["PUBLISH", "shop:changes", &event]) == "0");
+        browse(&gateways, row);
+        match row {
+            100 | 200 => {
+                let reader = reader(&gateways, "told");
+                replace(&mut gateways[reader], &config);
+            }
+            150 => redis.restart(),
+            250 => {
+                assert!(!redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).contains("error"));
+            }
+            _ => {}
+        }
+    }
+    assert!(unheard > 0, "something was told to nobody");
     for gateway in &gateways {
         for product in 0..PRODUCTS_MAX {
             let path = path(product);
-            eventually_within(PATIENCE, "clients read what the database has", || {
+            eventually("clients read what the database has", || {
                 read(gateway, &path) == database.read(&path)
             });
-        }
-    }
-    // It stays so: nothing that is older comes back.
-    for gateway in &gateways {
-        for product in 0..PRODUCTS_MAX {
-            assert_eq!(read(gateway, &path(product)), database.read(&path(product)));
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Events of a stream: what they purge and revoke, what they must not, and what was missed.
 
-use super::{Database, PRODUCTS, STREAM, bearer, count, gaps, read, start, store, tell, told};
+use super::{
+    Database, PRODUCTS, STREAM, all_done, bearer, count, gaps, read, reads, start, store, tell,
+    told,
+};
 use crate::support::{Client, Redis, eventually};
 
 #[test]
@@ -10,11 +13,9 @@ fn an_event_purges_a_path_at_every_gateway_and_revokes_a_subject() {
     let gateways = [0, 1].map(|_| start(&redis, &upstream, PRODUCTS));
     database.write("/products/1", 1);
     database.write("/products/2", 1);
-    eventually("one of them reads, and the first gap is over", || {
-        gateways.iter().any(|it| gaps(it, "products") == 1.0 && gaps(it, "users") == 1.0)
-            || gateways.iter().map(|it| gaps(it, "products") + gaps(it, "users")).sum::<f64>()
-                == 2.0
-    });
+    for source in ["products", "users"] {
+        reads(&gateways, source);
+    }
     for gateway in &gateways {
         store(gateway, "/products/1");
         store(gateway, "/products/2");
@@ -30,16 +31,17 @@ fn an_event_purges_a_path_at_every_gateway_and_revokes_a_subject() {
     }
     let total = |outcome| gateways.iter().map(|it| count(it, "products", outcome)).sum::<f64>();
     eventually("they are counted", || total("taken") == 1.0 && total("ignored") == 1.0);
-    let pending = redis.cli(&["XPENDING", STREAM, "gateway"]);
-    assert!(pending.starts_with('0'), "all are acknowledged: {pending}");
-
+    all_done(&redis, "products");
     let token = bearer("u1");
     let account =
         |token: &str| Client::get(gateways[0].public, "/account").bearer(token).send().status;
     assert_eq!((account(&token), account(&bearer("u2"))), (200, 200));
-    redis.cli(&["XADD", "shop:logouts", "*", "user", "u1"]);
+    // Of the same stream: each source hears all of it.
+    tell(&redis, &["table", "logouts", "user", "u1"]);
     eventually("the subject's tokens are revoked", || account(&token) == 401);
     assert_eq!(account(&bearer("u2")), 200);
+    let gaps = |source| gateways.iter().map(|it| gaps(it, source)).sum::<f64>();
+    assert_eq!((gaps("products"), gaps("users")), (0.0, 0.0), "nothing was missed");
 }
 
 /// Whatever a field holds, no more goes than what the pattern says of one product.
@@ -48,7 +50,6 @@ fn hostile_values_never_widen_a_purge_and_are_poison() {
     let (redis, database) = (Redis::start(), Database::new());
     let upstream = database.serve();
     let gateway = start(&redis, &upstream, PRODUCTS);
-    eventually("the first gap is over", || gaps(&gateway, "products") == 1.0);
     for path in ["/products/1", "/products/2"] {
         database.write(path, 1);
         store(&gateway, path);
@@ -74,8 +75,8 @@ fn hostile_values_never_widen_a_purge_and_are_poison() {
     assert_eq!(told["reads_here"], true, "{told}");
     let poison = told["last_poison"]["id"].as_str().expect("the last one");
     assert!(poison >= &*last && poison < &*end, "{told}");
-    let pending = redis.cli(&["XPENDING", STREAM, "gateway"]);
-    assert!(pending.starts_with('0'), "poison is acknowledged: {pending}");
+    // Poison is acknowledged, too.
+    all_done(&redis, "products");
 }
 
 /// What was trimmed before anybody read it may have named any product.
@@ -84,7 +85,6 @@ fn a_stream_that_was_trimmed_unread_purges_all_that_it_could_have_named() {
     let (redis, database) = (Redis::start(), Database::new());
     let upstream = database.serve();
     let mut first = start(&redis, &upstream, PRODUCTS);
-    eventually("the first gap is over", || gaps(&first, "products") == 1.0);
     tell(&redis, &["table", "products", "id", "9"]);
     eventually("it is read", || count(&first, "products", "taken") == 1.0);
     for path in ["/products/1", "/products/2"] {
@@ -107,4 +107,54 @@ fn a_stream_that_was_trimmed_unread_purges_all_that_it_could_have_named() {
     tell(&redis, &["table", "products", "id", "4"]);
     eventually("it is read", || count(&second, "products", "taken") == 2.0);
     assert_eq!(gaps(&second, "products"), 1.0);
+}
+
+/// Whoever starts anew goes on where the group was; a stream that nobody has read is read from its
+/// beginning. Only what is lost is a gap.
+#[test]
+fn a_start_is_no_gap_and_a_stream_that_is_lost_is_one() {
+    let (redis, database) = (Redis::start(), Database::new());
+    let upstream = database.serve();
+    for id in ["1", "2"] {
+        tell(&redis, &["table", "products", "id", id]);
+    }
+    let mut first = start(&redis, &upstream, PRODUCTS);
+    eventually("what was there is read", || count(&first, "products", "taken") == 2.0);
+    assert_eq!(gaps(&first, "products"), 0.0, "nothing of it was gone");
+    database.write("/products/1", 1);
+    store(&first, "/products/1");
+    first.signal("TERM");
+    assert!(first.wait().success());
+    tell(&redis, &["table", "products", "id", "2"]);
+    let second = start(&redis, &upstream, PRODUCTS);
+    eventually("the new one goes on", || count(&second, "products", "taken") == 1.0);
+    assert_eq!(gaps(&second, "products"), 0.0, "a restart has missed nothing");
+    database.write("/products/1", 2);
+    assert_eq!(read(&second, "/products/1"), 1, "it is still stored");
+    assert_eq!(redis.cli(&["DEL", STREAM]), "1");
+    eventually("what was lost is purged", || read(&second, "/products/1") == 2);
+    assert_eq!(gaps(&second, "products"), 1.0);
+    tell(&redis, &["table", "products", "id", "3"]);
+    eventually("the stream is read anew", || count(&second, "products", "taken") == 2.0);
+    assert_eq!(gaps(&second, "products"), 1.0, "it was one gap");
+}
+
+/// What a dead reader had in hand is done by the next one: it was read, and not acknowledged.
+#[test]
+fn what_was_read_and_not_acknowledged_is_done_by_whoever_reads_next() {
+    let (redis, database) = (Redis::start(), Database::new());
+    let upstream = database.serve();
+    let gateway = start(&redis, &upstream, PRODUCTS);
+    tell(&redis, &["table", "products", "id", "2"]);
+    eventually("it is read", || count(&gateway, "products", "taken") == 1.0);
+    database.write("/products/1", 1);
+    store(&gateway, "/products/1");
+    database.write("/products/1", 2);
+    // In one step, so that nobody else reads it: as somebody who read it, and died.
+    let script = "redis.call('XADD', KEYS[1], '*', 'table', 'products', 'id', '1') \
+                  redis.call('XREADGROUP', 'GROUP', ARGV[1], 'gw', 'STREAMS', KEYS[1], '>')";
+    redis.cli(&["EVAL", script, "1", STREAM, "app:events:products"]);
+    eventually("it is done", || read(&gateway, "/products/1") == 2);
+    all_done(&redis, "products");
+    assert_eq!(gaps(&gateway, "products"), 0.0);
 }

@@ -1,5 +1,6 @@
 //! Events that come as requests: who may send them, and what becomes of a repeat.
 
+use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
@@ -12,7 +13,7 @@ use crate::support::{Client, Gateway, Redis, Reply, eventually};
 /// The two secrets of `HOOKS`, as bytes.
 const SECRETS: [&[u8]; 2] = [b"012345678901234567890123", b"another-secret-of-the-sender"];
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs()
 }
 
@@ -29,6 +30,21 @@ fn send(gateway: &Gateway, id: &str, time: u64, signature: &str, body: &str) -> 
         .header("webhook-signature", signature)
         .body(body)
         .send()
+}
+
+/// Sends it to whoever listens there, signed by one who may.
+pub(super) fn send_to(
+    address: SocketAddr,
+    id: &str,
+    time: u64,
+    body: &str,
+) -> Result<Reply, String> {
+    Client::request(address, "POST", "/hooks/products")
+        .header("webhook-id", id)
+        .header("webhook-timestamp", time.to_string())
+        .header("webhook-signature", sign(SECRETS[0], id, time, body))
+        .body(body)
+        .try_send()
 }
 
 fn code(reply: &Reply) -> (u16, String) {
