@@ -16,7 +16,7 @@ use crate::observe::access::Line;
 use crate::proxy::{Attempted, Delivery, NoAnswer};
 use crate::runtime::{Gateway, QueueState, Running};
 use crate::store::keys::QueueKeys;
-use crate::store::queue::{Claim, Hold, KeptAnswer, Outcome, Settle, Settled};
+use crate::store::queue::{After, Claim, Hold, KeptAnswer, Outcome, Settle, Settled};
 
 /// How long the content of an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -203,6 +203,7 @@ impl Attempt {
             answer,
             keep,
             dead_most: self.queue.max_dead,
+            after: After::default(),
         };
         let until = Instant::now() + self.queue.lease;
         let settled = loop {
@@ -217,7 +218,7 @@ impl Attempt {
         };
         match settled {
             Settled::Lost => false,
-            Settled::Written { dropped } => {
+            Settled::Written { dropped, .. } => {
                 if dropped > 0 {
                     let name = &self.name;
                     tracing::warn!(

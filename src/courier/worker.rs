@@ -15,7 +15,7 @@ use crate::config::Queue;
 use crate::deliver::Streak;
 use crate::runtime::{Gateway, QueueState, Running};
 use crate::store::keys::QueueKeys;
-use crate::store::queue::{Claim, Hold, Outcome, Pause, Settle, Take, Taken};
+use crate::store::queue::{After, Claim, Hold, Outcome, Pause, Settle, Take, Taken};
 
 /// How often a queue is looked into that others may have filled, give or take a fifth.
 const POLL: Duration = Duration::from_millis(250);
@@ -278,6 +278,7 @@ impl Worker {
                 answer: None,
                 keep: round.queue.keep,
                 dead_most: round.queue.max_dead,
+                after: After::default(),
             };
             let _ = round.gateway.store.queue_settle(&round.keys, settle).await;
             self.state.meter.attempted("back", Duration::ZERO);

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::keys::QueueKeys;
+
 pub use self::id::DeliveryId;
 pub use self::item::{Claim, Hold, Item, ItemPage, ItemState, KeptAnswer};
 
@@ -18,6 +20,10 @@ pub use self::item::{Claim, Hold, Item, ItemPage, ItemState, KeptAnswer};
 pub const QUEUE_PAGE: usize = 100;
 /// Most dead items that one call deletes or requeues.
 pub const QUEUE_DEAD_ROUND: usize = 1000;
+
+/// Longest body of an item that follows from the end of another one, in bytes: it passes through
+/// the script.
+pub const FOLLOW_UP_BYTES_MAX: usize = 64 << 10;
 
 /// Life that a repair leaves to what is open, at least, and to the group of an empty queue.
 pub(in crate::store) const QUEUE_OPEN_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -194,11 +200,46 @@ pub struct Settle<'a> {
     pub keep: Duration,
     /// Most dead items; the oldest give way.
     pub dead_most: u64,
+    /// What follows, where it is done or dead by this.
+    pub after: After<'a>,
+}
+
+/// What follows when an item ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct After<'a> {
+    /// Items for other queues, which come to be in the same step: two at most.
+    pub follow_ups: &'a [FollowUp<'a>],
+}
+
+/// An item of another queue that follows from the end of one. It is never refused: the bounds of
+/// its queue are not asked. On a Redis Cluster that queue must lie in the same slot.
+#[derive(Debug, Clone)]
+pub struct FollowUp<'a> {
+    /// The keys of its queue.
+    pub keys: &'a QueueKeys,
+    /// Its id, the same when the end is told again.
+    pub id: DeliveryId,
+    /// What it is queued once for: no blank.
+    pub key: &'a str,
+    /// How long that is known.
+    pub key_ttl: Duration,
+    /// See [`Accept::head`].
+    pub head: &'a [u8],
+    /// Its body, [`FOLLOW_UP_BYTES_MAX`] at most.
+    pub body: &'a Bytes,
+    /// The digest of whoever may ask for it; empty for nobody.
+    pub owner: &'a str,
+    /// Whether it stands in the line of the order key of the one that ends, if that has one.
+    pub keeps_order: bool,
+    /// How long from now it is tried.
+    pub max_age: Duration,
+    /// Life of its record and its body.
+    pub ttl: Duration,
 }
 
 impl Settle<'_> {
     /// Whether it counts as a failure.
-    pub(in crate::store) fn is_failure(&self) -> bool {
+    pub fn is_failure(&self) -> bool {
         match self.outcome {
             Outcome::Retry { .. } | Outcome::DeadInDoubt => true,
             Outcome::Dead => self.status > 0,
@@ -216,6 +257,8 @@ pub enum Settled {
     Written {
         /// How many dead items gave way.
         dropped: u64,
+        /// How many items followed that had not before.
+        followed: u64,
     },
 }
 

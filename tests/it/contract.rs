@@ -13,6 +13,7 @@ mod leases;
 mod marks;
 mod model;
 mod queue;
+mod queue_follow;
 mod queue_hands;
 mod queue_losses;
 mod queue_model;

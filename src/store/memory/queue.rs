@@ -43,7 +43,21 @@ impl MemoryStore {
 
     /// See [`crate::store::Store::queue_settle`].
     pub fn queue_settle(&self, keys: &QueueKeys, settle: Settle<'_>) -> Settled {
-        self.shard(keys, |shard, now| shard.settle(settle, now))
+        let mut queues = lock(&self.queues);
+        let (shard, now) = queues.shard(&keys.ready);
+        shard.expire(now);
+        let ends = shard.ends_by(&settle);
+        let settled = shard.settle(settle, now);
+        let (Some(order), Settled::Written { dropped, .. }) = (ends, settled) else {
+            return settled;
+        };
+        let mut followed = 0;
+        for follow_up in settle.after.follow_ups {
+            let (shard, now) = queues.shard(&follow_up.keys.ready);
+            shard.expire(now);
+            followed += u64::from(shard.follow(follow_up, order.as_deref(), now));
+        }
+        Settled::Written { dropped, followed }
     }
 
     /// See [`crate::store::Store::queue_renew`].

@@ -58,6 +58,7 @@ mod published;
 mod pulse;
 mod queue;
 mod queue_commit;
+mod queue_follow;
 mod queue_groups;
 mod queue_replies;
 mod queue_take;

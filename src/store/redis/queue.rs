@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::call::{start, start_with};
 use super::index::{eval, integer, parts};
+use super::queue_follow::{self, FollowUpKeys};
 use super::queue_replies::{self as replies, ITEM_FIELDS, Place, number};
 use super::reply::{server_error, value};
 use super::scripts::Script;
@@ -35,7 +36,7 @@ const LOOKED_AT: [usize; 2] = [1000, 100];
 const STEPS_MAX: [usize; 2] = [1_000_000, 10];
 
 /// Milliseconds, also none.
-fn delay_ms(delay: Duration) -> u64 {
+pub(super) fn delay_ms(delay: Duration) -> u64 {
     u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -164,18 +165,22 @@ impl RedisStore {
         }
         pipeline.add_command(self.settling(keys, &settle, &answer));
         let answers = self.run_patiently(&mut pipeline).await?;
-        let [written, dropped] = parts(answers.into_iter().next_back().unwrap_or_default())?;
-        Ok(match (integer(written)?, integer(dropped)?) {
-            (0, _) => Settled::Lost,
-            (_, dropped) => Settled::Written { dropped: u64::try_from(dropped).unwrap_or(0) },
-        })
+        let [written, dropped, followed] =
+            parts(answers.into_iter().next_back().unwrap_or_default())?;
+        if integer(written)? == 0 {
+            return Ok(Settled::Lost);
+        }
+        Ok(Settled::Written { dropped: number(&dropped)?, followed: number(&followed)? })
     }
 
     /// The call that settles; `answer` is the key of the answer to this claim.
     pub(super) fn settling(&self, keys: &QueueKeys, settle: &Settle<'_>, answer: &str) -> Cmd {
         let Settle { hold, keep, .. } = settle;
         let own = OwnKeys::of(keys, &hold.id);
-        let more = [&*keys.dead, answer, &keys.bodies];
+        let follow_ups = settle.after.follow_ups;
+        let followed: Vec<_> = follow_ups.iter().map(FollowUpKeys::of).collect();
+        let mut more = vec![&*keys.dead, answer, &keys.bodies];
+        more.extend(followed.iter().flat_map(FollowUpKeys::all));
         let mut call = named(&self.topology.scripts.queues.settle, &own.with(keys, &more));
         let (state, delay) = match settle.outcome {
             Outcome::Done => (ItemState::Done, Duration::ZERO),
@@ -186,6 +191,8 @@ impl RedisStore {
         call.arg(&hold.entry).arg(hold.id.as_str()).arg(hold.token).arg(state.letter());
         call.arg(delay_ms(delay)).arg(settle.status).arg(settle.error);
         call.arg(millis(*keep)).arg(settle.dead_most).arg(u8::from(settle.is_failure()));
+        call.arg(follow_ups.len());
+        follow_ups.iter().for_each(|follow_up| queue_follow::put(&mut call, follow_up));
         call
     }
 

@@ -12,7 +12,7 @@ use super::queue_replies::{self as replies, Held, ITEM_FIELDS};
 use super::reply::value;
 use super::stream::millis;
 use crate::store::keys::QueueKeys;
-use crate::store::queue::{Claim, Outcome, Settle, Take, Taken};
+use crate::store::queue::{After, Claim, Outcome, Settle, Take, Taken};
 use crate::store::{Reply, StoreError};
 
 /// Bytes of heads and bodies that are read in one exchange; a longer item is read alone.
@@ -124,6 +124,7 @@ impl RedisStore {
                 // Nothing of it ends by this.
                 keep: Duration::ZERO,
                 dead_most: 0,
+                after: After::default(),
             };
             let answer = keys.answer(&held.hold.id, held.hold.token);
             pipeline.add_command(self.settling(keys, &settle, &answer));

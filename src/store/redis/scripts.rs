@@ -43,7 +43,10 @@ impl QueueScripts {
         Self {
             accept: Script::new(include_str!("../scripts/q_accept.lua")),
             take: Script::new(include_str!("../scripts/q_take.lua")),
-            settle: Script::new(with_common!("../scripts/q_settle.lua")),
+            settle: Script::new(concat!(
+                with_common!("../scripts/q_follow.lua"),
+                include_str!("../scripts/q_settle.lua")
+            )),
             renew: Script::new(include_str!("../scripts/q_renew.lua")),
             cancel: with_common!("../scripts/q_cancel.lua"),
             requeue: with_common!("../scripts/q_requeue.lua"),

@@ -1,15 +1,17 @@
--- q_settle, behind q_common: writes how a delivery ended, if the claim is still the caller's.
--- KEYS     as in q_common | 8 dead | 9 the answer | 10 what stands before an id in the key of a body
+-- q_settle, behind q_common and q_follow: writes how a delivery ended, if the claim is still the caller's.
+-- KEYS     as in q_common | 8 dead | 9 the answer | 10 what stands before an id in the key of a body | and 7 for each
+--          item that follows
 -- ARGV     1 entry | 2 id | 3 token | 4 k done, x dead, r again, w given back | 5 delay, ms | 6 status | 7 error
---          8 life of the record, ms | 9 most dead items | 10 1: it counts as a failure
--- reply    {0, 0}: somebody else has it | {1, how many dead ones gave way}
+--          8 life of the record, ms | 9 most dead items | 10 1: it counts as a failure | 11 how many items follow
+--          and 8 for each of these
+-- reply    {0, 0, 0}: somebody else has it | {1, how many dead ones gave way, how many items followed}
 local its = redis.call('HMGET', KEYS[5], 'a', 's', 'q', 'y', 'l')
 if its[1] ~= ARGV[3] then
   redis.call('UNLINK', KEYS[9])
-  return {0, 0}
+  return {0, 0, 0}
 end
 -- The same claim has been settled: the answer was missed, and it is asked again.
-if its[2] ~= 'd' then return {1, 0} end
+if its[2] ~= 'd' then return {1, 0, 0} end
 local id = ARGV[2]
 -- Nobody else has this token, also where the entry was lost and put back.
 drop(ARGV[1], id)
@@ -21,25 +23,27 @@ if outcome == 'r' or outcome == 'w' then
   redis.call('HSET', KEYS[5], 'd', text(due))
   ready(id, KEYS[5], due)
   if outcome == 'r' and due > now then redis.call('HSET', KEYS[5], 's', 'r') end
-  return {1, 0}
+  return {1, 0, 0}
 end
 redis.call('HSET', KEYS[5], 's', outcome, 'x', text(now), 'q', '')
 redis.call('PEXPIRE', KEYS[5], ARGV[8])
 close(id, tonumber(its[4]))
 leave(its[5], id)
+local followed = 0
+for n = 0, ARGV[11] - 1 do followed = followed + follow(11 + 7 * n, 12 + 8 * n, its[5]) end
 if outcome == 'k' then
   redis.call('UNLINK', KEYS[6])
   redis.call('HSET', KEYS[5], 'h', '', 'y', its[4] - #redis.call('HGET', KEYS[5], 'h'))
-  return {1, 0}
+  return {1, 0, followed}
 end
 redis.call('PEXPIRE', KEYS[6], ARGV[8])
 redis.call('ZADD', KEYS[8], text(now), id)
 redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', text(now - ARGV[8]))
 if redis.call('PTTL', KEYS[8]) < tonumber(ARGV[8]) then redis.call('PEXPIRE', KEYS[8], ARGV[8]) end
 local dropped = math.min(redis.call('ZCARD', KEYS[8]) - ARGV[9], 100)
-if dropped <= 0 then return {1, 0} end
+if dropped <= 0 then return {1, 0, followed} end
 for _, oldest in ipairs(redis.call('ZRANGE', KEYS[8], 0, dropped - 1)) do
   redis.call('UNLINK', KEYS[7] .. oldest, KEYS[10] .. oldest)
   redis.call('ZREM', KEYS[8], oldest)
 end
-return {1, dropped}
+return {1, dropped, followed}

@@ -8,7 +8,8 @@ use tokio::time::advance;
 use crate::store::MemoryStore;
 use crate::store::keys::{Keys, QueueKeys};
 use crate::store::queue::{
-    Accept, Claim, DeliveryId, KeptAnswer, Outcome, QueueBounds, Requeued, Settle, Take, Taken,
+    Accept, After, Claim, DeliveryId, KeptAnswer, Outcome, QueueBounds, Requeued, Settle, Take,
+    Taken,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -69,6 +70,7 @@ async fn the_answer_of_what_is_tried_again_gives_its_room_back() {
             answer: Some(&answer),
             keep: HOUR,
             dead_most: 9,
+            after: After::default(),
         };
         store.queue_settle(&keys, settle);
         let item = store.queue_find(&keys, &id).expect("a record");

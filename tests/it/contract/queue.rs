@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use portcullis::store::queue::{
-    Accepted, Again, Cancelled, Hold, Item, ItemState, KeptAnswer, Outcome, Pause, QUEUE_PAGE,
-    QueueBounds, Requeued, Settle, Settled, Take, Taken,
+    Accepted, After, Again, Cancelled, Hold, Item, ItemState, KeptAnswer, Outcome, Pause,
+    QUEUE_PAGE, QueueBounds, Requeued, Settle, Settled, Take, Taken,
 };
 
 use super::queue_hands::{BACK, BLINK, HEAD, HOUR, Of, Queue, ROOMY, WRITTEN, ids, new_id};
@@ -65,6 +65,7 @@ async fn an_item_is_accepted_taken_and_done(it: Subject) {
         answer: Some(&answer),
         keep: HOUR,
         dead_most: 9,
+        after: After::default(),
     };
     // The second time its answer was missed.
     for _ in 0..2 {
@@ -175,6 +176,7 @@ async fn only_the_newest_claim_counts(it: Subject) {
             answer: Some(&answer),
             keep: HOUR,
             dead_most: 9,
+            after: After::default(),
         };
         assert_eq!(queue.settle_with(late).await, Settled::Lost);
         let item = queue.find(&id).await.expect("a record");
@@ -228,6 +230,7 @@ async fn what_failed_waits_and_what_is_given_back_does_not_count(it: Subject) {
         answer: None,
         keep: HOUR,
         dead_most: 9,
+        after: After::default(),
     };
     assert_eq!(queue.settle_with(failed).await, WRITTEN);
     let item = queue.find(&id).await.expect("a record");
@@ -351,6 +354,7 @@ async fn what_is_dead_may_be_tried_again(it: Subject) {
         answer: Some(&KeptAnswer { head: "422".into(), body: "no".into() }),
         keep: HOUR,
         dead_most: 9,
+        after: After::default(),
     };
     assert_eq!(queue.settle_with(dead).await, WRITTEN);
     let item = queue.find(&id).await.expect("a record");
@@ -406,9 +410,10 @@ async fn the_oldest_dead_give_way(it: Subject) {
             answer: None,
             keep: HOUR,
             dead_most: 3,
+            after: After::default(),
         };
         let dropped = u64::from(number >= 3);
-        assert_eq!(queue.settle_with(settle).await, Settled::Written { dropped });
+        assert_eq!(queue.settle_with(settle).await, Settled::Written { dropped, followed: 0 });
         dead.push(id);
     }
     for (id, is_there) in dead.iter().zip([false, false, true, true, true]) {

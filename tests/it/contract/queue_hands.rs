@@ -6,8 +6,8 @@ use bytes::Bytes;
 use portcullis::store::Store;
 use portcullis::store::keys::{Keys, QueueKeys};
 use portcullis::store::queue::{
-    Accept, Accepted, Cancelled, Claim, DeliveryId, Hold, Item, ItemState, Outcome, QueueBounds,
-    Requeued, Settle, Settled, Take, Taken,
+    Accept, Accepted, After, Cancelled, Claim, DeliveryId, Hold, Item, ItemState, Outcome,
+    QueueBounds, Requeued, Settle, Settled, Take, Taken,
 };
 
 use super::Subject;
@@ -22,7 +22,7 @@ pub(super) const ROOMY: QueueBounds =
 /// Bytes of the head of each item.
 pub(super) const HEAD: u64 = 10;
 
-pub(super) const WRITTEN: Settled = Settled::Written { dropped: 0 };
+pub(super) const WRITTEN: Settled = Settled::Written { dropped: 0, followed: 0 };
 pub(super) const BACK: Outcome = Outcome::Back { delay: Duration::ZERO };
 
 pub(super) fn ids(claims: &[Claim]) -> Vec<DeliveryId> {
@@ -140,6 +140,7 @@ impl<'a> Queue<'a> {
             answer: None,
             keep: HOUR,
             dead_most: 100,
+            after: After::default(),
         };
         self.settle_with(settle).await
     }
@@ -200,8 +201,16 @@ pub(super) async fn everything(store: &Store) {
         let Ok(Taken::Items { claims, .. }) = taken else { panic!("{taken:?}") };
         let hold = &claims.first().expect("a claim").hold;
         assert_eq!(store.queue_renew(&keys, &[hold]).await, Ok(vec![true]));
-        let (answer, error) = (None, "");
-        let settle = Settle { hold, outcome, status: 0, error, answer, keep: HOUR, dead_most: 9 };
+        let settle = Settle {
+            hold,
+            outcome,
+            status: 0,
+            error: "",
+            answer: None,
+            keep: HOUR,
+            dead_most: 9,
+            after: After::default(),
+        };
         assert_eq!(store.queue_settle(&keys, settle).await, Ok(WRITTEN));
     }
     for id in store.queue_dead(&keys, Some(""), 9).await.expect("the dead") {
