@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 use toml::de::DeValue;
 
+use super::queue_ends::{self, QueueEnds};
 use super::reader::Section;
 use super::value::{
     Flaw, GIB, KIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo,
@@ -70,6 +71,8 @@ pub struct Queue {
     pub warn: QueueWarn,
     /// By what requests are delivered one after the other; `None`: all at once.
     pub order_by: Option<OrderBy>,
+    /// What follows when one ends.
+    pub ends: QueueEnds,
 }
 
 /// `durability`
@@ -126,6 +129,7 @@ impl Default for Queue {
             max_dead: 10_000,
             warn: QueueWarn::default(),
             order_by: None,
+            ends: QueueEnds::default(),
         }
     }
 }
@@ -190,6 +194,7 @@ pub(super) fn read(queue: &mut Section<'_>) -> Queue {
         max_dead: queue.or("max_dead", default.max_dead, count(1..=ITEMS_MAX)),
         warn: queue.section("warn", read_warn),
         order_by: queue.get("order_by", order_by),
+        ends: queue_ends::read(queue),
     };
     if read.backoff > read.max_backoff {
         let what = "is longer than max_backoff";

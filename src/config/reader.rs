@@ -69,6 +69,13 @@ impl Reader<'_> {
         keys.dedup();
         keys
     }
+
+    /// What `read` makes of a table in which nothing is written, whatever is missing there.
+    pub(super) fn of_nothing<T>(read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+        let no_env = |_: &str| None;
+        let reader = Reader::new(Path::new(""), &no_env);
+        Section::new(&reader, String::new(), None).read(read)
+    }
 }
 
 /// One table: remembers which of its keys were asked for.
@@ -335,6 +342,15 @@ impl<'a> Section<'a> {
         let written = self.table?.get(key)?.get_ref().as_str()?;
         let name = written.strip_prefix("file:");
         Some((secret, name.map(|name| self.reader.folder.join(name))))
+    }
+
+    /// A secret as above, or a list of such.
+    pub(super) fn secrets(&mut self, key: &'static str) -> Vec<Secret> {
+        let Some(field) = self.field(key) else { return Vec::new() };
+        match field.value.as_array() {
+            Some(_) => field.list(Field::secret).unwrap_or_default(),
+            None => field.secret().into_iter().collect(),
+        }
     }
 
     /// The text of a file that a key names.

@@ -26,7 +26,7 @@ const OF_FIELDS: [&str; 6] = [
     ".cache.warm.vary",
 ];
 /// Keys of URLs whose query may open something.
-const OF_URLS: [&str; 3] = ["jwks_url", "endpoint", "directory"];
+const OF_URLS: [&str; 4] = ["jwks_url", "endpoint", "directory", ".callback.url"];
 /// Deepest table that is shown; no key that the reader knows is deeper than five.
 const DEPTH_MAX: usize = 16;
 

@@ -18,6 +18,7 @@ use super::value::{
     KIB, MIB, Mistake, Read, address, choice, count, duration, duration_or_zero, echo, flag,
     host_and_port, size, string,
 };
+use super::walk::Reader;
 use crate::base::http::path::Reading;
 use crate::base::units::duration_text;
 
@@ -231,6 +232,11 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Upstream {
     }
 }
 
+/// An upstream of one server, with what holds where nothing else is written.
+pub(super) fn of_server(server: Endpoint, tls: Option<Arc<UpstreamTls>>) -> Upstream {
+    Upstream { servers: vec![server], tls, ..Reader::of_nothing(read) }
+}
+
 /// A list of servers, those first that are used first.
 pub(super) fn read_servers(
     upstream: &mut Section<'_>,
@@ -264,7 +270,7 @@ fn continue_timeout(upstream: &mut Section<'_>, is_nats: bool) -> Duration {
 }
 
 /// What holds for the servers behind `https://`; nothing where there are none.
-fn tls<'e>(
+pub(super) fn tls<'e>(
     upstream: &Section<'_>,
     written: upstream_tls::Written,
     servers: impl Iterator<Item = &'e mut Endpoint>,
@@ -311,7 +317,7 @@ fn read_weighted(server: &mut Section<'_>) -> Option<Endpoint> {
 
 /// `http://host:port` or `https://host:port`, with port 80 or 443 when it is left out. A url with a
 /// user or a password is not echoed.
-fn endpoint(value: &DeValue<'_>) -> Read<Endpoint> {
+pub(super) fn endpoint(value: &DeValue<'_>) -> Read<Endpoint> {
     const EXAMPLE: &str = "write scheme, host and port alone: \"http://127.0.0.1:3000\"";
     let text = string(value, "it in quotes, such as \"http://127.0.0.1:3000\"")?;
     if text.contains('@') {

@@ -8,6 +8,8 @@ use http::header::{HOST, RETRY_AFTER};
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 
+use super::ends::{Ending, Following};
+use super::signed::signed;
 use crate::base::facts::ClientAddr;
 use crate::base::trace::Trace;
 use crate::config::Queue;
@@ -127,7 +129,7 @@ impl Attempt {
         }
         let head = Head::unpack(&claim.head).ok_or(Why::Unreadable)?;
         let body = claim.body.clone().ok_or(Why::Unreadable)?;
-        Ok((head, body))
+        Ok((signed(&self.running.plan.config, head, &body), body))
     }
 
     /// Reads the answer, as much of it as is kept.
@@ -185,8 +187,7 @@ impl Attempt {
         }
     }
 
-    /// Tells the store, until it has answered, or for a lease. True where it was this one's to
-    /// tell.
+    /// Tells the store, and whoever waits. True where it was this one's to tell.
     async fn settle(
         &self,
         claim: &Claim,
@@ -195,7 +196,7 @@ impl Attempt {
     ) -> bool {
         let hold: &Hold = &claim.hold;
         let keep = if judged.outcome.is_dead() { self.queue.keep_dead } else { self.queue.keep };
-        let settle = Settle {
+        let mut settle = Settle {
             hold,
             outcome: judged.outcome,
             status,
@@ -205,34 +206,58 @@ impl Attempt {
             dead_most: self.queue.max_dead,
             after: After::default(),
         };
+        let following = self.following(claim, &settle);
+        let follow_ups: Vec<_> = following.iter().map(Following::follow_up).collect();
+        settle.after = After { follow_ups: &follow_ups };
+        let Settled::Written { dropped, followed } = self.settled(settle).await else {
+            return false;
+        };
+        if dropped > 0 {
+            let name = &self.name;
+            tracing::warn!(queue = name, dropped, "max_dead: the oldest dead ones are gone");
+        }
+        if judged.outcome.is_dead() || matches!(judged.outcome, Outcome::Done) {
+            self.state.moved();
+            self.gateway.deliveries.ended(&hold.id);
+        }
+        self.followed(&following, followed);
+        true
+    }
+
+    /// Tells the store, until it has answered, or for a lease.
+    async fn settled(&self, settle: Settle<'_>) -> Settled {
         let until = Instant::now() + self.queue.lease;
-        let settled = loop {
+        loop {
             match self.gateway.store.queue_settle(&self.keys, settle).await {
-                Ok(settled) => break settled,
+                Ok(settled) => return settled,
                 Err(_) if Instant::now() < until => tokio::time::sleep(SETTLE_PAUSE).await,
                 Err(error) => {
                     tracing::warn!(queue = self.name, %error, "a delivery could not be settled");
-                    break Settled::Lost;
+                    return Settled::Lost;
                 }
             }
-        };
-        match settled {
-            Settled::Lost => false,
-            Settled::Written { dropped, .. } => {
-                if dropped > 0 {
-                    let name = &self.name;
-                    tracing::warn!(
-                        queue = name,
-                        dropped,
-                        "max_dead: the oldest dead ones are gone"
-                    );
-                }
-                if judged.outcome.is_dead() || matches!(judged.outcome, Outcome::Done) {
-                    self.state.moved();
-                    self.gateway.deliveries.ended(&hold.id);
-                }
-                true
+        }
+    }
+
+    /// What follows when it ends so.
+    fn following(&self, claim: &Claim, settle: &Settle<'_>) -> Vec<Following> {
+        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now_ms = self.now_ms.saturating_add(elapsed);
+        let Self { running, name, queue, .. } = self;
+        Ending { running, name, queue, now_ms }.following(claim, settle)
+    }
+
+    /// Wakes the queues that got something, so many of them.
+    fn followed(&self, following: &[Following], count: u64) {
+        let mut count = count;
+        for Following { queue, .. } in following {
+            let state = self.gateway.deliveries.queue(queue);
+            if count > 0 {
+                state.meter.accepted("new");
+                count -= 1;
             }
+            // Who looks in vain loses nothing.
+            state.wake.notify_one();
         }
     }
 

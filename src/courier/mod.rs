@@ -2,7 +2,9 @@
 //! upstreams, by one task for each queue on each node.
 
 mod attempt;
+mod ends;
 mod look;
+mod signed;
 mod worker;
 
 use std::collections::BTreeMap;

@@ -11,6 +11,7 @@ mod owner;
 mod pause;
 mod prefer;
 mod refused;
+mod signature;
 
 #[cfg(test)]
 mod tests;
@@ -24,3 +25,4 @@ pub use self::owner::{line_of, owner_of};
 pub use self::pause::Streak;
 pub use self::prefer::{PREFER, wait_of};
 pub use self::refused::Refused;
+pub use self::signature::signature;

@@ -12,6 +12,7 @@ mod names;
 mod nats;
 mod pools;
 mod purging;
+mod queue_ends;
 mod queues;
 mod respond;
 mod route;
@@ -32,6 +33,7 @@ pub use self::edge::Edge;
 pub use self::events::EventRule;
 pub use self::pools::{Pool, RoutePools};
 pub use self::purging::{distinct, sites};
+pub use self::queue_ends::{Undo, callback_of, callback_upstream};
 pub use self::queues::{Deferred, durability, queue_bounds};
 pub use self::respond::Respond;
 pub use self::route::{Route, Scope};
@@ -85,7 +87,8 @@ pub struct Plan {
     pub certificate_verifiers: BTreeMap<String, Arc<CertificateVerifier>>,
     /// The routes.
     pub routes: Table<Arc<Route>>,
-    /// The upstreams, by the index that routes use; behind them those that readers are.
+    /// The upstreams, by the index that routes use; behind them those that readers are, and those
+    /// that are told how deliveries ended.
     pub upstreams: Vec<(String, config::Upstream)>,
     /// What holds for reads of each, by the same index; nothing for those without readers.
     pub pools: Vec<Option<Pool>>,
@@ -99,6 +102,8 @@ pub struct Plan {
     pub upgrades: bool,
     /// Whether any route looks at idempotency keys.
     pub has_idempotency: bool,
+    /// What undoes requests that could not be delivered, by their queues.
+    pub undos: BTreeMap<String, Undo>,
 }
 
 impl Plan {
@@ -172,15 +177,22 @@ impl Plan {
         queues::check(&config, &mut problems);
         let is_qualified = verifiers.tokens.values().any(|it| *it.store_keys() != keys);
         let events = events::compile(&config, is_qualified, &mut problems);
+        let undos = queue_ends::undos(&config, &routes, &mut problems);
         check::tls(&config, &mut problems);
         check::log(&config, &mut problems);
         let upstream_tls = upstream_tls::compile(&config, &mut problems);
+        let callbacks = queue_ends::callbacks(&config, &mut problems);
         let tls = compile_tls(&config, &mut problems);
         if !problems.is_empty() {
             return Err(problems);
         }
         let limits = &config.server.limits;
-        let Upstreams { named, tls: upstream_tls, pools } = pools::upstreams(&config, upstream_tls);
+        let mut all = pools::upstreams(&config, upstream_tls);
+        for (name, upstream, tls) in callbacks {
+            all.named.push((name, upstream));
+            all.tls.push(tls);
+        }
+        let Upstreams { named, tls: upstream_tls, pools } = all;
         Ok(Self {
             warnings: warn::warnings(&config, tls.as_ref()),
             tls: tls.map(Arc::new),
@@ -213,6 +225,7 @@ impl Plan {
             events,
             upgrades: config.routes.values().any(|route| route.tunnel.is_some()),
             has_idempotency: config.routes.values().any(|route| route.idempotency.is_some()),
+            undos,
             routes: Table::new(routes),
             config,
         })

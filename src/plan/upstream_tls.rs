@@ -11,32 +11,34 @@ use crate::config::{self, Config, Identity, Problems, Protocol, UpstreamTls};
 
 /// One for each upstream, in their order; nothing for those that are asked in clear alone.
 pub(super) fn compile(config: &Config, problems: &mut Problems) -> Vec<Option<Arc<ClientConfig>>> {
-    let mut all = Vec::with_capacity(config.upstreams.len());
-    for (name, upstream) in &config.upstreams {
-        let offered = offered(upstream);
-        let made = upstream.tls.as_deref().map(|tls| client(tls, offered)).transpose();
-        all.push(made.unwrap_or_else(|error| {
-            let path = format!("upstreams.{name}.tls.client_key");
-            match error {
-                Error::InconsistentKeys(_) => {
-                    let what = "is the key of another certificate than client_cert";
-                    let remedy = "name the key that client_cert was made with; the certificate \
-                                  itself comes first in its file, before its authorities";
-                    problems.push(path, what, remedy);
-                }
-                error => {
-                    let what = format!("cannot be used with client_cert: {error}");
-                    problems.push(
-                        path,
-                        what,
-                        "name a certificate and its key, RSA, ECDSA or Ed25519",
-                    );
-                }
+    let all = config.upstreams.iter();
+    all.map(|(name, upstream)| of(&format!("upstreams.{name}"), upstream, problems)).collect()
+}
+
+/// That of one upstream, which is described `at` this table.
+pub(super) fn of(
+    at: &str,
+    upstream: &config::Upstream,
+    problems: &mut Problems,
+) -> Option<Arc<ClientConfig>> {
+    let offered = offered(upstream);
+    let made = upstream.tls.as_deref().map(|tls| client(tls, offered)).transpose();
+    made.unwrap_or_else(|error| {
+        let path = format!("{at}.tls.client_key");
+        match error {
+            Error::InconsistentKeys(_) => {
+                let what = "is the key of another certificate than client_cert";
+                let remedy = "name the key that client_cert was made with; the certificate itself \
+                              comes first in its file, before its authorities";
+                problems.push(path, what, remedy);
             }
-            None
-        }));
-    }
-    all
+            error => {
+                let what = format!("cannot be used with client_cert: {error}");
+                problems.push(path, what, "name a certificate and its key, RSA, ECDSA or Ed25519");
+            }
+        }
+        None
+    })
 }
 
 /// What the servers may speak (ALPN), what is preferred first.

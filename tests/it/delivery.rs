@@ -2,10 +2,12 @@
 //! repeated, given up, looked at, cancelled; and while something dies in between.
 
 mod accepted;
+mod called_back;
 mod crashes;
 mod operated;
 mod refused;
 mod repeated;
+mod undone;
 
 use serde_json::Value;
 

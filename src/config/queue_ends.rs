@@ -1,0 +1,48 @@
+//! What follows when a request of a queue ends: `on_dead`, `template` and `callback` of
+//! `[queues.NAME]`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::callback::{self, Callback};
+use super::queue::Queue;
+use super::reader::Section;
+use super::value::text;
+
+/// The queue that callbacks wait in.
+pub const CALLBACKS: &str = "callbacks";
+
+/// What follows when a request of a queue ends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QueueEnds {
+    /// The queue that gets one that undoes it, when it could not be delivered.
+    pub on_dead: Option<String>,
+    /// The route whose method and path those have that other queues put in here.
+    pub template: Option<String>,
+    /// Who is told how they ended.
+    pub callback: Option<Arc<Callback>>,
+}
+
+/// Reads these keys of `[queues.NAME]`.
+pub(super) fn read(queue: &mut Section<'_>) -> QueueEnds {
+    QueueEnds {
+        on_dead: queue.get("on_dead", text),
+        template: queue.optional("template", read_template).flatten(),
+        callback: queue.optional("callback", callback::read).flatten().map(Arc::new),
+    }
+}
+
+fn read_template(template: &mut Section<'_>) -> Option<String> {
+    template.need("route", "\"refund\"", text)
+}
+
+/// The queue of callbacks is there where one is called back, also if nobody describes it. What it
+/// holds is as durable as what it tells of.
+pub(super) fn imply(queues: &mut BTreeMap<String, Queue>) {
+    let mut calling = queues.values().filter(|queue| queue.ends.callback.is_some()).peekable();
+    if calling.peek().is_none() || queues.contains_key(CALLBACKS) {
+        return;
+    }
+    let durable = calling.any(|queue| queue.durable);
+    queues.insert(CALLBACKS.to_owned(), Queue { durable, ..Queue::default() });
+}
