@@ -208,7 +208,7 @@ impl Attempt {
         };
         let following = self.following(claim, &settle);
         let follow_ups: Vec<_> = following.iter().map(Following::follow_up).collect();
-        settle.after = After { follow_ups: &follow_ups };
+        settle.after = After { follow_ups: &follow_ups, holds_line: self.queue.ends.holds_line };
         let Settled::Written { dropped, followed } = self.settled(settle).await else {
             return false;
         };

@@ -209,6 +209,8 @@ pub struct Settle<'a> {
 pub struct After<'a> {
     /// Items for other queues, which come to be in the same step: two at most.
     pub follow_ups: &'a [FollowUp<'a>],
+    /// Whether a dead one holds its line: those behind it wait until it is tried again or deleted.
+    pub holds_line: bool,
 }
 
 /// An item of another queue that follows from the end of one. It is never refused: the bounds of

@@ -15,6 +15,7 @@ mod model;
 mod queue;
 mod queue_follow;
 mod queue_hands;
+mod queue_lines;
 mod queue_losses;
 mod queue_model;
 mod queue_reported;

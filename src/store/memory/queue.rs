@@ -129,7 +129,7 @@ impl MemoryStore {
 
     /// See [`crate::store::Store::queue_drop_dead`].
     pub fn queue_drop_dead(&self, keys: &QueueKeys) -> u64 {
-        self.shard(keys, |shard, _| shard.drop_dead(QUEUE_DEAD_ROUND))
+        self.shard(keys, |shard, now| shard.drop_dead(QUEUE_DEAD_ROUND, now))
     }
 
     /// See [`crate::store::Store::queue_dead`].

@@ -129,8 +129,11 @@ impl Shard {
             self.dead_bytes -= record.bytes();
         }
         self.kept.remove(&(settled, *id));
-        if self.open.remove(&(record.opened_ms, *id)) {
+        let is_open = self.open.remove(&(record.opened_ms, *id));
+        if is_open {
             self.bytes -= record.bytes();
+        }
+        if is_open || self.is_first(record.line.as_deref(), id) {
             self.leave(record.line.as_deref(), id, now);
         }
     }
@@ -170,6 +173,12 @@ impl Shard {
         let line = self.lines.entry(line.to_owned()).or_default();
         line.push_back(*id);
         line.len() == 1
+    }
+
+    /// Whether it is the first of this line.
+    fn is_first(&self, line: Option<&str>, id: &DeliveryId) -> bool {
+        let line = line.and_then(|line| self.lines.get(line));
+        line.is_some_and(|line| line.front() == Some(id))
     }
 
     fn leave(&mut self, name: Option<&str>, id: &DeliveryId, now: u64) {
@@ -380,21 +389,25 @@ impl Shard {
             self.dead.insert((now, *id));
             self.dead_bytes += bytes;
         }
+        let line = record.line.clone();
         self.end(id, if is_dead { ItemState::Dead } else { ItemState::Done }, settle.keep, now);
+        if !(is_dead && settle.after.holds_line) {
+            self.leave(line.as_deref(), id, now);
+        }
         let mut dropped = 0;
         while dropped < 100
             && (u64::try_from(self.dead.len()).unwrap_or(u64::MAX) > settle.dead_most
                 || self.dead_bytes > DEAD_BYTES_MAX)
         {
-            dropped += self.drop_dead(1);
+            dropped += self.drop_dead(1, now);
         }
         dropped
     }
 
-    /// It is settled, and its record is kept for so long.
+    /// It is settled, and its record is kept for so long. It stands in its line yet.
     fn end(&mut self, id: &DeliveryId, state: ItemState, keep: Duration, now: u64) {
         let Some(record) = self.records.get_mut(id) else { return };
-        let (bytes, line) = (record.bytes(), record.line.clone());
+        let bytes = record.bytes();
         (record.state, record.settled_ms) = (state, Some(now));
         self.open.remove(&(record.opened_ms, *id));
         self.bytes -= bytes;
@@ -403,7 +416,6 @@ impl Shard {
             self.kept.insert((now, *id));
         }
         self.keep_until(id, now.saturating_add(millis(keep)));
-        self.leave(line.as_deref(), id, now);
         if self.kept.len() > KEPT_MAX
             && let Some((_, oldest)) = self.kept.first().copied()
         {
@@ -440,10 +452,11 @@ impl Shard {
             _ => {}
         }
         let entry = record.entry.take();
-        let due = record.due_ms;
+        let (due, line) = (record.due_ms, record.line.clone());
         self.unready(entry);
         self.later.remove(&(due, *id));
         self.end(id, ItemState::Cancelled, keep, now);
+        self.leave(line.as_deref(), id, now);
         Cancelled::Cancelled
     }
 
@@ -474,7 +487,12 @@ impl Shard {
         record.give_up_ms = now.saturating_add(millis(max_age));
         let line = record.line.clone();
         self.keep_until(id, now.saturating_add(millis(bounds.ttl)));
-        self.queue_up(line.as_deref(), id, now);
+        if self.is_first(line.as_deref(), id) {
+            // It has held its line.
+            self.make_ready(id, now);
+        } else {
+            self.queue_up(line.as_deref(), id, now);
+        }
         Requeued::Requeued
     }
 
@@ -500,12 +518,12 @@ impl Shard {
     }
 
     /// See [`crate::store::Store::queue_drop_dead`].
-    pub(super) fn drop_dead(&mut self, most: usize) -> u64 {
+    pub(super) fn drop_dead(&mut self, most: usize, now: u64) -> u64 {
         let mut dropped = 0;
         while dropped < most
             && let Some((_, id)) = self.dead.first().copied()
         {
-            self.remove(&id, 0);
+            self.remove(&id, now);
             dropped += 1;
         }
         u64::try_from(dropped).unwrap_or_default()

@@ -191,7 +191,7 @@ impl RedisStore {
         call.arg(&hold.entry).arg(hold.id.as_str()).arg(hold.token).arg(state.letter());
         call.arg(delay_ms(delay)).arg(settle.status).arg(settle.error);
         call.arg(millis(*keep)).arg(settle.dead_most).arg(u8::from(settle.is_failure()));
-        call.arg(follow_ups.len());
+        call.arg(u8::from(settle.after.holds_line)).arg(follow_ups.len());
         follow_ups.iter().for_each(|follow_up| queue_follow::put(&mut call, follow_up));
         call
     }
@@ -422,8 +422,9 @@ impl RedisStore {
     /// # Errors
     /// See there.
     pub async fn queue_drop_dead(&self, keys: &QueueKeys) -> Result<u64, StoreError> {
-        let QueueKeys { dead, items, bodies, .. } = keys;
-        let mut call = eval(self.topology.scripts.queues.drop_dead, &[dead, items, bodies]);
+        let QueueKeys { ready, later, open, bytes, dead, items, bodies, .. } = keys;
+        let touched = [&**ready, later, open, bytes, items, bodies, items, dead, bodies];
+        let mut call = eval(self.topology.scripts.queues.drop_dead, &touched);
         call.arg(QUEUE_DEAD_ROUND);
         integer(self.ask_patiently(call).await?).map(|count| u64::try_from(count).unwrap_or(0))
     }

@@ -51,7 +51,7 @@ impl QueueScripts {
             cancel: with_common!("../scripts/q_cancel.lua"),
             requeue: with_common!("../scripts/q_requeue.lua"),
             list: include_str!("../scripts/q_list.lua"),
-            drop_dead: include_str!("../scripts/q_drop_dead.lua"),
+            drop_dead: with_common!("../scripts/q_drop_dead.lua"),
             repair: include_str!("../scripts/q_repair.lua"),
         }
     }

@@ -46,6 +46,15 @@ local leave = function(line, id)
     redis.call('LREM', line, 1, after)
   end
 end
+-- Deletes a dead item, of the set KEYS[dead]; where it has held its line, the next one may go. KEYS[bodies] stands
+-- before an id in the key of a body.
+local forget = function(id, dead, bodies)
+  local item = KEYS[7] .. id
+  local line = redis.call('HGET', item, 'l')
+  redis.call('UNLINK', item, KEYS[bodies] .. id)
+  redis.call('ZREM', KEYS[dead], id)
+  if line and line ~= '' and redis.call('LINDEX', line, 0) == id then leave(line, id) end
+end
 -- It is open no more. What ended by itself left its bytes behind: where nothing is open there are none.
 local close = function(id, bytes)
   redis.call('ZREM', KEYS[3], id)

@@ -1,9 +1,7 @@
--- q_drop_dead: deletes the oldest dead items.
--- KEYS     1 dead | 2 what stands before an id in the key of an item | 3 the same of a body   ARGV  1 most
+-- q_drop_dead, behind q_common: deletes the oldest dead items.
+-- KEYS     as in q_common, none of them of an item | 8 dead | 9 what stands before an id in the key of a body
+-- ARGV     1 most
 -- reply    how many
-local ids = redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1)
-for _, id in ipairs(ids) do
-  redis.call('UNLINK', KEYS[2] .. id, KEYS[3] .. id)
-  redis.call('ZREM', KEYS[1], id)
-end
+local ids = redis.call('ZRANGE', KEYS[8], 0, ARGV[1] - 1)
+for _, id in ipairs(ids) do forget(id, 8, 9) end
 return #ids

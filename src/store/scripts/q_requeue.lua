@@ -22,7 +22,10 @@ redis.call('PEXPIRE', KEYS[6], ARGV[5])
 touch(3, KEYS[5])
 touch(4, KEYS[5])
 local line = its[3]
-if line ~= '' and redis.call('RPUSH', line, ARGV[1]) > 1 then
+if line ~= '' and redis.call('LINDEX', line, 0) == ARGV[1] then
+  -- It has held its line, and is the first one of it.
+  ready(ARGV[1], KEYS[5], now)
+elseif line ~= '' and redis.call('RPUSH', line, ARGV[1]) > 1 then
   redis.call('HSET', KEYS[5], 's', 'b', 'q', '')
 else
   ready(ARGV[1], KEYS[5], now)

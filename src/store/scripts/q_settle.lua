@@ -2,8 +2,8 @@
 -- KEYS     as in q_common | 8 dead | 9 the answer | 10 what stands before an id in the key of a body | and 7 for each
 --          item that follows
 -- ARGV     1 entry | 2 id | 3 token | 4 k done, x dead, r again, w given back | 5 delay, ms | 6 status | 7 error
---          8 life of the record, ms | 9 most dead items | 10 1: it counts as a failure | 11 how many items follow
---          and 8 for each of these
+--          8 life of the record, ms | 9 most dead items | 10 1: it counts as a failure | 11 1: a dead one holds
+--          its line | 12 how many items follow | and 8 for each of these
 -- reply    {0, 0, 0}: somebody else has it | {1, how many dead ones gave way, how many items followed}
 local its = redis.call('HMGET', KEYS[5], 'a', 's', 'q', 'y', 'l')
 if its[1] ~= ARGV[3] then
@@ -28,9 +28,9 @@ end
 redis.call('HSET', KEYS[5], 's', outcome, 'x', text(now), 'q', '')
 redis.call('PEXPIRE', KEYS[5], ARGV[8])
 close(id, tonumber(its[4]))
-leave(its[5], id)
+if outcome == 'k' or ARGV[11] ~= '1' then leave(its[5], id) end
 local followed = 0
-for n = 0, ARGV[11] - 1 do followed = followed + follow(11 + 7 * n, 12 + 8 * n, its[5]) end
+for n = 0, ARGV[12] - 1 do followed = followed + follow(11 + 7 * n, 13 + 8 * n, its[5]) end
 if outcome == 'k' then
   redis.call('UNLINK', KEYS[6])
   redis.call('HSET', KEYS[5], 'h', '', 'y', its[4] - #redis.call('HGET', KEYS[5], 'h'))
@@ -43,7 +43,6 @@ if redis.call('PTTL', KEYS[8]) < tonumber(ARGV[8]) then redis.call('PEXPIRE', KE
 local dropped = math.min(redis.call('ZCARD', KEYS[8]) - ARGV[9], 100)
 if dropped <= 0 then return {1, 0, followed} end
 for _, oldest in ipairs(redis.call('ZRANGE', KEYS[8], 0, dropped - 1)) do
-  redis.call('UNLINK', KEYS[7] .. oldest, KEYS[10] .. oldest)
-  redis.call('ZREM', KEYS[8], oldest)
+  forget(oldest, 8, 10)
 end
 return {1, dropped, followed}

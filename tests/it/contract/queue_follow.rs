@@ -41,7 +41,7 @@ fn item<'a>(keys: &'a QueueKeys, key: &'a str, body: &'a Bytes) -> FollowUp<'a> 
 
 /// Ends what is held, with what follows.
 fn ending<'a>(hold: &'a Hold, outcome: Outcome, follow_ups: &'a [FollowUp<'a>]) -> Settle<'a> {
-    let after = After { follow_ups };
+    let after = After { follow_ups, holds_line: false };
     Settle {
         hold,
         outcome,
