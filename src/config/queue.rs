@@ -73,6 +73,8 @@ pub struct Queue {
     pub order_by: Option<OrderBy>,
     /// What follows when one ends.
     pub ends: QueueEnds,
+    /// Whether nothing more is put into it, and it may be taken away as it is.
+    pub drain_only: bool,
 }
 
 /// `durability`
@@ -130,6 +132,7 @@ impl Default for Queue {
             warn: QueueWarn::default(),
             order_by: None,
             ends: QueueEnds::default(),
+            drain_only: false,
         }
     }
 }
@@ -195,6 +198,7 @@ pub(super) fn read(queue: &mut Section<'_>) -> Queue {
         warn: queue.section("warn", read_warn),
         order_by: queue.get("order_by", order_by),
         ends: queue_ends::read(queue),
+        drain_only: queue.or("drain_only", default.drain_only, flag),
     };
     if read.backoff > read.max_backoff {
         let what = "is longer than max_backoff";

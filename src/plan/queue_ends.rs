@@ -100,6 +100,10 @@ fn check(config: &Config, (name, on_dead): (&str, &str), at: &str, problems: &mu
         problem(format!("no queue is named {on_dead:?}"), format!("name one of {known}"));
         return;
     }
+    if is_draining(config, on_dead) {
+        let what = format!("[queues.{on_dead}] takes nothing more: drain_only");
+        problem(what, "name another queue, or remove drain_only there".to_owned());
+    }
     let next = |queue: &str| config.queues.get(queue)?.ends.on_dead.as_deref();
     let mut behind = std::iter::successors(Some(on_dead), |queue| next(queue));
     // A circle that this queue is not in is told where it is.
@@ -126,6 +130,10 @@ pub(super) fn callbacks(config: &Config, problems: &mut Problems) -> Vec<Describ
             problems.push(&*at, what, "remove it: this queue is the one that others tell by");
             continue;
         }
+        if is_draining(config, CALLBACKS) {
+            let what = "[queues.callbacks] takes nothing more: drain_only";
+            problems.push(&*at, what, "remove callback, or drain_only there");
+        }
         if let Some(remedy) = two_slots(config) {
             problems.push(&*at, TWO_SLOTS, format!("{remedy}, or remove callback"));
         }
@@ -133,6 +141,11 @@ pub(super) fn callbacks(config: &Config, problems: &mut Problems) -> Vec<Describ
         all.push((callback_upstream(name), callback.upstream.clone(), tls));
     }
     all
+}
+
+/// Whether nothing more is put into a queue.
+fn is_draining(config: &Config, queue: &str) -> bool {
+    config.queues.get(queue).is_some_and(|queue| queue.drain_only)
 }
 
 /// What to do where two queues cannot change in one step; nothing where they can.
@@ -283,6 +296,20 @@ mod tests {
         assert_eq!(problems(&[queue("callbacks", TOLD)]), ["queues.callbacks.callback"]);
         let cluster = "[store]\nurl = \"redis-cluster://127.0.0.1:1\"\n";
         assert_eq!(problems_of(&format!("{cluster}{text}")), ["queues.mail.callback"]);
+    }
+
+    #[test]
+    fn nothing_is_put_into_a_queue_that_only_drains() {
+        const CALLBACK: &str = "callback = { url = \"https://hooks.test/a\", \
+                                secret = \"0123456789abcdef01234567\" }\n";
+        const DRAINS: &str = "drain_only = true\n";
+        let undone = queue("mail", "on_dead = \"undo\"\n");
+        let undo = queue("undo", DRAINS);
+        assert_eq!(problems(&[queue("mail", DRAINS)]), [""; 0]);
+        let all = [undone, undo, route("a", "/a", "undo"), route("b", "/b", "mail")];
+        assert_eq!(problems(&all), ["routes.a.deliver.queue", "queues.mail.on_dead"]);
+        let told = [queue("mail", CALLBACK), queue("callbacks", DRAINS)];
+        assert_eq!(problems(&told), ["queues.mail.callback"]);
     }
 
     #[test]

@@ -88,6 +88,11 @@ impl Deferred {
             problem("deliver.queue", &what, &format!("name one of {known}"));
             return None;
         };
+        if queue.drain_only {
+            let what = format!("[queues.{}] takes nothing more: drain_only", deliver.queue);
+            let remedy = "take the route away, name another queue, or remove drain_only there";
+            problem("deliver.queue", &what, remedy);
+        }
         let told_at = told_at(config, written);
         Some(Box::new(Self { written: deliver.clone(), queue: queue.clone(), told_at }))
     }

@@ -184,11 +184,14 @@ impl QueueState {
 }
 
 /// The queues that are in one plan and not in the next one, and hold requests that are not
-/// delivered yet, or may: nobody would deliver them any more.
+/// delivered yet, or may: nobody would deliver them any more. Those that only drain may go so.
 pub(super) async fn left_behind(store: &Store, former: &Plan, plan: &Plan) -> Problems {
     let mut problems = Problems::default();
-    let queues = former.config.queues.keys();
-    for name in queues.filter(|name| !plan.config.queues.contains_key(*name)) {
+    let queues = former.config.queues.iter();
+    for (name, queue) in queues.filter(|(name, _)| !plan.config.queues.contains_key(*name)) {
+        if queue.drain_only {
+            continue;
+        }
         let what = match store.queue_look(&former.keys.queue(name, SHARD)).await {
             Ok(look) if look.open == 0 => continue,
             Ok(look) => format!("is not there, and {} of its requests still wait", look.open),
@@ -201,6 +204,28 @@ pub(super) async fn left_behind(store: &Store, former: &Plan, plan: &Plan) -> Pr
         problems.push(format!("queues.{name}"), what, remedy);
     }
     problems
+}
+
+/// Says what the queues have left that are in one plan and not in the next one, though it is not
+/// delivered yet: it stays in the store until it ends.
+pub(super) async fn tell_of_left(store: &Store, former: &Plan, plan: &Plan) {
+    let queues = former.config.queues.iter().filter(|(_, queue)| queue.drain_only);
+    for (name, _) in queues.filter(|(name, _)| !plan.config.queues.contains_key(*name)) {
+        match store.queue_look(&former.keys.queue(name, SHARD)).await {
+            Ok(look) if look.open == 0 => {}
+            Ok(look) => tracing::warn!(
+                queue = name,
+                requests = look.open,
+                "the queue is taken away with requests in it, which stay in the store until they \
+                 end\n    help: put [queues.{name}] back to have them delivered"
+            ),
+            Err(error) => tracing::warn!(
+                queue = name,
+                %error,
+                "the queue is taken away, and what it holds is not known"
+            ),
+        }
+    }
 }
 
 /// What a body takes up of the room for all of them, until it is dropped.

@@ -257,6 +257,7 @@ impl Gateway {
         self.running.store(Arc::clone(&running));
         self.generation.fetch_add(1, Ordering::Release);
         current.leave_to(&running);
+        deliveries::tell_of_left(&self.store, &current.plan, &now).await;
         Ok([Arc::clone(&current.plan), now])
     }
 

@@ -4,6 +4,7 @@
 mod accepted;
 mod called_back;
 mod crashes;
+mod held;
 mod operated;
 mod refused;
 mod repeated;
