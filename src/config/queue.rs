@@ -70,6 +70,8 @@ pub struct Queue {
     pub warn: QueueWarn,
     /// By what requests are delivered one after the other; `None`: all at once.
     pub order_by: Option<OrderBy>,
+    /// Fields that are kept of each request beside those that are kept of all.
+    pub keep_headers: Vec<HeaderName>,
 }
 
 /// `durability`
@@ -126,6 +128,7 @@ impl Default for Queue {
             max_dead: 10_000,
             warn: QueueWarn::default(),
             order_by: None,
+            keep_headers: Vec::new(),
         }
     }
 }
@@ -190,6 +193,9 @@ pub(super) fn read(queue: &mut Section<'_>) -> Queue {
         max_dead: queue.or("max_dead", default.max_dead, count(1..=ITEMS_MAX)),
         warn: queue.section("warn", read_warn),
         order_by: queue.get("order_by", order_by),
+        keep_headers: queue.list_or_empty("keep_headers", |value| {
+            header_name(string(value, "the name of a header in quotes")?)
+        }),
     };
     if read.backoff > read.max_backoff {
         let what = "is longer than max_backoff";

@@ -5,6 +5,7 @@
 mod answer;
 mod backoff;
 mod due;
+mod fields;
 mod head;
 mod outcome;
 mod owner;
@@ -18,7 +19,8 @@ mod tests;
 pub use self::answer::Kept;
 pub use self::backoff::{Pauses, retry_after};
 pub use self::due::{DueFault, due_in};
-pub use self::head::{Head, X_DELIVERY_ATTEMPT, X_DELIVERY_ID, stripped};
+pub use self::fields::{NeverKept, dashed, kept_fields, never_kept};
+pub use self::head::{Head, X_DELIVERY_ATTEMPT, X_DELIVERY_ID};
 pub use self::outcome::{Answered, Bounds, Verdict, Why, judge};
 pub use self::owner::{line_of, owner_of};
 pub use self::pause::Streak;

@@ -10,6 +10,8 @@ mod loose;
 mod names;
 mod nats;
 mod pools;
+mod queue_bodies;
+mod queue_fields;
 mod queues;
 mod respond;
 mod route;

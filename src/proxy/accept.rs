@@ -20,7 +20,8 @@ use super::rejection::Rejection;
 use super::request::Request;
 use crate::base::body::{Inbound, Upload, UploadFault, UploadLimits};
 use crate::config::{OrderBy, Queue, StoreUse};
-use crate::deliver::{self, Head, Kept, Refused, due_in, line_of, owner_of, stripped};
+use crate::deliver::{self, Head, Kept, Refused, due_in, kept_fields, line_of, owner_of};
+use crate::forwarding::fields::is_owned;
 use crate::idempotency::{Fingerprint, Fingerprinter, Key, Owner, scoped};
 use crate::plan::{Deferred, durability, queue_bounds};
 use crate::runtime::{QueueState, Room};
@@ -279,7 +280,9 @@ impl Accepting<'_, '_> {
         let own = std::mem::take(&mut head.headers);
         let outgoing = Outline::new(request, Cow::Owned(own), added).head();
         let (outgoing, ()) = outgoing.into_parts();
-        let fields = stripped(outgoing.headers, deferred.written.delay_from.as_ref());
+        let named = (&*deferred.kept_fields, deferred.written.delay_from.as_ref());
+        let owned = &request.plan().headers;
+        let fields = kept_fields(outgoing.headers, named, |name| is_owned(owned, name));
         let upstream = request.resolved.upstream_name(request.plan()).to_owned();
         let root = || http::uri::PathAndQuery::from_static("/");
         Head {
