@@ -7,11 +7,13 @@ use std::time::Duration;
 use http::HeaderName;
 use toml::de::DeValue;
 
+use super::queue_keys::{self, SealKey};
 use super::reader::Section;
 use super::value::{
     Flaw, GIB, KIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo,
-    field_name, flag, header_name, size, string, text,
+    field_name, flag, header_name, rate, size, string, text,
 };
+use crate::base::units::Rate;
 
 /// Shortest and longest lease of a delivery.
 const LEASE_MIN: Duration = Duration::from_secs(5);
@@ -72,6 +74,12 @@ pub struct Queue {
     pub order_by: Option<OrderBy>,
     /// Fields that are kept of each request beside those that are kept of all.
     pub keep_headers: Vec<HeaderName>,
+    /// Whether revocations are asked for once more at each delivery.
+    pub recheck: bool,
+    /// How many are delivered in which time, by the whole fleet.
+    pub rate: Option<Rate>,
+    /// With what all that is kept is sealed: the first one seals, each opens.
+    pub seal: Vec<SealKey>,
 }
 
 /// `durability`
@@ -129,6 +137,9 @@ impl Default for Queue {
             warn: QueueWarn::default(),
             order_by: None,
             keep_headers: Vec::new(),
+            recheck: false,
+            rate: None,
+            seal: Vec::new(),
         }
     }
 }
@@ -196,6 +207,9 @@ pub(super) fn read(queue: &mut Section<'_>) -> Queue {
         keep_headers: queue.list_or_empty("keep_headers", |value| {
             header_name(string(value, "the name of a header in quotes")?)
         }),
+        recheck: queue.or("recheck", default.recheck, flag),
+        rate: queue.get("rate", rate),
+        seal: queue_keys::read(queue),
     };
     if read.backoff > read.max_backoff {
         let what = "is longer than max_backoff";

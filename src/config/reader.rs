@@ -332,6 +332,21 @@ impl<'a> Section<'a> {
         Some((secret, name.map(|name| self.reader.folder.join(name))))
     }
 
+    /// A list of secrets, each as in [`Self::secret`], of which `read` makes something.
+    pub(super) fn secrets<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(Secret) -> Read<T>,
+    ) -> Vec<T> {
+        let Some(field) = self.field(key) else { return Vec::new() };
+        if field.value.as_array().is_none() {
+            // It may be one that should stand in a list.
+            field.reader.note(&field.path, || Note::Secret);
+        }
+        let list = field.list(|item| item.secret().and_then(|secret| item.keep(read(secret))));
+        list.unwrap_or_default()
+    }
+
     /// The text of a file that a key names.
     pub(super) fn file(&mut self, key: &'static str) -> Option<String> {
         let field = self.field(key)?;

@@ -3,6 +3,7 @@
 
 mod attempt;
 mod look;
+mod recheck;
 mod worker;
 
 use std::collections::BTreeMap;

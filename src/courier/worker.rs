@@ -250,7 +250,13 @@ impl Worker {
     async fn ended(&mut self, id: Id, ended: &Ended) {
         let began_behind = self.holds.remove(&id).map(|(_, pauses)| pauses);
         self.take_at = self.paused_until.unwrap_or_else(Instant::now);
-        let Some(answered) = ended.answered else { return };
+        let Some(answered) = ended.answered else {
+            if let Some(pause) = ended.asked {
+                self.take_at = Instant::now() + pause;
+                self.paused_until = Some(self.take_at);
+            }
+            return;
+        };
         // What began before the queue paused says nothing of its destination after that.
         if began_behind != Some(self.pauses) {
             return;

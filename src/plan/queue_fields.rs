@@ -2,9 +2,7 @@
 
 use http::HeaderName;
 
-use crate::config::{
-    self, Config, OrderBy, Problems, Queue, SessionId, TokenSource, Verifier,
-};
+use crate::config::{self, Config, OrderBy, Problems, Queue, SessionId, TokenSource, Verifier};
 use crate::deliver::{NeverKept, dashed, never_kept};
 
 /// The fields that are kept of the requests of a route beside those that are kept of all: those
@@ -54,5 +52,7 @@ fn refusal(config: &Config, field: &HeaderName) -> Option<String> {
     }
     let ids = config.session.iter().flat_map(|session| &session.id_from);
     let mut of_sessions = ids.filter(|id| matches!(id, SessionId::Header(it) if is_it(it)));
-    of_sessions.next().map(|_| "names a session, and whoever reads the store could go on in it".into())
+    of_sessions
+        .next()
+        .map(|_| "names a session, and whoever reads the store could go on in it".into())
 }

@@ -94,6 +94,16 @@ impl Deferred {
             problem("deliver.queue", &what, &format!("name one of {known}"));
             return None;
         };
+        let by = written.auth.iter().flat_map(|auth| &auth.by);
+        let mut by = by.filter_map(|name| config.auth.get(name));
+        if queue.recheck && !by.any(|verifier| verifier.revocation) {
+            let what = format!(
+                "queues.{}.recheck has nothing to ask: no caller of this route can be revoked",
+                deliver.queue
+            );
+            let remedy = "name a verifier with revocation in auth, or remove recheck";
+            problem("deliver", &what, remedy);
+        }
         let told_at = told_at(config, written);
         let kept_fields = queue_fields::kept(config, written, queue);
         Some(Box::new(Self {

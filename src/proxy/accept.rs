@@ -19,12 +19,13 @@ use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
 use crate::base::body::{Inbound, Upload, UploadFault, UploadLimits};
+use crate::cache;
 use crate::config::{OrderBy, Queue, StoreUse};
-use crate::deliver::{self, Head, Kept, Refused, due_in, kept_fields, line_of, owner_of};
+use crate::deliver::{self, Head, Kept, Recheck, Refused, due_in, kept_fields, line_of, owner_of};
 use crate::forwarding::fields::is_owned;
 use crate::idempotency::{Fingerprint, Fingerprinter, Key, Owner, scoped};
 use crate::plan::{Deferred, durability, queue_bounds};
-use crate::runtime::{QueueState, Room};
+use crate::runtime::{Loose, Packed, Parcels, QueueState, Room};
 use crate::store::StoreError;
 use crate::store::keys::QueueKeys;
 use crate::store::queue::{Accept, Accepted, DeliveryId, Item, ItemState, QueueSafety};
@@ -218,14 +219,14 @@ impl Accepting<'_, '_> {
         Held { body, _room }: Held,
         added: Fields,
     ) -> Result<Told, Rejection> {
-        let Self { request, deferred, state } = self;
+        let Self { request, deferred, .. } = self;
         let Asked { key, delay, mut fingerprinter, order, .. } = asked;
         fingerprinter.add(&body);
         let fingerprint = digits(&fingerprinter.finish());
         let owner = Owner::of(request.caller, request.client().address);
         let scoped = key.as_ref().map(|key| scoped(owner, &deferred.written.queue, key));
         let now_ms = unix_ms(SystemTime::now());
-        let blob = self.head(head, added, (key, now_ms, delay)).pack();
+        let head = self.head(head, added, (key, now_ms, delay));
         let id = DeliveryId::new(SHARD, now_ms)
             .ok_or_else(|| Refused::Away("the system has no random bytes".into()))?;
         let queue = &deferred.queue;
@@ -234,8 +235,9 @@ impl Accepting<'_, '_> {
             key: scoped.as_deref(),
             fingerprint: &fingerprint,
             key_ttl: delay + queue.max_age + queue.keep,
-            head: &blob,
-            body: &body,
+            head: &packed.head,
+            body: &packed.body,
+        let packed = self.packed(id, &head, body).await?;
             owner: &owner_digest(request),
             order: order.as_deref(),
             delay,
@@ -244,7 +246,28 @@ impl Accepting<'_, '_> {
         };
         let keys = request.plan().keys.queue(&deferred.written.queue, SHARD);
         let accepted = accept_durably(request, &keys, (&accept, queue)).await;
-        Ok(match accepted.map_err(away)? {
+        self.told(id, accepted.map_err(away)?)
+    }
+
+    /// What lies in the store of it.
+    async fn packed(&self, id: DeliveryId, head: &Head, body: Bytes) -> Result<Packed, Refused> {
+        let Self { request, deferred, .. } = self;
+        let (name, queue) = (&deferred.written.queue, &deferred.queue);
+        let caller = request.caller.as_deref().filter(|_| queue.recheck);
+        let loose = Loose {
+            head: head.pack(),
+            body,
+            is_text: cache::is_compressible(&head.fields),
+            recheck: caller.and_then(Recheck::of),
+        };
+        let packed = Parcels::of_request(name, queue, id).pack(loose).await;
+        packed.ok_or_else(|| Refused::Away("what is kept could not be sealed".into()))
+    }
+
+    /// What its caller is told.
+    fn told(&self, id: DeliveryId, accepted: Accepted) -> Result<Told, Rejection> {
+        let state = self.state;
+        Ok(match accepted {
             Accepted::New { accepted_ms, due_ms } => {
                 state.meter.accepted("new");
                 state.wake.notify_one();
@@ -319,7 +342,9 @@ impl Accepting<'_, '_> {
             let found = gateway.store.queue_find(keys, &id).await;
             let item = found.ok().flatten().filter(|item| item.state.is_settled());
             let Some(item) = item else { continue };
-            let mut answer = answer_of(self.request, keys, &item).await.ok().flatten()?;
+            let of_queue = (&*self.deferred.written.queue, keys);
+            let answer = answer_of(self.request, of_queue, &item).await;
+            let mut answer = answer.ok().flatten()?;
             let applied = HeaderValue::try_from(format!("wait={}", wait.as_secs())).ok()?;
             answer.headers_mut().insert(PREFERENCE_APPLIED, applied);
             return Some(answer.map(Content::Bytes));
@@ -339,11 +364,14 @@ async fn accept_durably(
 /// The kept answer to a delivery.
 pub(super) async fn answer_of(
     request: &Request<'_>,
-    keys: &QueueKeys,
+    (name, keys): (&str, &QueueKeys),
     item: &Item,
 ) -> Result<Option<Response<Bytes>>, StoreError> {
     let kept = request.gateway().store.queue_answer(keys, item).await?;
-    let kept = kept.and_then(|it| Kept::unpack(&it.head, it.body));
+    let queue = request.plan().config.queues.get(name);
+    let (Some(kept), Some(queue)) = (kept, queue) else { return Ok(None) };
+    let opened = Parcels::of_answer(name, queue, item.id).open(&kept.head, kept.body).await;
+    let kept = opened.ok().and_then(|it| Kept::unpack(&it.head, it.body));
     Ok(kept.filter(|kept| kept.body.is_some()).map(Kept::response))
 }
 

@@ -3,6 +3,7 @@
 
 mod accepted;
 mod crashes;
+mod kept;
 mod operated;
 mod refused;
 mod repeated;
