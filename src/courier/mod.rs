@@ -3,6 +3,7 @@
 
 mod attempt;
 mod look;
+mod rate;
 mod recheck;
 mod worker;
 

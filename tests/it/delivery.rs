@@ -5,6 +5,7 @@ mod accepted;
 mod crashes;
 mod kept;
 mod operated;
+mod rates;
 mod refused;
 mod repeated;
 
