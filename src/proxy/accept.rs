@@ -36,9 +36,8 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// How often a delivery is looked at for which a client waits: another gateway may deliver it.
 const LOOK: Duration = Duration::from_millis(200);
-/// How soon a store that is connected has been looked at, and how often to see whether it was.
+/// How soon a store that is connected has been looked at.
 const LOOKED_AT: Duration = Duration::from_secs(3);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The shard of a queue that has one.
 const SHARD: u8 = 0;
 
@@ -75,7 +74,12 @@ pub(super) async fn accept(
 /// whoever comes first waits, and nobody once that was in vain.
 async fn trusted(request: &Request<'_>) -> Result<(), Refused> {
     let (store, deliveries) = (&request.gateway().store, &request.gateway().deliveries);
+    let bell = store.queue_looked().unwrap_or_default();
     loop {
+        let rung = bell.notified();
+        tokio::pin!(rung);
+        // From here on no ring is missed, whatever is seen below.
+        rung.as_mut().enable();
         let is_away = match store.queue_safety() {
             QueueSafety::Safe { .. } => {
                 deliveries.looked();
@@ -87,13 +91,17 @@ async fn trusted(request: &Request<'_>) -> Result<(), Refused> {
             }
             QueueSafety::Unknown => !store.is_connected(StoreUse::Queue),
         };
+        let unknown = || Refused::Away("it has not been looked at".into());
         if is_away {
             deliveries.looked();
+            return Err(unknown());
         }
-        if is_away || Instant::now() >= deliveries.look_until(LOOKED_AT) {
-            return Err(Refused::Away("it has not been looked at".into()));
+        let until = deliveries.look_until(LOOKED_AT);
+        if Instant::now() >= until {
+            return Err(unknown());
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        // Its end is seen above.
+        let _ = tokio::time::timeout_at(until, rung).await;
     }
 }
 
@@ -229,6 +237,7 @@ impl Accepting<'_, '_> {
         let head = self.head(head, added, (key, now_ms, delay));
         let id = DeliveryId::new(SHARD, now_ms)
             .ok_or_else(|| Refused::Away("the system has no random bytes".into()))?;
+        let packed = self.packed(id, &head, body).await?;
         let queue = &deferred.queue;
         let accept = Accept {
             id,
@@ -237,7 +246,6 @@ impl Accepting<'_, '_> {
             key_ttl: delay + queue.max_age + queue.keep,
             head: &packed.head,
             body: &packed.body,
-        let packed = self.packed(id, &head, body).await?;
             owner: &owner_digest(request),
             order: order.as_deref(),
             delay,
