@@ -98,8 +98,8 @@ mod tests {
         let sent = [
             "accept",
             "accept-language",
-            "content-type",
             "content-range",
+            "content-type",
             "forwarded",
             "host",
             "if-match",
