@@ -22,6 +22,8 @@ const LEASE_MAX: Duration = Duration::from_secs(10 * 60);
 const AGE_MAX: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// Longest that a finished one is kept.
 const KEEP_MAX: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Longest that the content of an answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(60 * 60);
 /// Longest that a caller may have the gateway wait for the real answer.
 const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
 /// Longest body of one request, in bytes.
@@ -64,6 +66,8 @@ pub struct Queue {
     pub keep: Duration,
     /// The longest body of an answer that is kept, in bytes.
     pub keep_response: u64,
+    /// How long the content of an answer may take.
+    pub answer_timeout: Duration,
     /// How long what could not be delivered is kept.
     pub keep_dead: Duration,
     /// Most of these; the oldest go.
@@ -132,6 +136,7 @@ impl Default for Queue {
             retry_after_max: HOUR,
             keep: HOUR,
             keep_response: 64 * KIB,
+            answer_timeout: Duration::from_secs(5 * 60),
             keep_dead: 7 * DAY,
             max_dead: 10_000,
             warn: QueueWarn::default(),
@@ -182,6 +187,7 @@ pub(super) fn read(queue: &mut Section<'_>) -> Queue {
     let default = Queue::default();
     let lease = within(LEASE_MIN, LEASE_MAX, "\"5s\" to \"10m\"");
     let age = within(Duration::from_secs(1), AGE_MAX, "\"1s\" to \"14d\"");
+    let answer = within(Duration::from_secs(1), ANSWER_MAX, "\"1s\" to \"1h\"");
     let keep = within(Duration::from_secs(1), KEEP_MAX, "\"1s\" to \"90d\"");
     let read = Queue {
         max_items: queue.or("max_items", default.max_items, count(1..=ITEMS_MAX)),
@@ -200,6 +206,7 @@ pub(super) fn read(queue: &mut Section<'_>) -> Queue {
         retry_after_max: queue.or("retry_after_max", default.retry_after_max, &age),
         keep: queue.or("keep", default.keep, &keep),
         keep_response: queue.or("keep_response", default.keep_response, size(0..=8 * MIB)),
+        answer_timeout: queue.or("answer_timeout", default.answer_timeout, &answer),
         keep_dead: queue.or("keep_dead", default.keep_dead, &keep),
         max_dead: queue.or("max_dead", default.max_dead, count(1..=ITEMS_MAX)),
         warn: queue.section("warn", read_warn),

@@ -20,8 +20,6 @@ use crate::runtime::{Gateway, Loose, Opened, Packed, Parcels, QueueState, Runnin
 use crate::store::keys::QueueKeys;
 use crate::store::queue::{Claim, DeliveryId, Hold, KeptAnswer, Outcome, Settle, Settled};
 
-/// How long the content of an answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long to wait before a store that has not answered is told again how a delivery ended.
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 /// How long nothing is taken while nobody says whether its caller was revoked.
@@ -178,7 +176,7 @@ impl Attempt {
         let asked = asked.and_then(|value| retry_after(value, SystemTime::now()));
         let most = usize::try_from(self.queue.keep_response).unwrap_or(usize::MAX);
         let read = Limited::new(*body, most).collect();
-        let read = tokio::time::timeout(ANSWER_TIMEOUT, read).await;
+        let read = tokio::time::timeout(self.queue.answer_timeout, read).await;
         let body = read.ok().and_then(Result::ok).map(|body| body.to_bytes());
         let kept = Kept::new(head.status, &head.headers, body);
         let loose = Loose {
