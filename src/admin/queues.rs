@@ -11,7 +11,7 @@ use crate::base::http::hex;
 use crate::config::Queue;
 use crate::deliver::Head;
 use crate::plan::queue_bounds;
-use crate::runtime::{Gateway, Running};
+use crate::runtime::{Gateway, Parcels, Running};
 use crate::store::keys::QueueKeys;
 use crate::store::queue::{
     Cancelled, DeliveryId, Item, ItemState, Pause, QUEUE_DEAD_ROUND, QueueSafety, Requeued,
@@ -95,7 +95,7 @@ fn tell_pause(pause: &Pause) -> Value {
 /// `GET /v1/queues/{queue}/items?state=dead&after=ID`: a page of them, the oldest first.
 pub(super) async fn items(gateway: &Gateway, uri: &Uri, name: &str) -> Result<Reply, Fault> {
     let running = gateway.running();
-    let Named { keys, .. } = named(&running, name)?;
+    let named = named(&running, name)?;
     let (mut state, mut after) = (None, None);
     for (name, value) in query::pairs(uri.query())? {
         match &*name {
@@ -113,14 +113,15 @@ pub(super) async fn items(gateway: &Gateway, uri: &Uri, name: &str) -> Result<Re
             }
         }
     }
-    let page = gateway.store.queue_list(&keys, state, after.as_ref()).await?;
-    let items: Vec<Value> = page.items.iter().map(tell_item).collect();
+    let page = gateway.store.queue_list(&named.keys, state, after.as_ref()).await?;
+    let items: Vec<Value> = page.items.iter().map(|item| tell_item(&named, item)).collect();
     let next = page.next.map(|id| id.to_string());
     Ok(reply_json(StatusCode::OK, &json!({ "items": items, "next": next })))
 }
 
-fn tell_item(item: &Item) -> Value {
-    let head = Head::unpack(&item.head);
+fn tell_item(named: &Named<'_>, item: &Item) -> Value {
+    let opened = parcels(named, item).open_head(&item.head);
+    let head = opened.ok().and_then(|it| Head::unpack(&it.head));
     let head = head.as_ref();
     json!({
         "id": item.id.as_str(),
@@ -141,6 +142,10 @@ fn tell_item(item: &Item) -> Value {
         "error": Some(&item.error).filter(|error| !error.is_empty()),
         "bytes": item.bytes,
     })
+}
+
+fn parcels(named: &Named<'_>, item: &Item) -> Parcels {
+    Parcels::of_request(named.name, named.queue, item.id)
 }
 
 fn time(unix_ms: u64) -> Option<String> {
@@ -177,7 +182,7 @@ async fn find<'r>(
 pub(super) async fn delivery(gateway: &Gateway, id: &str) -> Result<Reply, Fault> {
     let running = gateway.running();
     let (named, item) = find(gateway, &running, id).await?;
-    let mut told = tell_item(&item);
+    let mut told = tell_item(&named, &item);
     told["queue"] = named.name.into();
     Ok(reply_json(StatusCode::OK, &told))
 }
@@ -186,14 +191,16 @@ pub(super) async fn delivery(gateway: &Gateway, id: &str) -> Result<Reply, Fault
 pub(super) async fn body(gateway: &Gateway, id: &str, body: &[u8]) -> Result<Reply, Fault> {
     let _: Nothing = parse_or_empty(body, "{}")?;
     let running = gateway.running();
-    let (Named { keys, .. }, item) = find(gateway, &running, id).await?;
-    let body = gateway.store.queue_body(&keys, &item.id).await?;
+    let (named, item) = find(gateway, &running, id).await?;
+    let body = gateway.store.queue_body(&named.keys, &item.id).await?;
     let gone = || Fault::Problem {
         status: StatusCode::NOT_FOUND,
         code: "body_not_kept",
         detail: "The body is kept until the delivery is done.".to_owned(),
     };
     let body = body.ok_or_else(gone)?;
+    let opened = parcels(&named, &item).open(&item.head, body).await;
+    let body = opened.map_err(|_| unreadable(named.name))?.body;
     let told = match std::str::from_utf8(&body) {
         Ok(text) => json!({ "id": item.id.as_str(), "text": text }),
         Err(_) => json!({ "id": item.id.as_str(), "hex": hex::encode(&body) }),
@@ -201,6 +208,11 @@ pub(super) async fn body(gateway: &Gateway, id: &str, body: &[u8]) -> Result<Rep
     let mut reply = reply_json(StatusCode::OK, &told);
     reply.extensions_mut().insert(Effect("bytes", body.len().to_string()));
     Ok(reply)
+}
+
+fn unreadable(queue: &str) -> Fault {
+    let detail = format!("No key of queues.{queue}.seal opens it, or it was damaged.");
+    Fault::Problem { status: StatusCode::CONFLICT, code: "body_unreadable", detail }
 }
 
 /// `POST /v1/deliveries/{id}/requeue`: has a dead one tried again, as if it were new.

@@ -119,9 +119,8 @@ pub fn permit(policy: &Policy, caller: &Caller) -> Result<(), Denied> {
 /// # Errors
 /// It was revoked.
 pub fn confirm(identity: &Identity, revocation: RevocationStatus) -> Result<(), Denied> {
-    let RevocationStatus { listed, not_before, gone } = revocation;
-    let too_old = not_before.is_some_and(|limit| identity.issued_at.is_none_or(|iat| iat < limit));
-    if !listed && !too_old && !gone {
+    let listed = revocation.listed;
+    if !revocation.revokes(identity.issued_at) {
         return Ok(());
     }
     Err(match identity.credential {

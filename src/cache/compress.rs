@@ -48,7 +48,8 @@ pub fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// What was compressed; none unless it has exactly `length` bytes, which the caller bounds. No
 /// more than that are ever written, whatever the input claims.
-pub(super) fn expand(compressed: &[u8], length: usize) -> Option<Bytes> {
+#[must_use]
+pub fn expand(compressed: &[u8], length: usize) -> Option<Bytes> {
     let bytes = zstd::bulk::decompress(compressed, length).ok()?;
     (bytes.len() == length).then(|| bytes.into())
 }

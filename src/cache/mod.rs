@@ -46,7 +46,7 @@ mod variant;
 mod weighted;
 
 pub use chunk::{INLINE_BYTES_MAX, chunked, cut, unseal};
-pub use compress::{compress, is_compressible};
+pub use compress::{compress, expand, is_compressible};
 pub use entry::{Chunked, Epochs, Stored, StoredBody, may_replace};
 pub use freshness::{Flags, Freshness};
 pub use invalidate::{

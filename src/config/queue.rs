@@ -8,11 +8,13 @@ use http::HeaderName;
 use toml::de::DeValue;
 
 use super::queue_ends::{self, QueueEnds};
+use super::queue_keys::{self, SealKey};
 use super::reader::Section;
 use super::value::{
     Flaw, GIB, KIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo,
-    field_name, flag, header_name, size, string, text,
+    field_name, flag, header_name, rate, size, string, text,
 };
+use crate::base::units::Rate;
 
 /// Shortest and longest lease of a delivery.
 const LEASE_MIN: Duration = Duration::from_secs(5);
@@ -21,6 +23,8 @@ const LEASE_MAX: Duration = Duration::from_secs(10 * 60);
 const AGE_MAX: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// Longest that a finished one is kept.
 const KEEP_MAX: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Longest that the content of an answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(60 * 60);
 /// Longest that a caller may have the gateway wait for the real answer.
 const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
 /// Longest body of one request, in bytes.
@@ -63,6 +67,8 @@ pub struct Queue {
     pub keep: Duration,
     /// The longest body of an answer that is kept, in bytes.
     pub keep_response: u64,
+    /// How long the content of an answer may take.
+    pub answer_timeout: Duration,
     /// How long what could not be delivered is kept.
     pub keep_dead: Duration,
     /// Most of these; the oldest go.
@@ -75,6 +81,14 @@ pub struct Queue {
     pub ends: QueueEnds,
     /// Whether nothing more is put into it, and it may be taken away as it is.
     pub drain_only: bool,
+    /// Fields that are kept of each request beside those that are kept of all.
+    pub keep_headers: Vec<HeaderName>,
+    /// Whether revocations are asked for once more at each delivery.
+    pub recheck: bool,
+    /// How many are delivered in which time, by the whole fleet.
+    pub rate: Option<Rate>,
+    /// With what all that is kept is sealed: the first one seals, each opens.
+    pub seal: Vec<SealKey>,
 }
 
 /// `durability`
@@ -127,12 +141,17 @@ impl Default for Queue {
             retry_after_max: HOUR,
             keep: HOUR,
             keep_response: 64 * KIB,
+            answer_timeout: Duration::from_secs(5 * 60),
             keep_dead: 7 * DAY,
             max_dead: 10_000,
             warn: QueueWarn::default(),
             order_by: None,
             ends: QueueEnds::default(),
             drain_only: false,
+            keep_headers: Vec::new(),
+            recheck: false,
+            rate: None,
+            seal: Vec::new(),
         }
     }
 }
@@ -175,6 +194,7 @@ pub(super) fn read(queue: &mut Section<'_>) -> Queue {
     let default = Queue::default();
     let lease = within(LEASE_MIN, LEASE_MAX, "\"5s\" to \"10m\"");
     let age = within(Duration::from_secs(1), AGE_MAX, "\"1s\" to \"14d\"");
+    let answer = within(Duration::from_secs(1), ANSWER_MAX, "\"1s\" to \"1h\"");
     let keep = within(Duration::from_secs(1), KEEP_MAX, "\"1s\" to \"90d\"");
     let read = Queue {
         max_items: queue.or("max_items", default.max_items, count(1..=ITEMS_MAX)),
@@ -193,12 +213,19 @@ pub(super) fn read(queue: &mut Section<'_>) -> Queue {
         retry_after_max: queue.or("retry_after_max", default.retry_after_max, &age),
         keep: queue.or("keep", default.keep, &keep),
         keep_response: queue.or("keep_response", default.keep_response, size(0..=8 * MIB)),
+        answer_timeout: queue.or("answer_timeout", default.answer_timeout, &answer),
         keep_dead: queue.or("keep_dead", default.keep_dead, &keep),
         max_dead: queue.or("max_dead", default.max_dead, count(1..=ITEMS_MAX)),
         warn: queue.section("warn", read_warn),
         order_by: queue.get("order_by", order_by),
         ends: queue_ends::read(queue),
         drain_only: queue.or("drain_only", default.drain_only, flag),
+        keep_headers: queue.list_or_empty("keep_headers", |value| {
+            header_name(string(value, "the name of a header in quotes")?)
+        }),
+        recheck: queue.or("recheck", default.recheck, flag),
+        rate: queue.get("rate", rate),
+        seal: queue_keys::read(queue),
     };
     if read.backoff > read.max_backoff {
         let what = "is longer than max_backoff";

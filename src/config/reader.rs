@@ -328,9 +328,23 @@ impl<'a> Section<'a> {
         self.field(key)?.secret()
     }
 
-    /// A list of such secrets; nothing where the key is absent.
+    /// A secret as above, or a list of such; nothing where the key is absent.
     pub(super) fn secrets(&mut self, key: &'static str) -> Vec<Secret> {
-        self.field(key).and_then(|field| field.list(Field::secret)).unwrap_or_default()
+        self.secrets_as(key, Ok)
+    }
+
+    /// The same, of each of which `read` makes something.
+    pub(super) fn secrets_as<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(Secret) -> Read<T>,
+    ) -> Vec<T> {
+        let Some(field) = self.field(key) else { return Vec::new() };
+        let one = |item: &Field<'_>| item.secret().and_then(|it| item.keep(read(it)));
+        match field.value.as_array() {
+            Some(_) => field.list(one).unwrap_or_default(),
+            None => one(&field).into_iter().collect(),
+        }
     }
 
     /// A secret, and the file that it is in, if it is in one.
@@ -342,15 +356,6 @@ impl<'a> Section<'a> {
         let written = self.table?.get(key)?.get_ref().as_str()?;
         let name = written.strip_prefix("file:");
         Some((secret, name.map(|name| self.reader.folder.join(name))))
-    }
-
-    /// A secret as above, or a list of such.
-    pub(super) fn secrets(&mut self, key: &'static str) -> Vec<Secret> {
-        let Some(field) = self.field(key) else { return Vec::new() };
-        match field.value.as_array() {
-            Some(_) => field.list(Field::secret).unwrap_or_default(),
-            None => field.secret().into_iter().collect(),
-        }
     }
 
     /// The text of a file that a key names.

@@ -9,21 +9,23 @@ use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 
 use super::ends::{Ending, Following};
+use super::recheck::{self, Standing};
 use super::signed::signed;
 use crate::base::facts::ClientAddr;
 use crate::base::trace::Trace;
+use crate::cache;
 use crate::config::Queue;
 use crate::deliver::{Answered, Bounds, Head, Kept, Pauses, Verdict, Why, judge, retry_after};
 use crate::observe::access::Line;
 use crate::proxy::{Attempted, Delivery, NoAnswer};
-use crate::runtime::{Gateway, QueueState, Running};
+use crate::runtime::{Gateway, Loose, Opened, Packed, Parcels, QueueState, Running};
 use crate::store::keys::QueueKeys;
-use crate::store::queue::{After, Claim, Hold, KeptAnswer, Outcome, Settle, Settled};
+use crate::store::queue::{After, Claim, DeliveryId, Hold, KeptAnswer, Outcome, Settle, Settled};
 
-/// How long the content of an answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long to wait before a store that has not answered is told again how a delivery ended.
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
+/// How long nothing is taken while nobody says whether its caller was revoked.
+const RECHECK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What one attempt goes by.
 pub(super) struct Attempt {
@@ -43,7 +45,8 @@ pub(super) struct Attempt {
 pub(super) struct Ended {
     /// How it ended; nothing where nothing was sent.
     pub(super) answered: Option<Answered>,
-    /// How long the upstream wants to be left alone.
+    /// How long the upstream wants to be left alone, or nothing is taken since the store has not
+    /// said whether it may be sent.
     pub(super) asked: Option<Duration>,
     /// In one word.
     pub(super) why: &'static str,
@@ -73,15 +76,16 @@ struct Judged {
 impl Attempt {
     /// Delivers what was claimed, and settles it.
     pub(super) async fn deliver(self, claim: Claim) -> Ended {
-        let (head, body) = match self.readable(&claim) {
+        let (head, body) = match self.readable(&claim).await {
             Ok(readable) => readable,
-            Err(why) => {
-                let judged = dead(why);
+            Err(judged) => {
                 self.settle(&claim, &judged, (0, None)).await;
                 self.state.meter.attempted(judged.word, self.began.elapsed());
-                let unsent = Head::unpack(&claim.head);
+                let unsent = self.head(&claim);
                 self.tell(&claim, unsent.as_ref(), None, &judged);
-                return Ended { answered: None, asked: None, why: why.word() };
+                // What comes next would be given back as well.
+                let asked = (judged.word == "back").then_some(RECHECK_PAUSE);
+                return Ended { answered: None, asked, why: judged.error };
             }
         };
         let attempt = u64::from(claim.failures) + u64::from(claim.stalls) + 1;
@@ -100,7 +104,7 @@ impl Attempt {
             // Before anybody is told that it is done; what the store misses is made up for.
             self.gateway.cache.invalidate(head.stale.clone()).await;
         }
-        let sent = self.read(attempted).await;
+        let sent = self.read(attempted, id).await;
         let mut judged = self.judge(&claim, &sent);
         let answer = sent.kept.as_ref().filter(|_| judged.word != "retry");
         if !self.settle(&claim, &judged, (sent.status, answer)).await {
@@ -120,20 +124,41 @@ impl Attempt {
     ///
     /// # Errors
     /// It is not to be sent at all.
-    fn readable(&self, claim: &Claim) -> Result<(Head, Bytes), Why> {
+    async fn readable(&self, claim: &Claim) -> Result<(Head, Bytes), Judged> {
         if claim.stalls > self.queue.max_stalls {
-            return Err(Why::Stalled);
+            return Err(dead(Why::Stalled));
         }
         if self.now_ms >= claim.give_up_ms {
-            return Err(Why::Expired);
+            return Err(dead(Why::Expired));
         }
-        let head = Head::unpack(&claim.head).ok_or(Why::Unreadable)?;
-        let body = claim.body.clone().ok_or(Why::Unreadable)?;
-        Ok((signed(&self.running.plan.config, head, &body), body))
+        let unreadable = || dead(Why::Unreadable);
+        let body = claim.body.clone().ok_or_else(unreadable)?;
+        let parcels = Parcels::of_request(&self.name, &self.queue, claim.hold.id);
+        let Opened { head, body, recheck } = parcels.open(&claim.head, body).await.map_err(dead)?;
+        let head = Head::unpack(&head).ok_or_else(unreadable)?;
+        let recheck = recheck.filter(|_| self.queue.recheck);
+        let standing = match &recheck {
+            Some(recheck) => recheck::ask(&self.gateway, recheck).await,
+            None => Standing::Good,
+        };
+        match standing {
+            Standing::Good => Ok((signed(&self.running.plan.config, head, &body), body)),
+            Standing::Revoked => Err(dead(Why::Revoked)),
+            Standing::Unknown => {
+                let outcome = Outcome::Back { delay: self.queue.backoff };
+                Err(Judged { outcome, word: "back", error: "revocation_unknown" })
+            }
+        }
+    }
+
+    /// The head of what is not sent, as far as it can be read.
+    fn head(&self, claim: &Claim) -> Option<Head> {
+        let parcels = Parcels::of_request(&self.name, &self.queue, claim.hold.id);
+        Head::unpack(&parcels.open_head(&claim.head).ok()?.head)
     }
 
     /// Reads the answer, as much of it as is kept.
-    async fn read(&self, attempted: Attempted) -> Sent {
+    async fn read(&self, attempted: Attempted, id: DeliveryId) -> Sent {
         let Attempted { answer, took, trace, .. } = attempted;
         let response = match answer {
             Ok(response) => response,
@@ -153,14 +178,20 @@ impl Attempt {
         let asked = asked.and_then(|value| retry_after(value, SystemTime::now()));
         let most = usize::try_from(self.queue.keep_response).unwrap_or(usize::MAX);
         let read = Limited::new(*body, most).collect();
-        let read = tokio::time::timeout(ANSWER_TIMEOUT, read).await;
+        let read = tokio::time::timeout(self.queue.answer_timeout, read).await;
         let body = read.ok().and_then(Result::ok).map(|body| body.to_bytes());
         let kept = Kept::new(head.status, &head.headers, body);
-        let kept =
-            KeptAnswer { head: kept.pack().into(), body: kept.body.clone().unwrap_or_default() };
+        let loose = Loose {
+            head: kept.pack(),
+            is_text: cache::is_compressible(&kept.fields),
+            body: kept.body.unwrap_or_default(),
+            recheck: None,
+        };
+        let packed = Parcels::of_answer(&self.name, &self.queue, id).pack(loose).await;
+        let kept = packed.map(|Packed { head, body }| KeptAnswer { head, body });
         let status = head.status.as_u16();
         let answered = Answered::Status(status);
-        Sent { answered, asked, status, code: "", error: None, kept: Some(kept), took, trace }
+        Sent { answered, asked, status, code: "", error: None, kept, took, trace }
     }
 
     fn judge(&self, claim: &Claim, sent: &Sent) -> Judged {
@@ -206,7 +237,7 @@ impl Attempt {
             dead_most: self.queue.max_dead,
             after: After::default(),
         };
-        let following = self.following(claim, &settle);
+        let following = self.following(claim, &settle).await;
         let follow_ups: Vec<_> = following.iter().map(Following::follow_up).collect();
         settle.after = After { follow_ups: &follow_ups, holds_line: self.queue.ends.holds_line };
         let Settled::Written { dropped, followed } = self.settled(settle).await else {
@@ -239,12 +270,17 @@ impl Attempt {
         }
     }
 
-    /// What follows when it ends so.
-    fn following(&self, claim: &Claim, settle: &Settle<'_>) -> Vec<Following> {
+    /// What follows when it ends so, as it lies in the store.
+    async fn following(&self, claim: &Claim, settle: &Settle<'_>) -> Vec<Following> {
         let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let now_ms = self.now_ms.saturating_add(elapsed);
         let Self { running, name, queue, .. } = self;
-        Ending { running, name, queue, now_ms }.following(claim, settle)
+        let ending = Ending { running, name, queue, now_ms };
+        let mut packed = Vec::new();
+        for one in ending.following(claim, settle, || self.head(claim)) {
+            packed.extend(one.packed(&running.plan.config).await);
+        }
+        packed
     }
 
     /// Wakes the queues that got something, so many of them.

@@ -11,11 +11,11 @@ use serde::Serialize;
 use crate::base::http::authority::Authority;
 use crate::base::trace::Trace;
 use crate::cache;
-use crate::config::{CALLBACKS, Callback, Queue};
+use crate::config::{CALLBACKS, Callback, Config, Queue};
 use crate::deliver::Head;
 use crate::forwarding::fields;
 use crate::plan::{Undo, callback_upstream, queue_bounds};
-use crate::runtime::Running;
+use crate::runtime::{Loose, Packed, Parcels, Running};
 use crate::store::keys::QueueKeys;
 use crate::store::queue::{Claim, DeliveryId, FollowUp, Outcome, Settle};
 
@@ -50,6 +50,18 @@ pub(super) struct Following {
 }
 
 impl Following {
+    /// The same as it lies in the store; nothing where it could not be sealed.
+    pub(super) async fn packed(self, config: &Config) -> Option<Self> {
+        let queue = config.queues.get(&self.queue)?;
+        let parcels = Parcels::of_request(&self.queue, queue, self.id);
+        let loose = Loose { head: self.head, body: self.body, is_text: false, recheck: None };
+        let Some(Packed { head, body }) = parcels.pack(loose).await else {
+            tracing::error!(queue = self.queue, "it could not be sealed: nothing follows");
+            return None;
+        };
+        Some(Self { head: head.into(), body, ..self })
+    }
+
     /// The same for the store.
     pub(super) fn follow_up(&self) -> FollowUp<'_> {
         FollowUp {
@@ -117,7 +129,13 @@ pub(super) struct Ending<'a> {
 
 impl Ending<'_> {
     /// What follows when it ends so. The end may be told again, with the same.
-    pub(super) fn following(&self, claim: &Claim, settle: &Settle<'_>) -> Vec<Following> {
+    /// `head` reads that of the request, where it can be read.
+    pub(super) fn following(
+        &self,
+        claim: &Claim,
+        settle: &Settle<'_>,
+        head: impl FnOnce() -> Option<Head>,
+    ) -> Vec<Following> {
         let state = match settle.outcome {
             Outcome::Done => "done",
             Outcome::Dead | Outcome::DeadInDoubt => "dead",
@@ -128,7 +146,7 @@ impl Ending<'_> {
         if undo.is_none() && callback.is_none() {
             return Vec::new();
         }
-        let head = Head::unpack(&claim.head);
+        let head = head();
         let undoing = undo.and_then(|undo| self.undo(undo, (claim, settle), head.clone()));
         let told =
             callback.and_then(|callback| self.tell((callback, state), (claim, settle), head));

@@ -4,6 +4,8 @@
 mod attempt;
 mod ends;
 mod look;
+mod rate;
+mod recheck;
 mod signed;
 mod worker;
 

@@ -10,10 +10,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Attempt, Ended};
+use super::rate::{self, Granted};
 use crate::base::instance;
 use crate::config::Queue;
 use crate::deliver::Streak;
 use crate::runtime::{Gateway, QueueState, Running};
+use crate::store::StoreError;
 use crate::store::keys::QueueKeys;
 use crate::store::queue::{After, Claim, Hold, Outcome, Pause, Settle, Take, Taken};
 
@@ -153,6 +155,8 @@ impl Worker {
         if most == 0 {
             return;
         }
+        let Some(granted) = self.granted(round, most).await else { return };
+        let most = granted.most;
         let sweep = now >= self.sweep_at;
         if sweep {
             self.sweep_at = now + queue.lease / 4;
@@ -160,7 +164,34 @@ impl Worker {
         let in_flight = usize::try_from(queue.max_in_flight).unwrap_or(usize::MAX);
         let node = instance::unique();
         let take = Take { node, most, in_flight, lease: queue.lease, sweep };
-        match gateway.store.queue_take(keys, take).await {
+        let taken = gateway.store.queue_take(keys, take).await;
+        let count = if let Ok(Taken::Items { claims, .. }) = &taken { claims.len() } else { 0 };
+        granted.give_back(gateway, count).await;
+        self.taken(round, taken, (most, sweep, now));
+    }
+
+    /// How many of these may be taken now, where the queue has a rate.
+    async fn granted(&mut self, round: &Round, most: usize) -> Option<Granted> {
+        let Some(rate) = round.queue.rate else { return Some(Granted::all(most)) };
+        let keys = &round.running.plan.keys;
+        match rate::charge(&round.gateway, keys, (&self.name, rate), most).await {
+            Ok(granted) => Some(granted),
+            Err(pause) => {
+                self.take_at = Instant::now() + pause;
+                self.paused_until = Some(self.take_at);
+                None
+            }
+        }
+    }
+
+    /// Begins what was taken; where nothing could be, waits.
+    fn taken(
+        &mut self,
+        round: &Round,
+        taken: Result<Taken, StoreError>,
+        (most, sweep, now): (usize, bool, Instant),
+    ) {
+        match taken {
             Err(error) => {
                 tracing::debug!(queue = self.name, %error, "nothing could be taken");
                 self.take_at = now + STORE_PAUSE;
@@ -250,7 +281,13 @@ impl Worker {
     async fn ended(&mut self, id: Id, ended: &Ended) {
         let began_behind = self.holds.remove(&id).map(|(_, pauses)| pauses);
         self.take_at = self.paused_until.unwrap_or_else(Instant::now);
-        let Some(answered) = ended.answered else { return };
+        let Some(answered) = ended.answered else {
+            if let Some(pause) = ended.asked {
+                self.take_at = Instant::now() + pause;
+                self.paused_until = Some(self.take_at);
+            }
+            return;
+        };
         // What began before the queue paused says nothing of its destination after that.
         if began_behind != Some(self.pauses) {
             return;

@@ -3,13 +3,10 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
-use crate::base::http::fields::{is_framing, is_of_connection};
 use crate::base::packed::{Magic, Packer, Unpacker};
-use crate::base::trace::TRACEPARENT;
 
 /// Version 1 of the layout.
 const MAGIC: Magic = *b"dlv\x01";
@@ -112,31 +109,4 @@ impl Head {
         *request.headers_mut() = fields;
         request
     }
-}
-
-/// Takes out of the fields that an upstream would get now what must not wait in a store: what opens
-/// something for whoever reads it, what is of this exchange alone, what only the gateway says of
-/// deliveries, and the field that says when it is due.
-pub fn stripped(mut fields: HeaderMap, delay_from: Option<&HeaderName>) -> HeaderMap {
-    let gone: Vec<HeaderName> = fields
-        .keys()
-        .filter(|name| {
-            let text = name.as_str();
-            let is_host = *name == http::header::HOST;
-            // Upstreams may read other spellings as the same name.
-            let plain = text.replace(['_', '.'], "-");
-            is_of_connection(text)
-                || (is_framing(text) && !is_host)
-                || [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].contains(name)
-                || [TRACEPARENT, IDEMPOTENCY_KEY].iter().any(|it| *it == *plain)
-                || plain.starts_with("x-delivery-")
-                || plain == "prefer"
-                || Some(*name) == delay_from
-        })
-        .cloned()
-        .collect();
-    for name in gone {
-        fields.remove(name);
-    }
-    fields
 }

@@ -53,18 +53,24 @@ pub enum Why {
     Stalled,
     /// What was kept of it cannot be read any more.
     Unreadable,
+    /// No key of its queue opens what was kept of it.
+    Unsealable,
+    /// Its caller's token or API key was revoked.
+    Revoked,
     /// Neither its route nor its upstream is configured any more.
     NoRoute,
 }
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Refused,
         Self::Expired,
         Self::Exhausted,
         Self::Stalled,
         Self::Unreadable,
+        Self::Unsealable,
+        Self::Revoked,
         Self::NoRoute,
     ];
 
@@ -76,6 +82,8 @@ impl Why {
             Self::Exhausted => "exhausted",
             Self::Stalled => "stalled",
             Self::Unreadable => "unreadable",
+            Self::Unsealable => "unsealable",
+            Self::Revoked => "revoked",
             Self::NoRoute => "no_route",
         }
     }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::names::names;
+use super::queue_bodies;
+use super::queue_fields;
 use crate::config::{self, Config, Problems, QueueDurability, StoreUrl, StoreUse};
 use crate::store::queue::{Durability, QueueBounds};
 
@@ -39,6 +43,8 @@ pub struct Deferred {
     pub written: config::Deliver,
     /// Its queue.
     pub queue: config::Queue,
+    /// The fields that are kept of each, beside those that are kept of all.
+    pub kept_fields: Vec<HeaderName>,
     /// The path where their callers learn what became of them, up to the id; nothing where no route
     /// tells that.
     pub told_at: Option<String>,
@@ -93,8 +99,24 @@ impl Deferred {
             let remedy = "take the route away, name another queue, or remove drain_only there";
             problem("deliver.queue", &what, remedy);
         }
+        let by = written.auth.iter().flat_map(|auth| &auth.by);
+        let mut by = by.filter_map(|name| config.auth.get(name));
+        if queue.recheck && !by.any(|verifier| verifier.revocation) {
+            let what = format!(
+                "queues.{}.recheck has nothing to ask: no caller of this route can be revoked",
+                deliver.queue
+            );
+            let remedy = "name a verifier with revocation in auth, or remove recheck";
+            problem("deliver", &what, remedy);
+        }
         let told_at = told_at(config, written);
-        Some(Box::new(Self { written: deliver.clone(), queue: queue.clone(), told_at }))
+        let kept_fields = queue_fields::kept(config, written, queue);
+        Some(Box::new(Self {
+            written: deliver.clone(),
+            queue: queue.clone(),
+            kept_fields,
+            told_at,
+        }))
     }
 }
 
@@ -176,6 +198,8 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
             let remedy = "name a Redis in store.url or store.queue_url, or write durable = false";
             problems.push(at("durable"), what.to_owned(), remedy.to_owned());
         }
+        queue_bodies::check(config, (name, queue), problems);
+        queue_fields::check(config, (name, queue), problems);
     }
 }
 
@@ -203,6 +227,54 @@ mod tests {
         assert_eq!(problems(&format!("{shop}idempotency = {{}}")), ["routes.r.idempotency"]);
         let bus = format!("{LATER}upstream = \"bus\"\nsubject = \"mail.send\"\n");
         assert_eq!(problems(&bus), ["routes.r.subject"]);
+    }
+
+    #[test]
+    fn a_queue_names_no_field_in_which_a_credential_may_stand() {
+        const MORE: &str = "[auth.app]\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
+                            algorithms = [\"HS256\"]\nfrom = [\"header:x-app-token\"]\n\
+                            [auth.keys]\napi_keys = true\n\
+                            [session]\nid_from = [\"header:x-sid\"]\nheader = \"x-session\"\n\
+                            [routes.r]\npath = \"/r\"\nupstream = \"shop\"\n";
+        let of = |names: &str| {
+            let queue = format!("keep_headers = [{names}]\n");
+            problems_of(&format!("{BASE}{queue}{MORE}"))
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(of("\"x-order-id\", \"X-Tenant\", \"signature\""), none);
+        for name in [
+            "authorization",
+            "cookie",
+            "proxy-authorization",
+            "x-api-key",
+            "x_api_key",
+            "x-app-token",
+            "x-sid",
+            "x-delivery-id",
+            "host",
+        ] {
+            assert_eq!(of(&format!("\"{name}\"")), ["queues.mail.keep_headers"], "{name}");
+        }
+    }
+
+    /// What was written and cannot be read is lost.
+    #[test]
+    fn what_is_kept_fits_into_one_reply() {
+        const REDIS: &str = "[store]\nurl = \"redis://127.0.0.1:1\"\nreply_bytes = \"4MiB\"\n";
+        const ROUTE: &str = "[routes.r]\npath = \"/r\"\nupstream = \"shop\"\n";
+        let of = |store: &str, queue: &str| problems_of(&format!("{store}{BASE}{queue}\n{ROUTE}"));
+        let none: [&str; 0] = [];
+        for (key, fits, is_too_long) in
+            [("max_body", "4032KiB", "4033KiB"), ("keep_response", "4032KiB", "4MiB")]
+        {
+            let line = |size: &str| format!("{key} = \"{size}\"");
+            let path = format!("queues.mail.{key}");
+            assert_eq!(of(REDIS, &line(fits)), none, "{key}");
+            assert_eq!(of(REDIS, &line(is_too_long)), [&*path], "{key}");
+            let own = format!("{REDIS}[store.queue]\nurl = \"redis://127.0.0.1:2\"\n");
+            assert_eq!(of(&format!("{own}reply_bytes = \"8MiB\"\n"), &line(is_too_long)), none);
+            assert_eq!(of("", &line("8MiB")), none, "the embedded store has no replies");
+        }
     }
 
     #[test]

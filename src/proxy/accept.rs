@@ -19,11 +19,13 @@ use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
 use crate::base::body::{Inbound, Upload, UploadFault, UploadLimits};
+use crate::cache;
 use crate::config::{OrderBy, Queue, StoreUse};
-use crate::deliver::{self, Head, Kept, Refused, due_in, line_of, owner_of, stripped};
+use crate::deliver::{self, Head, Kept, Recheck, Refused, due_in, kept_fields, line_of, owner_of};
+use crate::forwarding::fields::is_owned;
 use crate::idempotency::{Fingerprint, Fingerprinter, Key, Owner, scoped};
 use crate::plan::{Deferred, durability, queue_bounds};
-use crate::runtime::{QueueState, Room};
+use crate::runtime::{Loose, Packed, Parcels, QueueState, Room};
 use crate::store::StoreError;
 use crate::store::keys::QueueKeys;
 use crate::store::queue::{Accept, Accepted, DeliveryId, Item, ItemState, QueueSafety};
@@ -34,9 +36,8 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// How often a delivery is looked at for which a client waits: another gateway may deliver it.
 const LOOK: Duration = Duration::from_millis(200);
-/// How soon a store that is connected has been looked at, and how often to see whether it was.
+/// How soon a store that is connected has been looked at.
 const LOOKED_AT: Duration = Duration::from_secs(3);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The shard of a queue that has one.
 const SHARD: u8 = 0;
 
@@ -73,7 +74,12 @@ pub(super) async fn accept(
 /// whoever comes first waits, and nobody once that was in vain.
 async fn trusted(request: &Request<'_>) -> Result<(), Refused> {
     let (store, deliveries) = (&request.gateway().store, &request.gateway().deliveries);
+    let bell = store.queue_looked().unwrap_or_default();
     loop {
+        let rung = bell.notified();
+        tokio::pin!(rung);
+        // From here on no ring is missed, whatever is seen below.
+        rung.as_mut().enable();
         let is_away = match store.queue_safety() {
             QueueSafety::Safe { .. } => {
                 deliveries.looked();
@@ -85,13 +91,17 @@ async fn trusted(request: &Request<'_>) -> Result<(), Refused> {
             }
             QueueSafety::Unknown => !store.is_connected(StoreUse::Queue),
         };
+        let unknown = || Refused::Away("it has not been looked at".into());
         if is_away {
             deliveries.looked();
+            return Err(unknown());
         }
-        if is_away || Instant::now() >= deliveries.look_until(LOOKED_AT) {
-            return Err(Refused::Away("it has not been looked at".into()));
+        let until = deliveries.look_until(LOOKED_AT);
+        if Instant::now() >= until {
+            return Err(unknown());
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        // Its end is seen above.
+        let _ = tokio::time::timeout_at(until, rung).await;
     }
 }
 
@@ -217,24 +227,25 @@ impl Accepting<'_, '_> {
         Held { body, _room }: Held,
         added: Fields,
     ) -> Result<Told, Rejection> {
-        let Self { request, deferred, state } = self;
+        let Self { request, deferred, .. } = self;
         let Asked { key, delay, mut fingerprinter, order, .. } = asked;
         fingerprinter.add(&body);
         let fingerprint = digits(&fingerprinter.finish());
         let owner = Owner::of(request.caller, request.client().address);
         let scoped = key.as_ref().map(|key| scoped(owner, &deferred.written.queue, key));
         let now_ms = unix_ms(SystemTime::now());
-        let blob = self.head(head, added, (key, now_ms, delay)).pack();
+        let head = self.head(head, added, (key, now_ms, delay));
         let id = DeliveryId::new(SHARD, now_ms)
             .ok_or_else(|| Refused::Away("the system has no random bytes".into()))?;
+        let packed = self.packed(id, &head, body).await?;
         let queue = &deferred.queue;
         let accept = Accept {
             id,
             key: scoped.as_deref(),
             fingerprint: &fingerprint,
             key_ttl: delay + queue.max_age + queue.keep,
-            head: &blob,
-            body: &body,
+            head: &packed.head,
+            body: &packed.body,
             owner: &owner_digest(request),
             order: order.as_deref(),
             delay,
@@ -243,7 +254,28 @@ impl Accepting<'_, '_> {
         };
         let keys = request.plan().keys.queue(&deferred.written.queue, SHARD);
         let accepted = accept_durably(request, &keys, (&accept, queue)).await;
-        Ok(match accepted.map_err(away)? {
+        self.told(id, accepted.map_err(away)?)
+    }
+
+    /// What lies in the store of it.
+    async fn packed(&self, id: DeliveryId, head: &Head, body: Bytes) -> Result<Packed, Refused> {
+        let Self { request, deferred, .. } = self;
+        let (name, queue) = (&deferred.written.queue, &deferred.queue);
+        let caller = request.caller.as_deref().filter(|_| queue.recheck);
+        let loose = Loose {
+            head: head.pack(),
+            body,
+            is_text: cache::is_compressible(&head.fields),
+            recheck: caller.and_then(Recheck::of),
+        };
+        let packed = Parcels::of_request(name, queue, id).pack(loose).await;
+        packed.ok_or_else(|| Refused::Away("what is kept could not be sealed".into()))
+    }
+
+    /// What its caller is told.
+    fn told(&self, id: DeliveryId, accepted: Accepted) -> Result<Told, Rejection> {
+        let state = self.state;
+        Ok(match accepted {
             Accepted::New { accepted_ms, due_ms } => {
                 state.meter.accepted("new");
                 state.wake.notify_one();
@@ -279,7 +311,9 @@ impl Accepting<'_, '_> {
         let own = std::mem::take(&mut head.headers);
         let outgoing = Outline::new(request, Cow::Owned(own), added).head();
         let (outgoing, ()) = outgoing.into_parts();
-        let fields = stripped(outgoing.headers, deferred.written.delay_from.as_ref());
+        let named = (&*deferred.kept_fields, deferred.written.delay_from.as_ref());
+        let owned = &request.plan().headers;
+        let fields = kept_fields(outgoing.headers, named, |name| is_owned(owned, name));
         let upstream = request.resolved.upstream_name(request.plan()).to_owned();
         let root = || http::uri::PathAndQuery::from_static("/");
         Head {
@@ -316,7 +350,9 @@ impl Accepting<'_, '_> {
             let found = gateway.store.queue_find(keys, &id).await;
             let item = found.ok().flatten().filter(|item| item.state.is_settled());
             let Some(item) = item else { continue };
-            let mut answer = answer_of(self.request, keys, &item).await.ok().flatten()?;
+            let of_queue = (&*self.deferred.written.queue, keys);
+            let answer = answer_of(self.request, of_queue, &item).await;
+            let mut answer = answer.ok().flatten()?;
             let applied = HeaderValue::try_from(format!("wait={}", wait.as_secs())).ok()?;
             answer.headers_mut().insert(PREFERENCE_APPLIED, applied);
             return Some(answer.map(Content::Bytes));
@@ -336,11 +372,14 @@ async fn accept_durably(
 /// The kept answer to a delivery.
 pub(super) async fn answer_of(
     request: &Request<'_>,
-    keys: &QueueKeys,
+    (name, keys): (&str, &QueueKeys),
     item: &Item,
 ) -> Result<Option<Response<Bytes>>, StoreError> {
     let kept = request.gateway().store.queue_answer(keys, item).await?;
-    let kept = kept.and_then(|it| Kept::unpack(&it.head, it.body));
+    let queue = request.plan().config.queues.get(name);
+    let (Some(kept), Some(queue)) = (kept, queue) else { return Ok(None) };
+    let opened = Parcels::of_answer(name, queue, item.id).open(&kept.head, kept.body).await;
+    let kept = opened.ok().and_then(|it| Kept::unpack(&it.head, it.body));
     Ok(kept.filter(|kept| kept.body.is_some()).map(Kept::response))
 }
 

@@ -58,13 +58,15 @@ async fn tell(
     below: Option<&str>,
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
-    let (keys, item) = find(request, &id).await?;
+    let (name, keys, item) = find(request, &id).await?;
     record.note_delivery(id);
     let method = &request.received.method;
     match below {
         None if *method == Method::DELETE => cancel(request, &keys, &item).await,
         None => Ok(json(StatusCode::OK, &said(&item))),
-        Some(RESPONSE) if *method != Method::DELETE => response(request, &keys, &item).await,
+        Some(RESPONSE) if *method != Method::DELETE => {
+            response(request, (name, &keys), &item).await
+        }
         Some(_) => Err(Refused::NotFound.into()),
     }
 }
@@ -81,14 +83,17 @@ async fn in_time<T>(
 
 /// The delivery with this id, if the caller has it. An id does not say which queue it is of: there
 /// are few.
-async fn find(request: &Request<'_>, id: &DeliveryId) -> Result<(QueueKeys, Item), Rejection> {
+async fn find<'r>(
+    request: &Request<'r>,
+    id: &DeliveryId,
+) -> Result<(&'r str, QueueKeys, Item), Rejection> {
     let owner = owner_digest(request);
     let plan = request.plan();
     for name in plan.config.queues.keys() {
         let keys = plan.keys.queue(name, id.shard());
         let found = request.gateway().store.queue_find(&keys, id).await.map_err(away)?;
         if let Some(item) = found.filter(|item| item.owner == owner) {
-            return Ok((keys, item));
+            return Ok((name, keys, item));
         }
     }
     Err(Refused::NotFound.into())
@@ -109,13 +114,13 @@ fn said(item: &Item) -> Said<'_> {
 
 async fn response(
     request: &Request<'_>,
-    keys: &QueueKeys,
+    of_queue: (&str, &QueueKeys),
     item: &Item,
 ) -> Result<Response<Content>, Rejection> {
     if !item.state.is_settled() {
         return Err(Refused::InProgress.into());
     }
-    let answer = answer_of(request, keys, item).await.map_err(away)?;
+    let answer = answer_of(request, of_queue, item).await.map_err(away)?;
     let answer = answer.ok_or(Refused::NotKept)?;
     Ok(answer.map(Content::Bytes))
 }

@@ -122,6 +122,16 @@ pub struct Answers {
     pub settled: bool,
 }
 
+impl RevocationStatus {
+    /// Whether it revokes what was issued then (Unix seconds). What does not say when is taken for
+    /// old.
+    pub fn revokes(self, issued_at: Option<i64>) -> bool {
+        let Self { listed, not_before, gone } = self;
+        let is_old = not_before.is_some_and(|limit| issued_at.is_none_or(|iat| iat < limit));
+        listed || is_old || gone
+    }
+}
+
 impl Answers {
     /// The same failure to every question that was asked.
     pub fn failed(questions: &Questions<'_>, error: &StoreError) -> Self {

@@ -1,9 +1,11 @@
 //! What is asked of the store of queues, of either kind. Not beside the other methods in `store`,
 //! because it is a machine of its own: nothing else touches these keys.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::keys::QueueKeys;
 use super::queue::{
@@ -24,6 +26,15 @@ impl Store {
         match self.queues() {
             One::Redis(store) => store.queue_safety(),
             One::Memory(_) => QueueSafety::Safe { appends: Some(false) },
+        }
+    }
+
+    /// Rung when a server was looked at, so that [`Self::queue_safety`] may say something else. The
+    /// embedded store has none: what it says is always the same.
+    pub fn queue_looked(&self) -> Option<Arc<Notify>> {
+        match self.queues() {
+            One::Redis(store) => Some(store.queue_looked()),
+            One::Memory(_) => None,
         }
     }
 

@@ -134,6 +134,8 @@ fn no_secret_is_shown() {
          [auth.tokens]\nsecret = \"{SECRET}\"\nalgorithms = [\"HS256\"]\n\
          [auth.b]\njwks_url = \"https://h/j?k={SECRET}\"\n\
          public_key_file = \"-----BEGIN {SECRET}\"\n\
+         [queues.mail]\nseal = [\"{SECRET}\", \"file:old.key\"]\n\
+         [queues.post]\nseal = \"{SECRET}\"\n\
          [upstreams.shop]\nservers = [\"http://u:{SECRET}@h:1\"]\nnew = {{ a = \"{SECRET}\" }}\n\
          [routes.set]\npath = \"/\"\ncache.warm.vary = [{{ x-api-key = \"{SECRET}\", \
          accept = \"text/html\", x-tenant = \"{SECRET}\" }}, \"{SECRET}\"]\n\
@@ -151,6 +153,8 @@ fn no_secret_is_shown() {
     assert_eq!(told["admin"]["token"], "[secret]");
     assert_eq!(told["admin"]["read_token"], json!({ "secret": "env:SET" }));
     assert_eq!(told["store"]["password"], json!({ "secret": "file:pass" }));
+    let seal = &told["queues"]["mail"]["seal"];
+    assert_eq!(*seal, json!(["[secret]", { "secret": "file:old.key" }]));
     let fields = &told["server"]["request_headers"]["set"];
     assert_eq!((&fields["Accept-Language"], &fields["x-env"]), (&json!("de"), &json!("[secret]")));
     assert_eq!(fields["x-origin-verify"], json!({ "secret": "env:SET" }));

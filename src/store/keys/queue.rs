@@ -62,6 +62,14 @@ impl QueueKeys {
 }
 
 impl Keys {
+    /// The window of a queue's rate, for the store of limits; `window` is its length as it is
+    /// written. No limit has a principal like that.
+    pub fn queue_rate(&self, name: &str, window: &str) -> String {
+        let mut key = String::with_capacity(64);
+        self.limit_into(&mut key, "rate", window, &format!("queue={name}"));
+        key
+    }
+
     /// The keys of one shard of a queue.
     pub fn queue(&self, name: &str, shard: u8) -> QueueKeys {
         let key = |what: &str| format!("{}:queue:{{{name}.{shard}}}:{what}", self.prefix);
@@ -87,6 +95,13 @@ mod tests {
     use super::*;
     use crate::config::StoreUse;
     use crate::store::keys::{slot, usage};
+
+    #[test]
+    fn the_rate_of_a_queue_lies_with_the_limits() {
+        let key = Keys::new("app").queue_rate("mail", "1s");
+        assert_eq!(key, "app:ratelimit:{queue=mail}:rate:1s");
+        assert_eq!(usage(&key), StoreUse::Limits);
+    }
 
     #[test]
     fn keys_of_a_shard_lie_in_one_slot_and_belong_to_the_store_of_queues() {

@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 use super::credentials::Credentials;
 use super::finding::Finding;
 use super::findings::{Found, Report};
@@ -45,6 +47,8 @@ pub(super) struct Common {
     findings: Mutex<Found>,
     /// By the names of servers.
     memories: Mutex<HashMap<String, Memory>>,
+    /// Rung when a server was looked at.
+    pub(super) looked: Arc<Notify>,
 }
 
 /// How a server keeps what is written.
@@ -74,6 +78,7 @@ impl Common {
             on_outage: Mutex::default(),
             findings: Mutex::default(),
             memories: Mutex::default(),
+            looked: Arc::default(),
         })
     }
 
@@ -97,6 +102,8 @@ impl Common {
     pub(super) fn note_memory(&self, server: &str, memory: Memory) {
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
         memories.insert(server.to_owned(), memory);
+        drop(memories);
+        self.looked.notify_waiters();
     }
 
     /// How this server keeps what is written; nothing before it was looked at.

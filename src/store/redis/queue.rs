@@ -4,10 +4,12 @@
 //! beside it, in the same exchange. Accepting is part of a request and has its time; everything
 //! else is asked by whoever delivers, who may wait longer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::call::{start, start_with};
@@ -62,6 +64,11 @@ impl RedisStore {
             appends = appends.and_then(|all| Some(all && memory.appends?));
         }
         if servers.is_empty() { QueueSafety::Unknown } else { QueueSafety::Safe { appends } }
+    }
+
+    /// See [`crate::store::Store::queue_looked`].
+    pub fn queue_looked(&self) -> Arc<Notify> {
+        Arc::clone(&self.topology.common.looked)
     }
 
     /// See [`crate::store::Store::queue_accept`].

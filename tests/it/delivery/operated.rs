@@ -62,7 +62,9 @@ fn operators_see_what_waits_and_what_is_dead_and_have_it_tried_again() {
     });
     let body = operate(&gateway, "POST", &format!("/v1/deliveries/{dead}/body"), "");
     assert_eq!(body.json()["text"], "bad");
-    assert!(gateway.stderr().contains(&format!("id=\"{dead}\"")), "{}", gateway.stderr());
+    eventually("it is told who has read it", || {
+        gateway.stderr().contains(&format!("id=\"{dead}\""))
+    });
 
     refuses.store(false, std::sync::atomic::Ordering::SeqCst);
     let again = operate(&gateway, "POST", &format!("/v1/deliveries/{dead}/requeue"), "");

@@ -1,7 +1,7 @@
 //! What is not accepted, and configurations that promise what they cannot keep.
 
 use super::{QUICK, accepted, bearer, code, config, metric, post, start, until, upstream};
-use crate::support::{Client, Folder, Gateway, Redis, eventually, operate, run};
+use crate::support::{Client, Folder, Gateway, Redis, Upstream, eventually, operate, run};
 
 fn refused(code: &str) -> (u16, String) {
     (503, code.to_owned())
@@ -80,6 +80,27 @@ fn an_answer_that_is_too_long_to_keep_is_told_of_and_not_handed_out() {
     assert_eq!(code(&answer), (404, "delivery_response_not_kept".to_owned()));
 }
 
+/// Its status says what became of it; what does not come is not waited for.
+#[test]
+fn an_answer_that_does_not_end_is_done_and_not_handed_out() {
+    let redis = Redis::start();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let ended = std::sync::Mutex::new(ended);
+    let upstream = Upstream::with(move |_, connection| {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf";
+        let _ = std::io::Write::write_all(connection, head);
+        let _ = ended.lock().unwrap().recv();
+    });
+    let gateway = start(&redis, &upstream, "answer_timeout = \"1s\"\n");
+    let token = bearer("u1");
+    let id = accepted(&post(&gateway, "/mail", &token, "a"));
+    assert_eq!(until(&gateway, &token, &id, "done")["status"], 200);
+    let path = format!("/deliveries/{id}/response");
+    let answer = Client::get(gateway.public, &path).bearer(&token).send();
+    assert_eq!(code(&answer), (404, "delivery_response_not_kept".to_owned()));
+    drop(end);
+}
+
 /// It is queued, and fewer have it than the operator wants: that is no 202.
 #[test]
 fn what_no_replica_has_is_in_doubt() {
@@ -108,6 +129,15 @@ fn what_a_queue_could_not_keep_is_refused_by_check() {
         ("[queues.mail]\n", "[queues.mail]\nmax_age = \"15d\"\n", "queues.mail.max_age"),
         ("[queues.mail]\n", "[queues.mail]\ndurability = \"disk\"\n", "queues.mail.durability"),
         ("[queues.mail]\n", "[queues.mail]\norder_by = \"sub\"\n", "queues.mail.order_by"),
+        (
+            "[queues.mail]\n",
+            "[queues.mail]\nkeep_headers = [\"Cookie\"]\n",
+            "queues.mail.keep_headers",
+        ),
+        ("[queues.mail]\n", "[queues.mail]\nmax_body = \"8MiB\"\n", "queues.mail.max_body"),
+        ("[queues.mail]\n", "[queues.mail]\nrate = \"50\"\n", "queues.mail.rate"),
+        ("[queues.mail]\n", "[queues.mail]\nrecheck = true\n", "routes.open.deliver"),
+        ("[queues.mail]\n", "[queues.mail]\nseal = [\"short\"]\n", "queues.mail.seal[0]"),
         (deliver, "deliver = { queue = \"male\" }\n", "routes.open.deliver.queue"),
         (deliver, "deliver = \"now\"\n", "routes.open.deliver"),
         (deliver, &format!("{deliver}cache = {{ ttl = \"1s\" }}\n"), "routes.open.cache"),
