@@ -1,5 +1,5 @@
-//! `callback` of `[queues.NAME]`: who is told how requests ended, and by which secrets he knows that
-//! it is the gateway who says so (Standard Webhooks 1.0).
+//! `callback` of `[queues.NAME]`: who is told how requests ended, and by which secrets he knows
+//! that it is the gateway who says so (Standard Webhooks 1.0).
 
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;

@@ -9,8 +9,8 @@ use super::problem::{Problems, Source, render_syntax_error};
 use super::reader::Section;
 use super::walk::Reader;
 use super::{
-    Config, admin, auth, events, limit, log, queue, queue_ends, route, server, session, store,
-    telemetry, upstream,
+    Config, admin, auth, events, limit, log, queue, route, server, session, store, telemetry,
+    upstream,
 };
 use crate::base::file::{self, FileFault};
 use crate::base::http::hex;
@@ -87,7 +87,7 @@ pub(super) fn root(file: &mut Section<'_>) -> Config {
     let deferred = routes.iter_mut();
     let deferred = deferred.filter_map(|(name, route)| Some((name, route.deliver.as_mut()?)));
     queue::imply(&mut queues, deferred);
-    queue_ends::imply(&mut queues);
+    queue::imply_callbacks(&mut queues);
     let mut store = file.section("store", store::read);
     store.has_queues = !queues.is_empty();
     Config {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 use toml::de::DeValue;
 
-use super::queue_ends::{self, QueueEnds};
+use super::queue_ends::{self, CALLBACKS, QueueEnds};
 use super::queue_keys::{self, SealKey};
 use super::reader::Section;
 use super::value::{
@@ -301,6 +301,17 @@ pub(super) fn imply<'r>(
             queues.entry(name.clone()).or_default();
         }
     }
+}
+
+/// The queue of callbacks is there where one is called back, also if nobody describes it. What it
+/// holds is as durable as what it tells of.
+pub(super) fn imply_callbacks(queues: &mut BTreeMap<String, Queue>) {
+    let mut calling = queues.values().filter(|queue| queue.ends.callback.is_some()).peekable();
+    if calling.peek().is_none() || queues.contains_key(CALLBACKS) {
+        return;
+    }
+    let durable = calling.any(|queue| queue.durable);
+    queues.insert(CALLBACKS.to_owned(), Queue { durable, ..Queue::default() });
 }
 
 /// A duration from `min` to `max`, which are `shown` so.

@@ -1,11 +1,9 @@
 //! What follows when a request of a queue ends: `on_dead`, `template`, `callback` and
 //! `on_dead_line` of `[queues.NAME]`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::callback::{self, Callback};
-use super::queue::Queue;
 use super::reader::Section;
 use super::value::{choice, text};
 
@@ -38,15 +36,4 @@ pub(super) fn read(queue: &mut Section<'_>) -> QueueEnds {
 
 fn read_template(template: &mut Section<'_>) -> Option<String> {
     template.need("route", "\"refund\"", text)
-}
-
-/// The queue of callbacks is there where one is called back, also if nobody describes it. What it
-/// holds is as durable as what it tells of.
-pub(super) fn imply(queues: &mut BTreeMap<String, Queue>) {
-    let mut calling = queues.values().filter(|queue| queue.ends.callback.is_some()).peekable();
-    if calling.peek().is_none() || queues.contains_key(CALLBACKS) {
-        return;
-    }
-    let durable = calling.any(|queue| queue.durable);
-    queues.insert(CALLBACKS.to_owned(), Queue { durable, ..Queue::default() });
 }

@@ -148,8 +148,8 @@ impl Ending<'_> {
         }
         let head = head();
         let undoing = undo.and_then(|undo| self.undo(undo, (claim, settle), head.clone()));
-        let told =
-            callback.and_then(|callback| self.tell((callback, state), (claim, settle), head));
+        let told = callback
+            .and_then(|callback| self.tell((callback, state), (claim, settle), head.as_ref()));
         undoing.into_iter().chain(told).collect()
     }
 
@@ -172,9 +172,9 @@ impl Ending<'_> {
         &self,
         (callback, state): (&Callback, &'static str),
         (claim, settle): (&Claim, &Settle<'_>),
-        head: Option<Head>,
+        head: Option<&Head>,
     ) -> Option<Following> {
-        let died = self.died(claim, settle, head.as_ref());
+        let died = self.died(claim, settle, head);
         let ended_at = time(self.now_ms);
         let told = Told {
             kind: format!("delivery.{state}"),
@@ -193,7 +193,7 @@ impl Ending<'_> {
         };
         let body = serde_json::to_vec(&told).ok()?;
         let key = format!("{}:{state}", claim.hold.id);
-        let (client, trace) = origin(head.as_ref());
+        let (client, trace) = origin(head);
         let fields = [
             (HOST, callback.host.clone()),
             (CONTENT_TYPE, HeaderValue::from_static("application/json")),

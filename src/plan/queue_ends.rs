@@ -63,6 +63,13 @@ pub(super) fn undos(
         if queue.ends.template.is_some() {
             template(config, name, &format!("queues.{name}.template.route"), problems);
         }
+        // What undoes requests stands in their lines.
+        let undoes = || config.queues.values().any(|it| it.ends.on_dead.as_ref() == Some(name));
+        if queue.ends.holds_line && queue.order_by.is_none() && !undoes() {
+            let what = "\"stop\" is of no use without order_by: there are no lines";
+            let remedy = "write order_by = \"claim:sub\", or remove it";
+            problems.push(format!("queues.{name}.on_dead_line"), what, remedy);
+        }
     }
     let mut all = BTreeMap::new();
     for (name, queue) in &config.queues {
@@ -231,7 +238,8 @@ mod tests {
     use crate::plan::Plan;
     use crate::plan::tests::problems_of;
 
-    const BASE: &str = "[upstreams.shop]\nservers = [\"http://127.0.0.1:1\"]\n";
+    const BASE: &str = "[upstreams.shop]\nservers = [\"http://127.0.0.1:1\"]\n\
+                        [routes.rest]\npath = \"/rest\"\nupstream = \"shop\"\n";
 
     /// A route that delivers into a queue.
     fn route(name: &str, path: &str, queue: &str) -> String {
@@ -296,6 +304,17 @@ mod tests {
         assert_eq!(problems(&[queue("callbacks", TOLD)]), ["queues.callbacks.callback"]);
         let cluster = "[store]\nurl = \"redis-cluster://127.0.0.1:1\"\n";
         assert_eq!(problems_of(&format!("{cluster}{text}")), ["queues.mail.callback"]);
+    }
+
+    #[test]
+    fn a_line_is_held_only_where_there_is_one() {
+        let stop = "on_dead_line = \"stop\"\n";
+        let ordered = format!("{stop}order_by = \"header:x-order-id\"\n");
+        assert_eq!(problems(&[queue("mail", stop)]), ["queues.mail.on_dead_line"]);
+        assert_eq!(problems(&[queue("mail", &ordered)]), [""; 0]);
+        let undone = queue("mail", "on_dead = \"undo\"\n");
+        let all = [undone, queue("undo", stop), route("a", "/a", "undo")];
+        assert_eq!(problems(&all), [""; 0]);
     }
 
     #[test]

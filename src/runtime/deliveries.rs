@@ -199,7 +199,7 @@ pub(super) async fn left_behind(store: &Store, former: &Plan, plan: &Plan) -> Pr
         };
         let remedy = format!(
             "keep [queues.{name}] until `portcullis queues` shows that it is empty; its routes \
-             may go before"
+             may go before. With drain_only = true it may go as it is"
         );
         problems.push(format!("queues.{name}"), what, remedy);
     }

@@ -66,14 +66,15 @@ fn a_queue_that_only_drains_may_be_taken_away_as_it_is() {
     assert_eq!(refusal.status, 422, "{}", refusal.text());
     assert!(refusal.text().contains("drain_only"), "{}", refusal.text());
     let routes = draining.find("\n[routes.mail]").expect("routes");
-    let drained = &draining[..routes];
-    gateway.rewrite(drained);
+    let rest = "[routes.rest]\npath = \"/rest\"\nupstream = \"mailer\"\n";
+    let drained = format!("{}\n{rest}", &draining[..routes]);
+    gateway.rewrite(&drained);
     assert_eq!(reload().status, 200);
     assert_eq!(post(&gateway, "/mail", &token, "a").status, 404);
     assert_eq!(shown(&ids[0])["state"], "waiting");
     // Away, with both of them.
     let queue = drained.find("[queues.mail]").expect("a queue");
-    gateway.rewrite(&drained[..queue]);
+    gateway.rewrite(&format!("{}{rest}", &drained[..queue]));
     let reply = reload();
     assert_eq!(reply.status, 200, "{}", reply.text());
     eventually("it is told what stays", || {
@@ -82,7 +83,7 @@ fn a_queue_that_only_drains_may_be_taken_away_as_it_is() {
     });
     assert_eq!(upstream.seen(), 0);
     // Back again, they are delivered: their upstream is the one of then.
-    gateway.rewrite(drained);
+    gateway.rewrite(&drained);
     assert_eq!(reload().status, 200);
     assert_eq!(operate(&gateway, "POST", "/v1/queues/mail/resume", "").status, 200);
     for id in &ids {

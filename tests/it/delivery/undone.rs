@@ -86,7 +86,7 @@ fn what_is_dead_is_undone_once_by_who_learns_what_it_was() {
     until(&gateway, &token, &id, "dead");
     let other = accepted(&post(&gateway, "/mail", &token, "eleven"));
     eventually("the next one is undone", || ledger.seen() >= 2);
-    let keys: Vec<_> = ledger.recorded().iter().map(|it| key(it)).collect();
+    let keys: Vec<_> = ledger.recorded().iter().map(key).collect();
     assert_eq!(keys, [format!("{id}:undo"), format!("{other}:undo")]);
     assert_eq!(told(&gateway, &token, &other)["state"], "dead");
 }
