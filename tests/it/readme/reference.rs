@@ -107,6 +107,8 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         }
         _ => servers,
     };
+    let callback =
+        vec!["url = \"https://hooks.test/\"", "secret = \"32-random-bytes-32-random-bytes-!\""];
     let warm = vec!["host = \"shop.test\"", "urls = [\"/\"]"];
     const SPLIT: &str =
         "split = [{ upstream = \"NAME\", weight = 1 }, { upstream = \"next\", weight = 1 }]";
@@ -126,6 +128,7 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
     ];
     let optional = [
         ("session", vec!["id_from = [\"cookie:sid\"]"]),
+        ("queues.NAME.callback", callback),
         ("routes.NAME.auth", vec!["by = [\"NAME\"]"]),
         ("routes.NAME.cache.warm", warm),
         ("routes.NAME.split", vec!["upstream = \"NAME\"", "weight = 1"]),
