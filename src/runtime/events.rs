@@ -1,26 +1,16 @@
-//! Events at work: what they withdraw and revoke is done here, whoever brought them; what was seen
-//! of each source is kept for operators.
+//! What this node has seen of each source of events, and what they are to purge once more.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Gateway, Wrote};
-use crate::base::units::DURATION_MAX;
-use crate::config::OnGap;
-use crate::events::{Fields, Revoke, RevokeKind, Skipped};
+use crate::events::{Fields, Skipped};
 use crate::observe::{EventMeter, Metrics};
-use crate::plan::EventRule;
-use crate::store::{Revocation, StoreError};
 
 /// Most epochs that wait to be changed once more; beyond it the whole cache goes in their place.
 const AGAIN_MAX: usize = 4096;
-/// Added to a revocation's life beyond what an event says, for clocks that differ.
-const REVOCATION_MARGIN: Duration = Duration::from_secs(60 * 60);
-/// Longest part of an event that is shown to operators, in characters.
-const SHOWN_CHARS_MAX: usize = 80;
 
 /// One event.
 #[derive(Debug, Clone)]
@@ -88,6 +78,11 @@ impl EventsSeen {
         now.fault = now.fault.take().filter(|_| is_reader);
     }
 
+    /// An event could not be carried out, or not all of it.
+    pub(super) fn is_poisoned(&self, poison: Poison) {
+        lock(&self.now).poison = Some(poison);
+    }
+
     /// It cannot be read, or can again. True where that is news.
     pub fn fails(&self, fault: Option<String>) -> bool {
         let mut now = lock(&self.now);
@@ -115,7 +110,7 @@ impl Events {
     }
 
     /// Has these change once more; `all` is the epoch of everything.
-    fn again(&self, after: Duration, epochs: Vec<String>, all: &str) {
+    pub(super) fn again(&self, after: Duration, epochs: Vec<String>, all: &str) {
         let mut again = lock(&self.again);
         let waiting: usize = again.iter().map(|(_, epochs)| epochs.len()).sum();
         let last = again.iter().map(|(at, _)| *at).max();
@@ -129,7 +124,7 @@ impl Events {
     }
 
     /// Those whose time has come.
-    fn due(&self) -> Vec<String> {
+    pub(super) fn due(&self) -> Vec<String> {
         let now = Instant::now();
         let mut again = lock(&self.again);
         let mut due = Vec::new();
@@ -142,124 +137,6 @@ impl Events {
         });
         due
     }
-}
-
-impl Gateway {
-    /// Does what events say: what they withdraw is withdrawn and what they revoke is revoked when
-    /// this returns, at every gateway. To do it again changes nothing.
-    ///
-    /// # Errors
-    /// The store has not taken all of it: they are to be brought again.
-    pub async fn take_events(&self, name: &str, events: &[Event]) -> Result<(), StoreError> {
-        let running = self.running();
-        let Some(rule) = running.plan.events.get(name) else { return Ok(()) };
-        let seen = self.events.of(name);
-        let (mut epochs, mut revocations, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-        for event in events {
-            let effects = match &event.said {
-                Ok(fields) => match rule.rule.effects(fields) {
-                    Some(effects) => effects,
-                    None => {
-                        ends.push((event, "ignored", None));
-                        continue;
-                    }
-                },
-                Err(skipped) => {
-                    ends.push((event, "poison", Some(skipped.clone())));
-                    continue;
-                }
-            };
-            let withdrawal = running.plan.withdrawal(rule, effects);
-            epochs.extend(withdrawal.epochs);
-            revocations.extend(withdrawal.revoke.map(|it| (event.told_ms, it)));
-            let outcome = if withdrawal.skipped.is_some() { "poison" } else { "taken" };
-            ends.push((event, outcome, withdrawal.skipped));
-        }
-        // First: whoever is out is not served what he might have seen.
-        for (told_ms, (key, revoke)) in &revocations {
-            self.revoke_by_event(*told_ms, key, revoke).await?;
-        }
-        self.withdraw(rule, crate::plan::distinct(epochs)).await?;
-        for (event, outcome, skipped) in ends {
-            seen.meter.count(outcome);
-            if let Some(why) = skipped {
-                note_poison(name, &seen, event, &why);
-            }
-        }
-        Ok(())
-    }
-
-    /// Events were missed, or may have been: all goes that one of them could have named.
-    ///
-    /// # Errors
-    /// The store has not taken it.
-    pub async fn events_missed(&self, name: &str) -> Result<(), StoreError> {
-        let running = self.running();
-        let Some(rule) = running.plan.events.get(name) else { return Ok(()) };
-        if rule.on_gap == OnGap::Purge {
-            self.withdraw(rule, running.plan.withdrawn_by_gap(rule)).await?;
-        }
-        self.events.of(name).meter.gaps.inc();
-        tracing::warn!(
-            events = name,
-            purged = rule.on_gap == OnGap::Purge,
-            revokes = rule.rule.revokes(),
-            "events may have been missed\n    help: what they could have purged is purged, unless \
-             on_gap says otherwise; what they could have revoked is not"
-        );
-        Ok(())
-    }
-
-    /// Purges once more what is due for that.
-    pub fn purge_again(&self) {
-        let due = self.events.due();
-        if !due.is_empty() {
-            self.cache.invalidate_later(crate::plan::distinct(due));
-        }
-    }
-
-    async fn withdraw(&self, rule: &EventRule, epochs: Vec<String>) -> Result<(), StoreError> {
-        if epochs.is_empty() {
-            return Ok(());
-        }
-        // Readers may be behind what has changed, and are not to say anew what is withdrawn.
-        if let Some(wrote) = Wrote::by_anybody(&self.running().plan)
-            && self.pools.mark(&wrote).await.is_err()
-        {
-            self.pools.invalidate_again(&epochs);
-        }
-        self.cache.purge_now(&epochs).await?;
-        if !rule.again.is_zero() {
-            self.events.again(rule.again, epochs, self.cache.base_epoch());
-        }
-        Ok(())
-    }
-
-    async fn revoke_by_event(
-        &self,
-        told_ms: u64,
-        key: &str,
-        revoke: &Revoke,
-    ) -> Result<(), StoreError> {
-        let stream_ttl = self.running().plan.config.admin.revocation_ttl;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let left = |until: u64| {
-            Duration::from_secs(until.saturating_sub(now)).saturating_add(REVOCATION_MARGIN)
-        };
-        let ttl = revoke.until.map_or(stream_ttl, left).min(DURATION_MAX);
-        // As of when it was told, and never later than now: who logs in after that stays in.
-        let next = (told_ms / 1000).min(now).saturating_add(1);
-        let is_sub = revoke.kind == RevokeKind::Sub;
-        let not_before = is_sub.then(|| i64::try_from(next).unwrap_or(i64::MAX));
-        self.store.revoke(Revocation { key, not_before, ttl, stream_ttl }).await
-    }
-}
-
-fn note_poison(name: &str, seen: &EventsSeen, event: &Event, why: &Skipped) {
-    let id: String = event.id.chars().take(SHOWN_CHARS_MAX).collect();
-    let why = why.to_string();
-    tracing::warn!(events = name, id, why, "an event could not be carried out, or not all of it");
-    lock(&seen.now).poison = Some(Poison { id, told_ms: event.told_ms, why });
 }
 
 #[cfg(test)]

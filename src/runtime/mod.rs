@@ -7,6 +7,7 @@ mod claims;
 mod compare;
 mod deliveries;
 mod descriptors;
+mod event_effects;
 mod events;
 mod fleet;
 mod looking;

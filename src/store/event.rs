@@ -1,5 +1,7 @@
 //! What is read of streams and channels of events. It must not know what an event says.
 
+use crate::config::StoreUrl;
+
 /// The one consumer of each group: whoever reads goes on where the last one was.
 pub const EVENTS_CONSUMER: &str = "gw";
 /// Most entries of one look.
@@ -68,4 +70,13 @@ impl EventEntry {
     pub fn added_ms(&self) -> Option<u64> {
         self.id.split('-').next()?.parse().ok()
     }
+}
+
+/// The pattern of the channels on which Redis tells of keys that match this one.
+pub fn keyspace_channels(url: &StoreUrl, pattern: &str) -> String {
+    let db = match url {
+        StoreUrl::Redis { db, .. } => *db,
+        _ => 0,
+    };
+    format!("__keyspace@{db}__:{pattern}")
 }

@@ -52,6 +52,7 @@ pub use self::certificates::FencedWrite;
 pub use self::error::StoreError;
 pub use self::event::{
     EVENTS_CONSUMER, EVENTS_PAGE, EventEntry, EventPage, EventStream, EventTopic, Told, Unread,
+    keyspace_channels,
 };
 pub use self::idempotent::Swap;
 pub use self::keys::SessionKeys;

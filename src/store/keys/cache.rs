@@ -81,8 +81,8 @@ impl Keys {
         }
     }
 
-    /// The epoch of one path on any host, whatever the query, and of nothing below it. No path holds
-    /// a question mark, so that none has this one as a prefix. It is in the slot of the prefixes.
+    /// The epoch of one path on any host, whatever the query, and of nothing below it. No path
+    /// holds a question mark, so that none has this one as a prefix. It is in the prefixes' slot.
     pub fn cache_path_alone(&self, path: &str) -> String {
         self.cache_prefix(path) + ALONE
     }

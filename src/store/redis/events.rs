@@ -12,10 +12,9 @@ use super::connection::Connection;
 use super::dial::Purpose;
 use super::index::eval;
 use super::reply::unexpected;
-use crate::config::StoreUrl;
 use crate::store::{
     EVENTS_CONSUMER, EVENTS_PAGE, EventEntry, EventPage, EventStream, EventTopic, Reply,
-    StoreError, Told, Unread,
+    StoreError, Told, Unread, keyspace_channels,
 };
 
 /// Most messages of a channel that wait to be carried out; one more is a gap.
@@ -81,7 +80,7 @@ impl RedisStore {
         let (key, subscribe) = match topic {
             EventTopic::Channel(name) => (name, subscribe("SUBSCRIBE", name)),
             EventTopic::Keys(pattern) => {
-                let channels = keyspace(&topology.settings.url, pattern);
+                let channels = keyspace_channels(&topology.settings.url, pattern);
                 (pattern, subscribe("PSUBSCRIBE", &channels))
             }
         };
@@ -136,15 +135,6 @@ fn take(stream: EventStream<'_>, step: &str) -> Cmd {
     call
 }
 
-/// The pattern of the channels on which Redis tells of keys that match this one.
-pub(super) fn keyspace(url: &StoreUrl, pattern: &str) -> String {
-    let db = match url {
-        StoreUrl::Redis { db, .. } => *db,
-        _ => 0,
-    };
-    format!("__keyspace@{db}__:{pattern}")
-}
-
 fn subscribe(verb: &str, channel: &str) -> Cmd {
     let mut command = redis::cmd(verb);
     command.arg(channel);
@@ -153,9 +143,10 @@ fn subscribe(verb: &str, channel: &str) -> Cmd {
 
 /// A message of a channel, or of one that matches a pattern.
 fn message(push: PushInfo) -> Option<Told> {
-    let before = match push.kind {
-        PushKind::Message => 0,
-        PushKind::PMessage => 1,
+    let PushKind::Other(kind) = push.kind else { return None };
+    let before = match kind.as_str() {
+        "message" => 0,
+        "pmessage" => 1,
         _ => return None,
     };
     let mut data = push.data.into_iter().skip(before);

@@ -33,8 +33,8 @@ pub(super) enum Function {
     Cluster,
 }
 
-use super::events::keyspace;
 use crate::config::{EventSource, StoreUrl, StoreUse};
+use crate::store::keyspace_channels;
 use Function::{
     ApiKeys, Cache, Certificates, Cluster, Connections, Events, Fleet, Gateways, Idempotency,
     KnownEpochs, KnownRevocations, Limits, Pools, Queues, Revocation, Sessions,
@@ -294,7 +294,7 @@ pub fn events_acl<'e>(sources: impl Iterator<Item = &'e EventSource>, url: &Stor
             }
             // A pattern that is subscribed to must stand in the rule as it is.
             EventSource::Keyspace(pattern) => {
-                vec![format!("&{}", keyspace(url, pattern)), "+psubscribe".to_owned()]
+                vec![format!("&{}", keyspace_channels(url, pattern)), "+psubscribe".to_owned()]
             }
             EventSource::Webhook => Vec::new(),
         });

@@ -49,5 +49,11 @@ local function take(from)
 end
 -- Whoever read before may have died, or lost the lock, with entries in hand: they come first, whenever there are any.
 if of(group, 'pending') > 0 then take('0') end
-if #reply == 4 then take('>') end
+if #reply == 4 then
+  take('>')
+  -- Redis tells neither its file nor its replicas how much a group has read; this says so.
+  if read and #reply > 4 then
+    redis.call('XGROUP', 'SETID', key, name, reply[#reply][1], 'ENTRIESREAD', read + #reply - 4)
+  end
+end
 return reply

@@ -22,7 +22,7 @@ from = "stream:shop:events"
 when = { what = "user" }
 revoke = "sub:{id}"
 "#;
-/// The longest that clocks may differ, in seconds: it is added to a revocation that an event bounds.
+/// What is added to a revocation that an event bounds, in seconds, for clocks that differ.
 const MARGIN_S: u64 = 60 * 60;
 
 fn now_s() -> u64 {

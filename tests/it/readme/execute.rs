@@ -287,6 +287,7 @@ fn every_configuration_is_one() {
         let config = block.text.replace("env:REDIS_PASSWORD", "secret");
         let config = config.replace("env:REDIS_OPERATOR_PASSWORD", "secret");
         let config = config.replace("env:NATS_PASSWORD", "secret");
+        let config = config.replace("env:WEBHOOK_SECRET", "0123456789abcdef");
         let mut config = config.replace("env:SENTINEL_PASSWORD", "secret");
         for (table, lines) in REST {
             if !config.contains(table) {

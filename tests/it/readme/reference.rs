@@ -446,6 +446,9 @@ path = "/mirrored"
 upstream = "shop"
 mirror = {{ upstream = "next" }}
 [queues.mail]
+[events.products]
+from = "stream:shop:events"
+purge = ["/products/{{id}}"]
 [telemetry.traces]
 endpoint = "http://127.0.0.1:1"
 {IDENTITY}"#,

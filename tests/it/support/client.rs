@@ -9,11 +9,16 @@ use super::wire::{Chunks, Fields, Framing, framing, head, values};
 
 /// A connection whose reads end, with an error, after [`PATIENCE`].
 pub(super) fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
+    try_connect(address).expect("a connection")
+}
+
+/// The same where nobody may listen.
+fn try_connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
     stream.set_nodelay(true).expect("no delay");
-    stream
+    Ok(stream)
 }
 
 /// Sends these bytes and returns the answer as it came: one whole response with those of 1xx before
@@ -230,7 +235,7 @@ impl<'a> Request<'a> {
     /// Sends it and reads the response.
     ///
     /// # Errors
-    /// When the response is cut off or can be read in two ways.
+    /// When nobody listens, or the response is cut off or can be read in two ways.
     pub(crate) fn try_send(self) -> Result<Reply, String> {
         let mut bytes = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
         if values(&self.headers, "host").is_empty() {
@@ -251,7 +256,7 @@ impl<'a> Request<'a> {
         };
         match self.to {
             To::Fresh(address) => {
-                let stream = connect(address);
+                let stream = try_connect(address).map_err(|error| error.to_string())?;
                 stream.set_read_timeout(Some(self.patience)).expect("a read timeout");
                 exchange(&mut Chunks::of(stream))
             }
