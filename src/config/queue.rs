@@ -29,6 +29,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(60 * 60);
 const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
 /// Longest body of one request, in bytes.
 const BODY_BYTES_MAX: u64 = 8 * MIB;
+/// Longest name of a stream of JetStream, in bytes.
+const STREAM_BYTES_MAX: usize = 255;
+/// What says how a request is delivered, and not that it is stored in a stream.
+const OF_QUEUES: [&str; 3] = ["delay_from", "max_delay", "max_wait"];
 /// Most requests of one queue.
 const ITEMS_MAX: u64 = 100_000_000;
 
@@ -165,8 +169,12 @@ impl Default for QueueWarn {
 /// `deliver = { … }`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deliver {
-    /// Name of the queue; the route's own where none is written.
+    /// Name of the queue; the route's own where none is written, and empty beside a stream.
     pub queue: String,
+    /// The stream of JetStream that stores them in place of a queue.
+    pub jetstream: Option<String>,
+    /// Longest body of what it stores, in bytes.
+    pub max_body: u64,
     /// Whether requests must have an `Idempotency-Key`.
     pub is_key_required: bool,
     /// The field that says when a request is due.
@@ -181,6 +189,8 @@ impl Default for Deliver {
     fn default() -> Self {
         Self {
             queue: String::new(),
+            jetstream: None,
+            max_body: 256 * KIB,
             is_key_required: false,
             delay_from: None,
             max_delay: Duration::from_secs(7 * 24 * 60 * 60),
@@ -253,8 +263,16 @@ fn read_table(deliver: &mut Section<'_>) -> Deliver {
     let default = Deliver::default();
     let keys = [("optional", false), ("required", true)];
     let delay = within(Duration::from_secs(1), AGE_MAX, "\"1s\" to \"14d\"");
+    if deliver.has("jetstream") && !deliver.is_survey() {
+        beside_jetstream(deliver);
+    } else if deliver.has("max_body") && !deliver.is_survey() {
+        let remedy = "write it in the table [queues.NAME] of the queue";
+        deliver.problem("max_body", "is for what JetStream stores", remedy);
+    }
     Deliver {
         queue: deliver.get("queue", text).unwrap_or_default(),
+        jetstream: deliver.get("jetstream", stream_name),
+        max_body: deliver.or("max_body", default.max_body, size(1..=BODY_BYTES_MAX)),
         is_key_required: deliver.or("key", default.is_key_required, choice(&keys)),
         delay_from: deliver.get("delay_from", |value| {
             const EXAMPLE: &str = "\"header:x-deliver-after\"";
@@ -272,6 +290,35 @@ fn read_table(deliver: &mut Section<'_>) -> Deliver {
             Err(Mistake::new("is out of range", "write \"0s\" to \"5m\""))
         }),
     }
+}
+
+/// What makes no sense where a stream stores a request: delivery is its own matter.
+fn beside_jetstream(deliver: &mut Section<'_>) {
+    if deliver.has("queue") {
+        let remedy = "keep one of them: a queue delivers, and a stream is read";
+        deliver.problem("jetstream", "is beside queue", remedy);
+    }
+    for key in OF_QUEUES.into_iter().filter(|key| deliver.has(key)) {
+        let remedy = "remove it, or name a queue in place of jetstream";
+        deliver.problem(key, "has no meaning beside jetstream", remedy);
+    }
+}
+
+/// The name of a stream. It becomes a token of subjects.
+fn stream_name(value: &DeValue<'_>) -> Read<String> {
+    const EXAMPLE: &str = "the name of a stream, such as \"JOBS\"";
+    let name = string(value, EXAMPLE)?;
+    if is_name(name) {
+        return Ok(name.to_owned());
+    }
+    let what = format!("{} is no name of a stream", echo(name));
+    Err(Mistake::new(what, format!("write {EXAMPLE}, without . * > and blanks")))
+}
+
+/// Whether it may be the name of a stream, or of a consumer.
+fn is_name(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b".*>/\\".contains(&byte);
+    (1..=STREAM_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_plain)
 }
 
 /// What the gateway itself answers on a route.
@@ -296,7 +343,7 @@ pub(super) fn imply<'r>(
     routes: impl Iterator<Item = (&'r String, &'r mut Deliver)>,
 ) {
     for (name, deliver) in routes {
-        if deliver.queue.is_empty() {
+        if deliver.queue.is_empty() && deliver.jetstream.is_none() {
             deliver.queue.clone_from(name);
             queues.entry(name.clone()).or_default();
         }

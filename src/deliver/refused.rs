@@ -22,6 +22,20 @@ pub enum Refused {
     /// It is queued, and fewer copies of it are known of than the operator wants.
     #[error("the delivery is queued, and not known to be as durable as it must be")]
     InDoubt,
+    /// The stream has no room.
+    #[error("the stream {0} is full")]
+    StreamFull(String),
+    /// The stream does not take it, and has stored nothing.
+    #[error("the stream {stream} does not take it: {why}")]
+    StreamAway {
+        /// Its name.
+        stream: String,
+        /// What is known of the reason.
+        why: String,
+    },
+    /// It was sent to the stream, which has not said that it stored it.
+    #[error("the stream {0} has not said whether it stored the request")]
+    StreamSilent(String),
     /// The request must have an `Idempotency-Key`.
     #[error("this needs an Idempotency-Key")]
     KeyMissing,

@@ -7,6 +7,7 @@ mod check;
 mod edge;
 mod events;
 mod header_rules;
+mod jetstream;
 mod loose;
 mod names;
 mod nats;
@@ -33,6 +34,7 @@ use rustls::ClientConfig;
 
 pub use self::edge::Edge;
 pub use self::events::EventRule;
+pub use self::jetstream::Streamed;
 pub use self::pools::{Pool, RoutePools};
 pub use self::purging::{distinct, sites};
 pub use self::queue_ends::{Undo, callback_of, callback_upstream};

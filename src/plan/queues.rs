@@ -15,6 +15,9 @@ use crate::store::queue::{Durability, QueueBounds};
 const TIMEOUTS_PER_LEASE: u32 = 3;
 /// Why no answers are kept of what is delivered later.
 const KEYS: &str = "a queue looks at keys itself, and the answer is not here yet";
+/// Why a queue sends no messages.
+const SUBJECT: &str = "a queue sends no messages; deliver = { jetstream = \"JOBS\" } has a stream \
+                       store them";
 /// What the path of a route that tells of deliveries ends with.
 const ID: &str = "/{id}";
 
@@ -57,36 +60,20 @@ impl Deferred {
         at: &impl Fn(&str) -> String,
         problems: &mut Problems,
     ) -> Option<Box<Self>> {
-        let deliver = written.deliver.as_ref()?;
+        let deliver = written.deliver.as_ref().filter(|it| it.jetstream.is_none())?;
         let mut problem = |key: &str, what: &str, remedy: &str| {
             problems.push(at(key), what.to_owned(), remedy.to_owned());
         };
-        let is_safe = |method: &http::Method| method.is_safe();
-        if written.methods.is_empty() || written.methods.iter().any(is_safe) {
-            let what = "whoever reads waits for the answer, and this route delivers later";
-            problem("methods", what, "write methods = [\"POST\"], and give reads another route");
-        }
+        later(config, written, &mut problem);
         let others = [
-            ("cache", written.cache.is_some(), "nothing is stored of what is delivered later"),
             ("grpc", written.grpc.is_some(), "a call waits for its status"),
             ("upgrade", written.tunnel.is_some(), "a tunnel cannot open later"),
-            ("split", written.split.is_some(), "what is delivered later has one upstream"),
             ("mirror", written.mirror.is_some(), "what is delivered later has one upstream"),
-            ("deadline", written.deadline.is_some(), "nobody waits for what is delivered later"),
             ("respond", written.respond.is_some(), "it is answered without an upstream"),
-            ("subject", written.subject.is_some(), "messages are not delivered later"),
-            ("idempotency", written.idempotency.is_some(), KEYS),
+            ("subject", written.subject.is_some(), SUBJECT),
         ];
         for (key, _, what) in others.into_iter().filter(|(_, is_written, _)| *is_written) {
             problem(key, what, "remove it, or deliver");
-        }
-        let verifiers = written.auth.iter().flat_map(|auth| &auth.by);
-        let mut verifiers = verifiers.filter_map(|name| config.auth.get(name));
-        if verifiers.any(|verifier| verifier.forward_token) {
-            let what = "a token would lie in the store, and be too old when it is sent";
-            let remedy = "remove forward_token from the verifier, or deliver; claims_to_headers \
-                          tells the upstream who called";
-            problem("deliver", what, remedy);
         }
         let Some(queue) = config.queues.get(&deliver.queue) else {
             let known = names(config.queues.keys(), "[queues.NAME]");
@@ -117,6 +104,36 @@ impl Deferred {
             kept_fields,
             told_at,
         }))
+    }
+}
+
+/// What nobody can have who is answered before his request is carried out.
+pub(super) fn later(
+    config: &Config,
+    written: &config::Route,
+    problem: &mut dyn FnMut(&str, &str, &str),
+) {
+    let is_safe = |method: &http::Method| method.is_safe();
+    if written.methods.is_empty() || written.methods.iter().any(is_safe) {
+        let what = "whoever reads waits for the answer, and this route delivers later";
+        problem("methods", what, "write methods = [\"POST\"], and give reads another route");
+    }
+    let others = [
+        ("cache", written.cache.is_some(), "nothing is stored of what is delivered later"),
+        ("split", written.split.is_some(), "what is delivered later has one upstream"),
+        ("deadline", written.deadline.is_some(), "nobody waits for what is delivered later"),
+        ("idempotency", written.idempotency.is_some(), KEYS),
+    ];
+    for (key, _, what) in others.into_iter().filter(|(_, is_written, _)| *is_written) {
+        problem(key, what, "remove it, or deliver");
+    }
+    let verifiers = written.auth.iter().flat_map(|auth| &auth.by);
+    let mut verifiers = verifiers.filter_map(|name| config.auth.get(name));
+    if verifiers.any(|verifier| verifier.forward_token) {
+        let what = "a token would lie in the store, and be too old when it is sent";
+        let remedy = "remove forward_token from the verifier, or deliver; claims_to_headers tells \
+                      the upstream who called";
+        problem("deliver", what, remedy);
     }
 }
 

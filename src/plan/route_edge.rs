@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::events;
+use super::jetstream::Streamed;
 use super::nats;
 use super::pools::{self, RoutePools};
 use super::queues::{self, Deferred};
@@ -52,6 +53,8 @@ pub struct RouteEdge {
     pub pools: Option<RoutePools>,
     /// How its requests are delivered later.
     pub deferred: Option<Box<Deferred>>,
+    /// The stream that stores its requests.
+    pub streamed: Option<Box<Streamed>>,
     /// Where it tells of deliveries, the path up to the id.
     pub tells_at: Option<String>,
     /// The events that its requests bring.
@@ -92,6 +95,7 @@ impl RouteEdge {
             hash_by: hash_by(config, written),
             pools: pools::of_route(config, written),
             deferred: Deferred::compile(config, written, &at, problems),
+            streamed: Streamed::compile(config, written, &at, problems),
             tells_at: queues::telling(written, &at, problems),
             brings: events::check_route(config, written, &at, problems),
         };
@@ -110,6 +114,7 @@ impl RouteEdge {
             || !edge.hash_by.is_empty()
             || edge.pools.is_some()
             || edge.deferred.is_some()
+            || edge.streamed.is_some()
             || edge.tells_at.is_some()
             || edge.brings.is_some();
         is_some.then(|| Box::new(edge))
@@ -119,7 +124,10 @@ impl RouteEdge {
 impl RouteEdge {
     /// Whether the gateway itself answers, once a request is admitted.
     pub fn answers(&self) -> bool {
-        self.deferred.is_some() || self.tells_at.is_some() || self.brings.is_some()
+        self.deferred.is_some()
+            || self.streamed.is_some()
+            || self.tells_at.is_some()
+            || self.brings.is_some()
     }
 }
 

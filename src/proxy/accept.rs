@@ -58,12 +58,15 @@ pub(super) async fn accept(
         Ok(asked) => asked,
         Err(refused) => return Err(count(&state, refused.into())),
     };
-    let held = read(request, deferred, head, body, &state).await;
+    let most = deferred.queue.max_body;
+    let held =
+        read(request, (&*head, body), most, || Refused::Full { retry_after: state.retry_after() });
+    let held = held.await;
     let held = held.map_err(|rejection| count(&state, rejection))?;
     let accepting = Accepting { request, deferred, state: &state };
     match accepting.accept(asked, head, held, added).await {
         Ok((id, response)) => {
-            record.note_delivery(id);
+            record.note_delivery(id.as_str());
             Ok(response)
         }
         Err(rejection) => Err(count(&state, rejection)),
@@ -151,25 +154,25 @@ fn order(request: &Request<'_>, deferred: &Deferred, fields: &HeaderMap) -> Opti
 }
 
 /// A body, and the room that it takes up.
-struct Held {
-    body: Bytes,
+pub(super) struct Held {
+    pub(super) body: Bytes,
     /// Nobody looks at it: it is given back with the body.
     _room: Room,
 }
 
-/// Reads the whole body, within the bounds of the queue and of all bodies that are being read.
+/// Reads the whole body, of at most `most` bytes and within the bound of all bodies that are being
+/// read. `full` says that there is no room.
 ///
 /// # Errors
 /// It is too long, does not come, or there is no room for it in time.
-async fn read(
+pub(super) async fn read(
     request: &Request<'_>,
-    deferred: &Deferred,
-    head: &Parts,
-    body: Inbound,
-    state: &QueueState,
+    (head, body): (&Parts, Inbound),
+    most: u64,
+    full: impl Fn() -> Refused,
 ) -> Result<Held, Rejection> {
     let of_route = request.route.edge.as_ref().and_then(|edge| edge.body_bytes);
-    let most = of_route.unwrap_or(request.plan().upload.bytes_max).min(deferred.queue.max_body);
+    let most = of_route.unwrap_or(request.plan().upload.bytes_max).min(most);
     let announced = head.headers.get(http::header::CONTENT_LENGTH);
     let announced = announced.and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > most) {
@@ -183,7 +186,7 @@ async fn read(
         let Ok(data) = frame?.into_data() else { continue };
         // Only for what is here: a client that sends slowly must not hold up others.
         if !room.grow((whole.len() + data.len()) as u64).await {
-            return Err(Refused::Full { retry_after: state.retry_after() }.into());
+            return Err(full().into());
         }
         whole.extend_from_slice(&data);
     }

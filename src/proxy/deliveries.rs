@@ -59,7 +59,7 @@ async fn tell(
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
     let (name, keys, item) = find(request, &id).await?;
-    record.note_delivery(id);
+    record.note_delivery(id.as_str());
     let method = &request.received.method;
     match below {
         None if *method == Method::DELETE => cancel(request, &keys, &item).await,

@@ -34,6 +34,7 @@ mod resolve;
 mod settle;
 mod standing;
 mod stored;
+mod streamed;
 mod transaction;
 mod transport;
 mod tunnel;

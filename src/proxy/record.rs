@@ -19,7 +19,6 @@ use crate::base::facts::Caller;
 use crate::limit::Exceeded;
 use crate::observe::{AnsweredBy, Marks, RouteMeter, Stage, Took};
 use crate::store::StoreError;
-use crate::store::queue::DeliveryId;
 use crate::tunnel;
 use crate::upstream::Attempts;
 
@@ -64,7 +63,7 @@ pub(super) struct Record {
     /// What became of the tunnel that the request has opened.
     tunnel: Option<Box<TunnelNotes>>,
     /// The delivery that it has become, or asks for.
-    delivery: Option<Box<DeliveryId>>,
+    delivery: Option<Box<str>>,
 }
 
 /// What the log and the metrics tell of a tunnel.
@@ -195,8 +194,8 @@ impl Record {
     }
 
     /// It has become this delivery, or asks for it.
-    pub(super) fn note_delivery(&mut self, id: DeliveryId) {
-        self.delivery = Some(Box::new(id));
+    pub(super) fn note_delivery(&mut self, id: &str) {
+        self.delivery = Some(id.into());
     }
 
     /// The head of the response goes out.

@@ -29,6 +29,7 @@ use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
 use super::resolve::{Resolution, resolve};
 use super::settle::{ended, settle};
+use super::streamed;
 use super::transaction::Transaction;
 use super::transport::CacheTransport;
 use super::upgrade;
@@ -248,8 +249,8 @@ async fn pass(
     boxed::rare(|| first.end(sent, &progress)).await.map(Answer::fetched)
 }
 
-/// What the gateway itself answers to a request that was admitted: that it is delivered later, what
-/// became of one that was to be, or that an event is taken.
+/// What the gateway itself answers to a request that was admitted: that it is delivered later or
+/// stored, what became of one that was to be delivered, or that an event is taken.
 ///
 /// # Errors
 /// It is not accepted, or there is nothing to tell.
@@ -263,6 +264,10 @@ async fn answered(
     if let Some(deferred) = &edge.deferred {
         let message = (head, body.take());
         return accept::accept(request, deferred, message, added, record).await;
+    }
+    if let Some(streamed) = &edge.streamed {
+        let message = (head, body.take());
+        return Box::pin(streamed::store(request, streamed, message, added, record)).await;
     }
     if let Some(names) = &edge.brings {
         return webhook::take(request, names, (head, body.take())).await;

@@ -67,6 +67,7 @@ use endpoints::Endpoints;
 pub use ends::has_failed;
 pub use failure::{DownloadFault, Failure, TlsFault};
 use names::Names;
+pub use nats::Ack;
 use nats::Link;
 pub use operate::{Change, Foreseen};
 pub use outgoing::{Attempts, OnInterim, Outgoing, Sender, TimeLimit};

@@ -2,6 +2,8 @@
 
 /// What a request ends as that gets no answer.
 mod ends;
+/// Requests that a stream of JetStream stores.
+mod jetstream;
 /// What else holds for any upstream: cache, limits, retries, breaker, metrics, spans.
 mod like_others;
 /// Packets of NestJS, and the statuses that they become.

@@ -502,6 +502,24 @@ fn events_say_where_they_are_heard_and_what_they_change() {
 }
 
 #[test]
+fn a_stream_has_a_name_and_no_keys_of_a_queue() {
+    for (text, expected) in [
+        ("jetstream = \"a.b\"", "is no name of a stream"),
+        ("jetstream = \"\"", "is no name of a stream"),
+        ("jetstream = \"JOBS\"\nqueue = \"mail\"", "is beside queue"),
+        ("jetstream = \"JOBS\"\nmax_wait = \"1s\"", "has no meaning beside jetstream"),
+        ("jetstream = \"JOBS\"\nmax_delay = \"1s\"", "has no meaning beside jetstream"),
+        ("jetstream = \"JOBS\"\nmax_body = \"9MiB\"", "out of range"),
+        ("queue = \"mail\"\nmax_body = \"1KiB\"", "is for what JetStream stores"),
+    ] {
+        let route = "path = \"/\"\nupstream = \"u\"\n";
+        let report = report(&format!("[routes.r]\n{route}[routes.r.deliver]\n{text}\n"));
+        assert!(report.contains(expected) && report.contains("help: "), "{text}: {report}");
+        assert!(report.ends_with("1 problem in gateway.toml\n"), "{text}: {report}");
+    }
+}
+
+#[test]
 fn keys_are_fetched_in_clear_only_where_it_is_said_and_private() {
     for (host, is_private) in [
         ("10.0.0.7", true),

@@ -15,7 +15,6 @@ use crate::observe::{AskedUrl, CacheReport, Marks, Stage};
 use crate::plan::Plan;
 use crate::proxy::edged::Side;
 use crate::proxy::request::Received;
-use crate::store::queue::DeliveryId;
 
 impl Record {
     /// Tells of a request that took so long, as far as anybody wants to know.
@@ -171,7 +170,7 @@ impl Record {
             line.attempts = Some(attempts.count()).filter(|count| *count > 0);
             line.retry = attempts.reason();
         }
-        line.delivery = self.delivery.as_deref().map(DeliveryId::as_str);
+        line.delivery = self.delivery.as_deref();
         if let Some(why) = &self.why {
             why.tell(line, shown);
         }

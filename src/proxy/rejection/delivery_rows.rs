@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::row::Fault::{Client, Store};
+use super::row::Fault::{Client, Store, Upstream};
 use super::row::{Adds, Bound, Public, Row, UNREACHABLE};
 use crate::deliver::Refused;
 
@@ -28,6 +28,19 @@ pub(super) fn delivery_row(refused: &Refused) -> Row<'static> {
             let text = "The request is queued, and might be lost. Retry with the same \
                         Idempotency-Key.";
             row(StatusCode::SERVICE_UNAVAILABLE, "delivery_in_doubt", Store, text)
+        }
+        Refused::StreamFull(_) => {
+            let text = "Too much is stored already. Retry later.";
+            row(StatusCode::SERVICE_UNAVAILABLE, "queue_full", Upstream, text)
+                .bound(Bound::Route("deliver.jetstream"))
+                .adds(Adds::RetryAfter(SOON))
+        }
+        Refused::StreamAway { .. } => {
+            row(StatusCode::SERVICE_UNAVAILABLE, "queue_away", Upstream, UNREACHABLE)
+        }
+        Refused::StreamSilent(_) => {
+            let text = "The request may be queued. Retry with the same Idempotency-Key.";
+            row(StatusCode::SERVICE_UNAVAILABLE, "delivery_in_doubt", Upstream, text)
         }
         Refused::KeyMissing => {
             let text = "Send an Idempotency-Key, one for each thing that is to be done once.";

@@ -13,7 +13,7 @@ use super::link::{Link, Live};
 use super::message::{self, NoPayload};
 use super::packet::{self, Answer, Bad, Decoder};
 use super::replies::{NoPlace, Reply, Waiter};
-use crate::base::addressed::Addressed;
+use crate::base::addressed::{Addressed, Stored};
 use crate::base::body::Upload;
 use crate::config;
 use crate::upstream::conn::{Body, Unanswered};
@@ -48,8 +48,12 @@ pub(in crate::upstream) async fn ask(
         Ok(sent) => sent,
         Err(failure) => return Err(put_back(sending.request, (head, upload), failure)),
     };
+    let decoder = match head.extensions.get::<Arc<Stored>>() {
+        Some(_) => Decoder::Ack,
+        None => Decoder::new(link.packet()),
+    };
     let patience = sending.sender.idle_timeout.unwrap_or(settings.response_timeout);
-    let heard = timeout(patience, hear(waiter, Decoder::new(link.packet()))).await;
+    let heard = timeout(patience, hear(waiter, decoder)).await;
     // Until then the connection is one that somebody uses.
     drop(live);
     match heard {

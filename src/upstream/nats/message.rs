@@ -1,5 +1,7 @@
 //! A request as the fields and the bytes of a message.
 
+use std::sync::Arc;
+
 use async_nats::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
@@ -7,6 +9,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use http_body::Body as _;
 
+use crate::base::addressed::Stored;
 use crate::base::body::Upload;
 use crate::base::trace::TRACEPARENT;
 
@@ -14,6 +17,10 @@ use crate::base::trace::TRACEPARENT;
 const METHOD: &str = "X-Http-Method";
 /// The field with its path and its query.
 const TARGET: &str = "X-Http-Target";
+/// By which a stream knows what it has stored already.
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+/// The stream that is to store it, and no other one.
+const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
 
 /// Why a body is no payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +73,14 @@ pub(super) fn fields(head: &Parts) -> HeaderMap {
     }
     add(METHOD, head.method.as_str());
     add(TARGET, head.uri.path_and_query().map_or("/", |target| target.as_str()));
+    if let Some(stored) = head.extensions.get::<Arc<Stored>>() {
+        for (name, value) in [(MESSAGE_ID, &stored.message_id), (EXPECTED_STREAM, &stored.stream)] {
+            // They are the gateway's to say: none of another one stays beside them.
+            if let Ok(value) = value.parse::<async_nats::HeaderValue>() {
+                fields.insert(name, value);
+            }
+        }
+    }
     fields
 }
 

@@ -4,15 +4,17 @@
 //! `link` keeps one connection, and makes another one where that is lost. Nothing that was handed
 //! to a lost connection is sent by the next one, since its client may have been answered by then.
 //! `replies` brings each message to the request that waits for it. `message` makes of a request
-//! what is sent, and `packet` knows what services write and read in it; both do no I/O. `asking`
-//! is one attempt, and ends like one over HTTP.
+//! what is sent, and `packet` knows what services write and read in it; both do no I/O.
+//! `ack` is what a stream of JetStream says of a message that it was to store.
 
+mod ack;
 mod asking;
 mod link;
 mod message;
 mod packet;
 mod replies;
 
+pub use ack::Ack;
 pub(super) use asking::ask;
 pub(super) use link::Link;
 

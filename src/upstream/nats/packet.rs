@@ -95,6 +95,8 @@ fn unescaped(text: &str) -> String {
 pub(super) enum Decoder {
     /// One message is all.
     Plain,
+    /// What a stream says of what it was to store; one message, too.
+    Ack,
     /// Values, until the service says that there are no more.
     Nest(Vec<Bytes>),
 }
@@ -115,6 +117,7 @@ impl Decoder {
     pub(super) fn read(&mut self, message: &Message) -> Result<Option<Answer>, Bad> {
         match self {
             Self::Plain => plain(message).map(Some),
+            Self::Ack => Ok(Some(json(StatusCode::OK, message.payload.clone()))),
             Self::Nest(values) => nest(values, &message.payload),
         }
     }

@@ -50,6 +50,90 @@ impl Nats {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// One with JetStream, whose streams are on the disk.
+    pub(crate) fn with_streams() -> Self {
+        Self::start_in(Folder::new(), "jetstream { store_dir: \"streams\" }\n")
+    }
+
+    /// Asks, and waits for an answer: nothing where nobody listens.
+    pub(crate) fn ask(&self, subject: &str, payload: impl AsRef<[u8]>) -> Option<String> {
+        let payload = payload.as_ref();
+        let mut socket = TcpStream::connect(self.address()).expect("nats-server");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let head = format!(
+            "CONNECT {{\"verbose\":false,\"headers\":true,\"no_responders\":true}}\r\n\
+             SUB _INBOX.test 1\r\nPUB {subject} _INBOX.test {}\r\n",
+            payload.len()
+        );
+        socket.write_all(&[head.as_bytes(), payload, b"\r\n"].concat()).expect("a question");
+        let mut lines = BufReader::new(socket);
+        loop {
+            let mut line = String::new();
+            assert!(lines.read_line(&mut line).expect("an answer") > 0, "the server has gone");
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                ["HMSG", ..] => return None,
+                ["MSG", .., length] => {
+                    let mut payload = vec![0; length.parse().expect("a length")];
+                    lines.read_exact(&mut payload).expect("a payload");
+                    return Some(String::from_utf8(payload).expect("text"));
+                }
+                ["-ERR", ..] => panic!("{line}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Publishes, and waits until the server has read it.
+    pub(crate) fn publish(&self, subject: &str, payload: &str) {
+        let length = payload.len();
+        let greeting = "CONNECT {\"verbose\":false}\r\n";
+        self.write(&format!("{greeting}PUB {subject} {length}\r\n{payload}\r\nPING\r\n"));
+    }
+
+    /// Sends lines of the protocol, and waits until the server has read them: they end with PING.
+    pub(crate) fn write(&self, lines: &str) {
+        let mut socket = TcpStream::connect(self.address()).expect("nats-server");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.write_all(lines.as_bytes()).expect("the lines");
+        let mut read = BufReader::new(socket).lines();
+        assert!(read.any(|line| line.is_ok_and(|line| line == "PONG")), "the server has gone");
+    }
+
+    /// Asks JetStream for something that it is bound to do.
+    pub(crate) fn api(&self, what: &str, payload: &serde_json::Value) -> serde_json::Value {
+        let answer = self.ask(&format!("$JS.API.{what}"), payload.to_string());
+        let answer = answer.expect("JetStream");
+        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        assert!(answer["error"].is_null(), "{what}: {answer}");
+        answer
+    }
+
+    /// Makes a stream of these subjects.
+    pub(crate) fn stream(&self, name: &str, subject: &str, more: &serde_json::Value) {
+        let mut config = serde_json::json!({ "name": name, "subjects": [subject] });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        self.api(&format!("STREAM.CREATE.{name}"), &config);
+    }
+
+    /// Makes a consumer that is pulled from and asks for acknowledgements.
+    pub(crate) fn consumer(&self, stream: &str, name: &str, more: &serde_json::Value) {
+        let mut config = serde_json::json!({ "durable_name": name, "ack_policy": "explicit" });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        let asked = serde_json::json!({ "stream_name": stream, "config": config });
+        self.api(&format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"), &asked);
+    }
+
+    /// Publishes to a subject of a stream, which says that it has stored it.
+    pub(crate) fn store(&self, subject: &str, payload: impl AsRef<[u8]>) {
+        let said = self.ask(subject, payload).expect("a stream");
+        assert!(said.contains("\"seq\":") && !said.contains("error"), "{said}");
+    }
+
     /// How many connections it has.
     pub(crate) fn clients(&self) -> usize {
         const ESTABLISHED: &str = "01";
