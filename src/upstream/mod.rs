@@ -67,8 +67,8 @@ use endpoints::Endpoints;
 pub use ends::has_failed;
 pub use failure::{DownloadFault, Failure, TlsFault};
 use names::Names;
-pub use nats::Ack;
 use nats::Link;
+pub use nats::{Ack, Bus, Consumer, Heard, Listener, Position, Pull, Pulled, Unheard};
 pub use operate::{Change, Foreseen};
 pub use outgoing::{Attempts, OnInterim, Outgoing, Sender, TimeLimit};
 use servers::Servers;
@@ -191,6 +191,12 @@ impl Upstream {
         let servers = self.servers.with(name, settings, tls, &ahead.names);
         let (admission, meter) = (self.admission.with(settings), Arc::clone(&self.meter));
         Arc::new(Self { servers, admission, meter, link: self.link.clone() })
+    }
+
+    /// A connection of its own with its servers, for who listens there, which the log calls `label`;
+    /// nothing over HTTP. To be called outside the serving threads.
+    pub fn bus(&self, label: &str) -> Option<Bus> {
+        self.link.as_ref().map(|link| Bus::new(link, label))
     }
 
     /// How long a body whose client expects a 100 may wait for the upstream's: less than the answer

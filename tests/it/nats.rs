@@ -6,6 +6,8 @@ mod ends;
 mod jetstream;
 /// What else holds for any upstream: cache, limits, retries, breaker, metrics, spans.
 mod like_others;
+/// Who listens to a subject, or to a stream by a consumer.
+mod listening;
 /// Packets of NestJS, and the statuses that they become.
 mod nest;
 /// Messages whose payload is the body.

@@ -32,7 +32,10 @@ pub(in crate::upstream) async fn ask(
     visit: &Visit,
     mut sending: Sending<'_, impl OnInterim>,
 ) -> Result<Response<Body>, NoAnswer> {
-    let _user = link.enter();
+    // A reload that ends the connection waits for whoever is here.
+    let Some(_user) = link.enter() else {
+        return Err(NoAnswer::Unconnected(Failure::Disconnected));
+    };
     let live = link.live().ok_or(NoAnswer::Unconnected(Failure::Disconnected))?;
     sending.stamp(visit.span().map_or(sending.sender.trace, |span| span.trace));
     let Some(request) = sending.request.take() else { return Err(lost(Unanswered::Unsent)) };

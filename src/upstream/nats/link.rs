@@ -5,7 +5,7 @@
 //! meanwhile: requests whose clients have long been told that they failed. So each connection has a
 //! client of its own, which is kept from connecting twice, and goes with all that it still holds.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::MESSAGE_BYTES_MAX;
 use super::replies::Replies;
+use super::users::{User, Users};
 use crate::config;
 
 /// How often a server is asked whether it lives. One that does not answer twice is lost.
@@ -30,6 +31,8 @@ const WAIT_FIRST: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// Most messages that wait to be brought to their requests.
 const UNREAD_MAX: usize = 65_536;
+/// Most messages that wait for who listens.
+const HEARD_MAX: usize = 1_024;
 /// Most messages that wait to be written.
 const UNSENT_MAX: usize = 2_048;
 /// How often somebody who leaves looks whether anybody still waits.
@@ -37,7 +40,9 @@ const LEAVING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(in crate::upstream) struct Link {
-    upstream: String,
+    /// What it is for, as the log names it.
+    label: String,
+    purpose: Purpose,
     nats: Arc<config::Nats>,
     tls: Option<Arc<ClientConfig>>,
     /// Longest wait for a connection.
@@ -47,8 +52,16 @@ pub(in crate::upstream) struct Link {
     /// Told when there is a connection.
     came: Notify,
     left: CancellationToken,
-    /// Requests in progress.
-    users: AtomicUsize,
+    users: Users,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Requests, and their answers.
+    Requests,
+    /// Messages that somebody listens to, none of which may be lost without a word.
+    Listening,
 }
 
 /// One connection.
@@ -58,22 +71,19 @@ pub(super) struct Live {
     /// What the subjects of replies begin with.
     pub(super) inbox: String,
     pub(super) replies: Arc<Replies>,
+    /// Cancelled when the connection is lost.
+    pub(super) lost: CancellationToken,
 }
 
 /// What a connection is read by.
 struct Reading {
     live: Arc<Live>,
     subscriber: Subscriber,
-    /// Cancelled when the connection is lost.
-    lost: CancellationToken,
 }
-
-/// A request in progress.
-pub(super) struct User<'l>(&'l Link);
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Link").field("upstream", &self.upstream).finish_non_exhaustive()
+        out.debug_struct("Link").field("label", &self.label).finish_non_exhaustive()
     }
 }
 
@@ -85,7 +95,8 @@ impl Link {
         tls: Option<&Arc<ClientConfig>>,
     ) -> Option<Arc<Self>> {
         Some(Arc::new(Self {
-            upstream: upstream.to_owned(),
+            label: format!("upstreams.{upstream}"),
+            purpose: Purpose::Requests,
             nats: Arc::clone(settings.nats.as_ref()?),
             tls: tls.cloned(),
             patience: settings.connect_timeout,
@@ -93,8 +104,29 @@ impl Link {
             has_begun: AtomicBool::new(false),
             came: Notify::new(),
             left: CancellationToken::new(),
-            users: AtomicUsize::new(0),
+            users: Users::default(),
         }))
+    }
+
+    /// Another connection with the same servers, for who listens; it is not made yet.
+    pub(super) fn for_listening(&self, label: &str) -> Arc<Self> {
+        Arc::new(Self {
+            label: label.to_owned(),
+            purpose: Purpose::Listening,
+            nats: Arc::clone(&self.nats),
+            tls: self.tls.clone(),
+            patience: self.patience,
+            live: ArcSwapOption::empty(),
+            has_begun: AtomicBool::new(false),
+            came: Notify::new(),
+            left: CancellationToken::new(),
+            users: Users::default(),
+        })
+    }
+
+    /// Longest wait for a connection.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Begins to connect, unless that has begun. To be called outside the serving threads.
@@ -124,10 +156,9 @@ impl Link {
         self.left.cancel();
     }
 
-    /// Counts a request in.
-    pub(super) fn enter(&self) -> User<'_> {
-        self.users.fetch_add(1, Ordering::Relaxed);
-        User(self)
+    /// Counts a request in; nothing where the connection has been given up, since nobody was left.
+    pub(super) fn enter(&self) -> Option<User<'_>> {
+        self.users.enter()
     }
 
     /// What messages look like.
@@ -171,8 +202,8 @@ impl Link {
         let inbox = client.new_inbox();
         let subscriber = client.subscribe(format!("{inbox}.*")).await;
         let subscriber = subscriber.map_err(|error| error.to_string())?;
-        let live = Live { client, inbox, replies: Arc::default() };
-        Ok(Reading { live: Arc::new(live), subscriber, lost })
+        let live = Live { client, inbox, replies: Arc::default(), lost };
+        Ok(Reading { live: Arc::new(live), subscriber })
     }
 
     /// How a connection is made once, and never again by the same client.
@@ -182,15 +213,17 @@ impl Link {
             let auth = auth(&nats, is_made.load(Ordering::Relaxed));
             async move { auth }
         });
-        let (lost, upstream) = (lost.clone(), self.upstream.clone());
+        let (lost, label, purpose) = (lost.clone(), self.label.clone(), self.purpose);
         let has_complained = AtomicBool::new(false);
         let options = options.event_callback(move |event| {
             match event {
                 Event::Disconnected | Event::Closed => lost.cancel(),
+                // What it has dropped is missed, as if it had come while there was no connection.
+                Event::SlowConsumer(_) if purpose == Purpose::Listening => lost.cancel(),
                 Event::ServerError(_) | Event::SlowConsumer(_)
                     if !has_complained.swap(true, Ordering::Relaxed) =>
                 {
-                    tracing::warn!("upstreams.{upstream}: NATS says: {event}");
+                    tracing::warn!("{label}: NATS says: {event}");
                 }
                 _ => {}
             }
@@ -203,7 +236,7 @@ impl Link {
             .connection_timeout(self.patience)
             .request_timeout(None)
             .ping_interval(PING_INTERVAL)
-            .subscription_capacity(UNREAD_MAX)
+            .subscription_capacity(self.purpose.unread_max())
             .client_capacity(UNSENT_MAX);
         match &self.tls {
             Some(tls) => options.require_tls(true).tls_client_config(ClientConfig::clone(tls)),
@@ -212,9 +245,13 @@ impl Link {
     }
 }
 
-impl Drop for User<'_> {
-    fn drop(&mut self) {
-        self.0.users.fetch_sub(1, Ordering::Relaxed);
+impl Purpose {
+    /// Most messages of a subscription that nobody has read yet.
+    fn unread_max(self) -> usize {
+        match self {
+            Self::Requests => UNREAD_MAX,
+            Self::Listening => HEARD_MAX,
+        }
     }
 }
 
@@ -254,7 +291,7 @@ async fn run(link: Weak<Link>) {
         match link.connect().await {
             Ok((reading, url)) => {
                 wait = WAIT_FIRST;
-                tracing::info!("upstreams.{}: connected with {url}", link.upstream);
+                tracing::info!("{}: connected with {url}", link.label);
                 let live = Arc::clone(&reading.live);
                 link.live.store(Some(Arc::clone(&live)));
                 link.came.notify_waiters();
@@ -264,11 +301,11 @@ async fn run(link: Weak<Link>) {
                 if is_over {
                     return;
                 }
-                tracing::warn!("upstreams.{}: the connection with {url} is lost", link.upstream);
+                tracing::warn!("{}: the connection with {url} is lost", link.label);
             }
             Err(why) => {
                 if wait == WAIT_FIRST {
-                    tracing::warn!("upstreams.{}: no connection with NATS: {why}", link.upstream);
+                    tracing::warn!("{}: no connection with NATS: {why}", link.label);
                 }
                 // Not all gateways at once.
                 let part = 0.8 + 0.4 * fastrand::f64();
@@ -283,7 +320,7 @@ async fn run(link: Weak<Link>) {
 
 /// Reads what comes until the connection is lost. True where it is not needed any more.
 async fn read(link: &Link, reading: Reading) -> bool {
-    let Reading { live, mut subscriber, lost } = reading;
+    let Reading { live, mut subscriber } = reading;
     let mut looks = tokio::time::interval(LEAVING_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut was_idle = false;
@@ -297,14 +334,13 @@ async fn read(link: &Link, reading: Reading) -> bool {
                     live.replies.tell(&token, message);
                 }
             }
-            () = lost.cancelled() => return false,
+            () = live.lost.cancelled() => return false,
             _ = looks.tick(), if link.left.is_cancelled() => {
                 // Who was let in a moment ago may not have come here yet.
-                let is_idle = link.users.load(Ordering::Relaxed) == 0;
-                if is_idle && was_idle {
+                if was_idle && link.users.close() {
                     return true;
                 }
-                was_idle = is_idle;
+                was_idle = link.users.is_none();
             }
             () = link.left.cancelled(), if !link.left.is_cancelled() => looks.reset(),
         }

@@ -6,17 +6,28 @@
 //! `replies` brings each message to the request that waits for it. `message` makes of a request
 //! what is sent, and `packet` knows what services write and read in it; both do no I/O.
 //! `ack` is what a stream of JetStream says of a message that it was to store.
+//!
+//! Who listens has a connection of its own (`listening`): to subjects, or by a `consumer` to a
+//! stream, which says in each message where it stands (`position`). `asking`
+//! is one attempt, and ends like one over HTTP.
 
 mod ack;
 mod asking;
+mod consumer;
 mod link;
+mod listening;
 mod message;
 mod packet;
+mod position;
 mod replies;
+mod users;
 
 pub use ack::Ack;
 pub(super) use asking::ask;
+pub use consumer::{Consumer, Pull, Pulled};
 pub(super) use link::Link;
+pub use listening::{Bus, Heard, Listener, Unheard};
+pub use position::Position;
 
 /// Longest message that is sent or made of others, in bytes: what a server announces may be more.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
