@@ -6,20 +6,26 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::queue::is_name;
 use super::reader::Section;
 use super::value::{Mistake, Read, choice, duration_or_zero, echo, string, text};
 use crate::base::units::Secret;
 
 /// Longest wait for the second purge.
 const AGAIN_MAX: Duration = Duration::from_secs(60 * 60);
+/// Longest subject, in bytes.
+const SUBJECT_BYTES_MAX: usize = 512;
 /// What `from` may say.
-const FROM: &str = "\"stream:KEY\", \"channel:NAME\", \"keyspace:PATTERN\" or \"webhook\"";
+const FROM: &str = "\"stream:KEY\", \"jetstream:STREAM/CONSUMER\", \"nats:SUBJECT\", \
+                    \"channel:NAME\", \"keyspace:PATTERN\" or \"webhook\"";
 
 /// `[events.NAME]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Events {
     /// Where they are heard.
     pub from: EventSource,
+    /// The upstream over NATS whose servers tell of them, where these are of NATS.
+    pub upstream: Option<String>,
     /// Fields and what they must hold for an event to count.
     pub when: BTreeMap<String, String>,
     /// What goes: paths, and tags behind `tag:`, with `{field}` in them.
@@ -49,6 +55,15 @@ pub enum EventSource {
     Channel(String),
     /// The keys there that match a pattern, when they change.
     Keyspace(String),
+    /// A subject of NATS, which may have wildcards.
+    Nats(String),
+    /// A stream of JetStream, by a consumer that is there.
+    Jetstream {
+        /// The stream.
+        stream: String,
+        /// The consumer.
+        consumer: String,
+    },
     /// Requests on a route with `answers = "events"`.
     #[default]
     Webhook,
@@ -70,12 +85,19 @@ impl EventSource {
         *self != Self::Webhook
     }
 
+    /// Whether it is heard over NATS.
+    pub fn is_nats(&self) -> bool {
+        matches!(self, Self::Nats(_) | Self::Jetstream { .. })
+    }
+
     /// In one word.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Stream(_) => "stream",
             Self::Channel(_) => "channel",
             Self::Keyspace(_) => "keyspace",
+            Self::Nats(_) => "nats",
+            Self::Jetstream { .. } => "jetstream",
             Self::Webhook => "webhook",
         }
     }
@@ -85,6 +107,7 @@ impl EventSource {
 pub(super) fn read(events: &mut Section<'_>) -> Events {
     let read = Events {
         from: events.need("from", FROM, from).unwrap_or_default(),
+        upstream: events.get("upstream", text),
         when: events.map("when", |name| Ok(name.to_owned()), |field| field.read(text)),
         purge: events.list_or_empty("purge", text),
         revoke: events.get("revoke", text),
@@ -125,12 +148,30 @@ fn from(value: &DeValue<'_>) -> Read<EventSource> {
         Some(("stream", key)) => Ok(EventSource::Stream(key.to_owned())),
         Some(("channel", name)) => Ok(EventSource::Channel(name.to_owned())),
         Some(("keyspace", pattern)) => Ok(EventSource::Keyspace(pattern.to_owned())),
-        Some(("nats" | "jetstream", _)) => {
-            let what = format!("{} is planned, and not built: no event would be heard", echo(text));
-            Err(wrong(what))
-        }
+        Some(("nats", subject)) if is_subject(subject) => Ok(EventSource::Nats(subject.to_owned())),
+        Some(("nats", subject)) => Err(wrong(format!("{} is no subject", echo(subject)))),
+        Some(("jetstream", names)) => match names.split_once('/') {
+            Some((stream, consumer)) if is_name(stream) && is_name(consumer) => {
+                let (stream, consumer) = (stream.to_owned(), consumer.to_owned());
+                Ok(EventSource::Jetstream { stream, consumer })
+            }
+            _ => Err(wrong(format!("{} is no stream and its consumer", echo(names)))),
+        },
         _ => Err(wrong(format!("{} is no source of events", echo(text)))),
     }
+}
+
+/// Whether it is a subject that somebody can listen to: tokens with dots between them, `*` for one
+/// of them, `>` for all the rest.
+fn is_subject(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"*>".contains(&byte);
+    let count = text.split('.').count();
+    text.len() <= SUBJECT_BYTES_MAX
+        && text.split('.').enumerate().all(|(index, token)| match token {
+            "*" => true,
+            ">" => index + 1 == count,
+            token => !token.is_empty() && token.bytes().all(is_plain),
+        })
 }
 
 fn again(value: &DeValue<'_>) -> Read<Duration> {

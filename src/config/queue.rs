@@ -316,7 +316,7 @@ fn stream_name(value: &DeValue<'_>) -> Read<String> {
 }
 
 /// Whether it may be the name of a stream, or of a consumer.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !b".*>/\\".contains(&byte);
     (1..=STREAM_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_plain)
 }

@@ -2,6 +2,8 @@
 //! one node of the fleet and carried out. Webhooks come as requests, and are no business of this.
 
 mod channel;
+mod fault;
+mod nats;
 mod reader;
 mod stream;
 
@@ -37,7 +39,7 @@ pub async fn keep(gateway: Weak<Gateway>) {
             // Its series are there from the start.
             gateway.events.of(name);
             if rule.from.is_read() && !readers.contains_key(name) {
-                let reader = Reader::new(&gateway, name, &rule.from);
+                let reader = Reader::new(&gateway, name, rule);
                 readers.insert(name.clone(), tokio::spawn(read(reader)));
             }
         }
@@ -58,6 +60,10 @@ async fn work(reader: &Reader) {
         }
         EventSource::Keyspace(pattern) => {
             channel::hear(reader, &EventTopic::Keys(pattern.clone())).await;
+        }
+        EventSource::Nats(subject) => nats::hear(reader, subject).await,
+        EventSource::Jetstream { stream, consumer } => {
+            nats::pull(reader, (stream, consumer)).await;
         }
         EventSource::Webhook => {}
     }

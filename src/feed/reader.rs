@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::EventSource;
+use crate::config::{EventSource, Nats, UpstreamTls};
+use crate::plan::{EventRule, Plan};
 use crate::runtime::{EventsSeen, Gateway};
-use crate::store::{HeldLock, StoreError};
+use crate::store::HeldLock;
+use crate::upstream::Bus;
 
 /// How long the lock outlives its last renewal: so long nobody reads after a node has died. Two who
 /// read do no harm: all that events do may be done twice.
@@ -28,22 +30,28 @@ enum Ended {
     Over,
 }
 
+/// Who tells over NATS: the name of the upstream, its servers and who the gateway is to them.
+type Told = (String, Option<Arc<Nats>>, Option<Arc<UpstreamTls>>);
+
 /// See the module.
 pub(super) struct Reader {
     gateway: Weak<Gateway>,
     pub(super) name: String,
     pub(super) from: EventSource,
+    /// The upstream over NATS that tells of them, as it was when reading began.
+    nats: Option<Told>,
     pub(super) seen: Arc<EventsSeen>,
     /// How many entries the stream had ever had when this node last looked; 0: it never did.
     pub(super) added: AtomicU64,
 }
 
 impl Reader {
-    pub(super) fn new(gateway: &Arc<Gateway>, name: &str, from: &EventSource) -> Self {
+    pub(super) fn new(gateway: &Arc<Gateway>, name: &str, rule: &EventRule) -> Self {
         Self {
             gateway: Arc::downgrade(gateway),
             name: name.to_owned(),
-            from: from.clone(),
+            from: rule.from.clone(),
+            nats: nats(&gateway.running().plan, rule),
             seen: gateway.events.of(name),
             added: AtomicU64::new(0),
         }
@@ -52,8 +60,20 @@ impl Reader {
     /// The gateway, while this source is read and the gateway does not end.
     pub(super) fn gateway(&self) -> Option<Arc<Gateway>> {
         let gateway = self.gateway.upgrade()?;
-        let rule = gateway.running().plan.events.get(&self.name).map(|rule| rule.from.clone());
-        (rule.as_ref() == Some(&self.from) && !gateway.is_draining()).then_some(gateway)
+        let running = gateway.running();
+        let is_same =
+            |rule: &EventRule| rule.from == self.from && nats(&running.plan, rule) == self.nats;
+        let is_read = running.plan.events.get(&self.name).is_some_and(is_same);
+        (is_read && !gateway.is_draining()).then_some(gateway)
+    }
+
+    /// A connection of its own with who tells over NATS; nothing where the source is another one.
+    pub(super) fn bus(&self) -> Option<Bus> {
+        let gateway = self.gateway()?;
+        let (name, ..) = self.nats.as_ref()?;
+        let running = gateway.running();
+        let index = running.plan.upstreams.iter().position(|(known, _)| known == name)?;
+        running.upstreams.get(index)?.bus(&format!("events.{}", self.name))
     }
 
     /// Waits for the lock, and works while it has it, until that is over.
@@ -108,13 +128,13 @@ impl Reader {
     }
 
     /// The source cannot be read; said once.
-    pub(super) fn fails(&self, error: &StoreError) {
+    pub(super) fn fails(&self, error: &dyn std::error::Error) {
         if self.seen.fails(Some(error.to_string())) {
             tracing::warn!(
                 events = self.name,
                 %error,
-                "events cannot be read; trying on (docs/events.md names the rights that the Redis \
-                 user needs)"
+                "events cannot be read; trying on (docs/events.md names the rights that the \
+                 gateway needs)"
             );
         }
     }
@@ -125,4 +145,10 @@ impl Reader {
             tracing::info!(events = self.name, "events are read again");
         }
     }
+}
+
+fn nats(plan: &Plan, rule: &EventRule) -> Option<Told> {
+    let name = rule.upstream.as_ref()?;
+    let settings = plan.config.upstreams.get(name)?;
+    Some((name.clone(), settings.nats.clone(), settings.tls.clone()))
 }

@@ -13,6 +13,8 @@ use crate::events::{Rule, Signer};
 pub struct EventRule {
     /// Where they are heard.
     pub from: EventSource,
+    /// The upstream whose servers tell of them, where these are of NATS.
+    pub upstream: Option<String>,
     /// Which count, and what they change.
     pub rule: Rule,
     /// Who may sign them.
@@ -41,7 +43,7 @@ pub(super) fn compile(
             problems.push(format!("events.{name}{at}"), what, remedy.to_owned());
         };
         match (&written.from, &store.url) {
-            (EventSource::Webhook, _) => {}
+            (EventSource::Webhook | EventSource::Nats(_) | EventSource::Jetstream { .. }, _) => {}
             (_, StoreUrl::Memory) => {
                 let what = "there is no Redis to hear them from: the store is embedded".to_owned();
                 problem("from", what, "name a Redis in store.url, or write \"webhook\"");
@@ -66,17 +68,41 @@ pub(super) fn compile(
             let what = "several verifiers share a route, and may give the same names".to_owned();
             problem("revoke", what, "add auth = \"NAME\", the verifier whose callers are meant");
         }
+        over_nats(config, written, &mut problem);
         let host = host(written, &mut problem);
         let signer = signer(written, &mut problem);
         let rule = rule(written, &mut problem);
         let (again, on_gap) = (written.again, written.on_gap);
         let (from, auth) = (written.from.clone(), written.auth.clone());
-        rules.insert(name.clone(), EventRule { from, rule, signer, host, auth, again, on_gap });
+        let upstream = written.upstream.clone();
+        let rule = EventRule { from, upstream, rule, signer, host, auth, again, on_gap };
+        rules.insert(name.clone(), rule);
     }
     rules
 }
 
 type Report<'a> = dyn FnMut(&str, String, &str) + 'a;
+
+/// Whose servers tell of them, where these are of NATS.
+fn over_nats(config: &Config, written: &config::Events, problem: &mut Report<'_>) {
+    let over_nats = || config.upstreams.iter().filter(|(_, upstream)| upstream.nats.is_some());
+    match &written.upstream {
+        None if written.from.is_nats() => {
+            let what = "it does not say whose servers tell of them".to_owned();
+            problem("upstream", what, "add upstream = \"NAME\", one of those with nats");
+        }
+        Some(_) if !written.from.is_nats() => {
+            let what = "only events over NATS have an upstream".to_owned();
+            problem("upstream", what, "remove it, or write from = \"nats:SUBJECT\"");
+        }
+        Some(name) if !over_nats().any(|(known, _)| known == name) => {
+            let known = names(over_nats().map(|(name, _)| name), "[upstreams.NAME] with nats");
+            let what = format!("no upstream over NATS is named {name:?}");
+            problem("upstream", what, &format!("name one of {known}"));
+        }
+        _ => {}
+    }
+}
 
 fn host(written: &config::Events, problem: &mut Report<'_>) -> Option<Authority> {
     let text = written.host.as_ref()?;

@@ -3,6 +3,7 @@
 
 mod channel;
 mod crashes;
+mod nats;
 mod reach;
 mod revoke;
 mod stream;

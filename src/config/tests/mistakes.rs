@@ -492,7 +492,12 @@ fn events_say_where_they_are_heard_and_what_they_change() {
         ("purge = [\"/a\"]", "from"),
         ("from = \"stream:\"\npurge = [\"/a\"]", "names nothing"),
         ("from = \"kafka:a\"\npurge = [\"/a\"]", "is no source of events"),
-        ("from = \"nats:a\"\npurge = [\"/a\"]", "is planned, and not built"),
+        ("from = \"nats:a..b\"\npurge = [\"/a\"]", "is no subject"),
+        ("from = \"nats:a.>.b\"\npurge = [\"/a\"]", "is no subject"),
+        ("from = \"nats:a b\"\npurge = [\"/a\"]", "is no subject"),
+        ("from = \"jetstream:JOBS\"\npurge = [\"/a\"]", "is no stream and its consumer"),
+        ("from = \"jetstream:a.b/c\"\npurge = [\"/a\"]", "is no stream and its consumer"),
+        ("from = \"jetstream:a/b/c\"\npurge = [\"/a\"]", "is no stream and its consumer"),
         ("from = \"stream:a\"", "an event would change nothing"),
         ("from = \"stream:a\"\npurge = [\"/a\"]\nagain = \"2h\"", "is out of range"),
     ] {

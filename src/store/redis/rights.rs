@@ -296,7 +296,9 @@ pub fn events_acl<'e>(sources: impl Iterator<Item = &'e EventSource>, url: &Stor
             EventSource::Keyspace(pattern) => {
                 vec![format!("&{}", keyspace_channels(url, pattern)), "+psubscribe".to_owned()]
             }
-            EventSource::Webhook => Vec::new(),
+            EventSource::Webhook | EventSource::Nats(_) | EventSource::Jetstream { .. } => {
+                Vec::new()
+            }
         });
     }
     let mut line = String::new();
