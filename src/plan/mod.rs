@@ -191,12 +191,8 @@ impl Plan {
             return Err(problems);
         }
         let limits = &config.server.limits;
-        let mut all = pools::upstreams(&config, upstream_tls);
-        for (name, upstream, tls) in callbacks {
-            all.named.push((name, upstream));
-            all.tls.push(tls);
-        }
-        let Upstreams { named, tls: upstream_tls, pools } = all;
+        let upstreams = pools::upstreams(&config, upstream_tls, callbacks);
+        let Upstreams { named, tls: upstream_tls, pools } = upstreams;
         Ok(Self {
             warnings: warn::warnings(&config, tls.as_ref()),
             tls: tls.map(Arc::new),

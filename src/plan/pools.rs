@@ -35,8 +35,16 @@ pub(super) struct Upstreams {
     pub(super) pools: Vec<Option<Pool>>,
 }
 
-/// The upstreams of the file, and then those that readers are. No name in the file has a colon.
-pub(super) fn upstreams(config: &Config, mut tls: Vec<Option<Arc<ClientConfig>>>) -> Upstreams {
+/// An upstream, its name, and what speaks TLS with it.
+pub(super) type Described = (String, config::Upstream, Option<Arc<ClientConfig>>);
+
+/// The upstreams of the file, then those that readers are, and then `more`. No name in the file has
+/// a colon.
+pub(super) fn upstreams(
+    config: &Config,
+    mut tls: Vec<Option<Arc<ClientConfig>>>,
+    more: Vec<Described>,
+) -> Upstreams {
     let mut named: Vec<_> = config.upstreams.clone().into_iter().collect();
     let mut pools = vec![None; named.len()];
     for (index, (name, upstream)) in config.upstreams.iter().enumerate() {
@@ -47,6 +55,10 @@ pub(super) fn upstreams(config: &Config, mut tls: Vec<Option<Arc<ClientConfig>>>
         }
         named.push((format!("{name}:readers"), readers));
         tls.push(tls.get(index).cloned().flatten());
+    }
+    for (name, upstream, client) in more {
+        named.push((name, upstream));
+        tls.push(client);
     }
     Upstreams { named, tls, pools }
 }

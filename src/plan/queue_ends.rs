@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method};
-use rustls::ClientConfig;
 
 use super::names::names;
+use super::pools::Described;
 use super::route::Route;
 use super::upstream_tls;
 use crate::base::facts::Target;
@@ -122,9 +122,6 @@ fn check(config: &Config, (name, on_dead): (&str, &str), at: &str, problems: &mu
         problem(TWO_SLOTS.to_owned(), format!("{remedy}, or remove on_dead"));
     }
 }
-
-/// An upstream, its name, and what speaks TLS with it.
-type Described = (String, config::Upstream, Option<Arc<ClientConfig>>);
 
 /// The upstreams that are told how requests ended.
 pub(super) fn callbacks(config: &Config, problems: &mut Problems) -> Vec<Described> {

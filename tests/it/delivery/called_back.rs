@@ -51,6 +51,34 @@ fn said(sent: &Recorded) -> Value {
     serde_json::from_slice(&sent.body).expect("JSON")
 }
 
+/// What is told of a request that ended so.
+fn check(sent: &Recorded, (id, state, key): (&str, &str, &str), host: &str, accepted_at: &Value) {
+    assert_eq!(sent.request_line(), "POST /hook?a=b HTTP/1.1");
+    for (name, value) in [
+        ("webhook-id", Some(&*format!("{id}:{state}"))),
+        ("idempotency-key", Some(&*format!("{id}:{state}"))),
+        ("content-type", Some("application/json")),
+        ("host", Some(host)),
+        ("x-user-id", None),
+        ("authorization", None),
+        ("x-forwarded-for", None),
+    ] {
+        assert_eq!(sent.header(name), value, "{name}");
+    }
+    assert!(is_signed_by(sent, &[OLD]) && !is_signed_by(sent, &[NEW]));
+    let mut said = said(sent);
+    let ended_at = said["data"]["ended_at"].take();
+    assert_eq!(said["timestamp"].take(), ended_at);
+    assert!(ended_at.as_str().is_some_and(|at| at.len() == 24), "{ended_at}");
+    let (status, error) = if state == "done" { (201, "") } else { (400, "refused") };
+    let data = json!({
+        "id": id, "queue": "mail", "state": state, "status": status, "error": error,
+        "attempts": 1, "accepted_at": accepted_at, "ended_at": null, "key": key,
+    });
+    let kind = format!("delivery.{state}");
+    assert_eq!(said, json!({ "type": kind, "timestamp": null, "data": data }));
+}
+
 #[test]
 fn each_end_is_told_once_and_signed() {
     let redis = Redis::start();
@@ -71,33 +99,10 @@ fn each_end_is_told_once_and_signed() {
 
     let sent = hooks.recorded();
     for (sent, id, state) in [(&sent[0], &done, "done"), (&sent[1], &dead, "dead")] {
-        assert_eq!(sent.request_line(), "POST /hook?a=b HTTP/1.1");
         let host = hooks.address().to_string();
-        for (name, value) in [
-            ("webhook-id", Some(&*format!("{id}:{state}"))),
-            ("idempotency-key", Some(&*format!("{id}:{state}"))),
-            ("content-type", Some("application/json")),
-            ("host", Some(&*host)),
-            ("x-user-id", None),
-            ("authorization", None),
-            ("x-forwarded-for", None),
-        ] {
-            assert_eq!(sent.header(name), value, "{name}");
-        }
-        assert!(is_signed_by(sent, &[OLD]) && !is_signed_by(sent, &[NEW]));
-        let mut said = said(sent);
-        let known = told(&gateway, &token, id);
-        let ended_at = said["data"]["ended_at"].take();
-        assert_eq!(said["timestamp"].take(), ended_at);
-        assert!(ended_at.as_str().is_some_and(|at| at.len() == 24), "{ended_at}");
-        let (status, error) = if state == "done" { (201, "") } else { (400, "refused") };
         let key: &str = if state == "done" { "order-7" } else { id };
-        let data = json!({
-            "id": id, "queue": "mail", "state": state, "status": status, "error": error,
-            "attempts": 1, "accepted_at": known["accepted_at"], "ended_at": null, "key": key,
-        });
-        let kind = format!("delivery.{state}");
-        assert_eq!(said, json!({ "type": kind, "timestamp": null, "data": data }));
+        let accepted_at = &told(&gateway, &token, id)["accepted_at"];
+        check(sent, (id, state, key), &host, accepted_at);
     }
     // Whoever tries it again has it told once.
     let again = format!("/v1/deliveries/{dead}/requeue");

@@ -84,6 +84,10 @@ fn shown_values() -> BTreeMap<String, Vec<String>> {
     values
 }
 
+/// What a callback needs.
+const CALLBACK: [&str; 2] =
+    ["url = \"https://hooks.test/\"", "secret = \"32-random-bytes-32-random-bytes-!\""];
+
 /// The least that each table needs, so that another key of it can be tried.
 fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
     let keys = match path {
@@ -107,8 +111,6 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         }
         _ => servers,
     };
-    let callback =
-        vec!["url = \"https://hooks.test/\"", "secret = \"32-random-bytes-32-random-bytes-!\""];
     let warm = vec!["host = \"shop.test\"", "urls = [\"/\"]"];
     const SPLIT: &str =
         "split = [{ upstream = \"NAME\", weight = 1 }, { upstream = \"next\", weight = 1 }]";
@@ -128,7 +130,7 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
     ];
     let optional = [
         ("session", vec!["id_from = [\"cookie:sid\"]"]),
-        ("queues.NAME.callback", callback),
+        ("queues.NAME.callback", CALLBACK.to_vec()),
         ("routes.NAME.auth", vec!["by = [\"NAME\"]"]),
         ("routes.NAME.cache.warm", warm),
         ("routes.NAME.split", vec!["upstream = \"NAME\"", "weight = 1"]),
