@@ -193,8 +193,8 @@ impl Upstream {
         Arc::new(Self { servers, admission, meter, link: self.link.clone() })
     }
 
-    /// A connection of its own with its servers, for who listens there, which the log calls `label`;
-    /// nothing over HTTP. To be called outside the serving threads.
+    /// A connection of its own with its servers, for who listens there. The log calls it `label`.
+    /// Nothing over HTTP. To be called outside the serving threads.
     pub fn bus(&self, label: &str) -> Option<Bus> {
         self.link.as_ref().map(|link| Bus::new(link, label))
     }

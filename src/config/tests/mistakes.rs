@@ -494,7 +494,7 @@ fn events_say_where_they_are_heard_and_what_they_change() {
         ("from = \"kafka:a\"\npurge = [\"/a\"]", "is no source of events"),
         ("from = \"nats:a..b\"\npurge = [\"/a\"]", "is no subject"),
         ("from = \"nats:a.>.b\"\npurge = [\"/a\"]", "is no subject"),
-        ("from = \"nats:a b\"\npurge = [\"/a\"]", "is no subject"),
+        ("from = \"nats:a b\"\npurge = [\"/a\"]", "holds a space"),
         ("from = \"jetstream:JOBS\"\npurge = [\"/a\"]", "is no stream and its consumer"),
         ("from = \"jetstream:a.b/c\"\npurge = [\"/a\"]", "is no stream and its consumer"),
         ("from = \"jetstream:a/b/c\"\npurge = [\"/a\"]", "is no stream and its consumer"),

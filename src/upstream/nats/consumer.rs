@@ -96,6 +96,7 @@ struct Settings {
 
 #[derive(Deserialize)]
 struct Sequences {
+    consumer_seq: u64,
     stream_seq: u64,
 }
 
@@ -161,7 +162,13 @@ impl Bus {
         };
         consumer.batch = consumer.batch.min(BATCH_MAX);
         consumer.expires = consumer.expires.min(EXPIRES);
-        consumer.has_missed = consumer.has_dropped(info.ack_floor.stream_seq).await?;
+        let first = consumer.first().await?;
+        if info.delivered.consumer_seq == 0 {
+            // A new one begins with what is there, and misses nothing by that.
+            consumer.last = first.saturating_sub(1);
+        } else {
+            consumer.has_missed = first > info.ack_floor.stream_seq.saturating_add(1);
+        }
         Ok(consumer)
     }
 
@@ -285,7 +292,7 @@ impl Consumer<'_> {
         for message in messages.iter().filter(fresh) {
             let seq = message.at.stream_seq;
             // Of some subjects alone the others are left out, and nobody can tell.
-            if self.is_whole && seq > self.last + 1 && self.has_dropped(self.last).await? {
+            if self.is_whole && seq > self.last + 1 && self.first().await? > self.last + 1 {
                 self.has_missed = true;
             }
             self.last = self.last.max(seq);
@@ -293,11 +300,11 @@ impl Consumer<'_> {
         Ok(())
     }
 
-    /// Whether the stream has dropped something behind this message.
-    async fn has_dropped(&self, behind: u64) -> Result<bool, Unheard> {
+    /// The first message that the stream still has.
+    async fn first(&self) -> Result<u64, Unheard> {
         let what = format!("STREAM.INFO.{}", self.stream);
         let asked = self.bus.api::<OfStream>(&self.live, &what).await?;
         let info = asked.map_err(|error| Unheard::Refused(error.description))?;
-        Ok(info.state.first_seq > behind.saturating_add(1))
+        Ok(info.state.first_seq)
     }
 }

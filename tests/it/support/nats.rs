@@ -102,7 +102,8 @@ impl Nats {
 
     /// Asks JetStream for something that it is bound to do.
     pub(crate) fn api(&self, what: &str, payload: &serde_json::Value) -> serde_json::Value {
-        let answer = self.ask(&format!("$JS.API.{what}"), payload.to_string());
+        let payload = if payload.is_null() { String::new() } else { payload.to_string() };
+        let answer = self.ask(&format!("$JS.API.{what}"), payload);
         let answer = answer.expect("JetStream");
         let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
         assert!(answer["error"].is_null(), "{what}: {answer}");
