@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{QUICK, accepted, bearer, code, config, post, told, until, upstream};
-use crate::support::{Gateway, Redis, Upstream, eventually, operate, response, run};
+use super::{QUICK, accepted, bearer, config, post, told, until, upstream};
+use crate::support::{Gateway, Redis, Upstream, eventually, operate, response};
 
 /// Refuses what says so, until it is told otherwise.
 fn picky() -> (Upstream, std::sync::Arc<std::sync::atomic::AtomicBool>) {
@@ -90,11 +90,4 @@ fn a_queue_that_only_drains_may_be_taken_away_as_it_is() {
         eventually("it is delivered", || shown(id)["state"] == json!("done"));
     }
     assert_eq!(upstream.seen(), 2);
-    // One that takes more may not go as it is: see `refused`.
-    let folder = crate::support::Folder::new();
-    folder.write("gateway.toml", &draining);
-    let checked = run(&folder, &["check"]);
-    assert_eq!(checked.code, Some(1));
-    assert!(checked.stdout.contains("takes nothing more"), "{}", checked.stdout);
-    assert_eq!(code(&post(&gateway, "/mail", &token, "a")).0, 404);
 }
