@@ -257,7 +257,7 @@ impl Accepting<'_, '_> {
         };
         let keys = request.plan().keys.queue(&deferred.written.queue, SHARD);
         let accepted = accept_durably(request, &keys, (&accept, queue)).await;
-        self.told(id, accepted.map_err(away)?)
+        self.told(id, &accepted.map_err(away)?)
     }
 
     /// What lies in the store of it.
@@ -276,9 +276,9 @@ impl Accepting<'_, '_> {
     }
 
     /// What its caller is told.
-    fn told(&self, id: DeliveryId, accepted: Accepted) -> Result<Told, Rejection> {
+    fn told(&self, id: DeliveryId, accepted: &Accepted) -> Result<Told, Rejection> {
         let state = self.state;
-        Ok(match accepted {
+        Ok(match *accepted {
             Accepted::New { accepted_ms, due_ms } => {
                 state.meter.accepted("new");
                 state.wake.notify_one();
