@@ -1,7 +1,9 @@
 //! How fast a queue is delivered, by all gateways together.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{QUICK, accepted, bearer, config, metric, post, start, until, upstream};
 use crate::support::{Gateway, Redis, Upstream, eventually, response};
