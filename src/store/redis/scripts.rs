@@ -198,8 +198,14 @@ mod tests {
         for file in std::fs::read_dir(folder).unwrap() {
             let path = file.unwrap().path();
             let text = std::fs::read_to_string(&path).unwrap();
+            // What stands between a command and its key.
             let text = text.replace("'GROUP', 'g', 'gw', 'COUNT', free, 'STREAMS', ", "");
-            let named = ["for i, key in ipairs(KEYS)", "local key, most = KEYS[1]"];
+            let text = text.replace("'GROUP', name, ARGV[2], 'COUNT', ARGV[3], 'STREAMS', ", "");
+            let named = [
+                "for i, key in ipairs(KEYS)",
+                "local key, most = KEYS[1]",
+                "local key, name = KEYS[1]",
+            ];
             // Those of queues make keys of what is given as one, in the same slot.
             let name = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
             let is_of_queues = name.starts_with("q_");
@@ -209,7 +215,9 @@ mod tests {
             assert!(!is_of_queues || items == made, "{name}");
             for call in text.split("call(").skip(1) {
                 let mut words = call.split([',', ')']).map(str::trim);
-                let (verb, key) = (words.next().unwrap(), words.next().unwrap_or_default());
+                let verb = words.next().unwrap();
+                let is_of_two = matches!(verb, "'XINFO'" | "'XGROUP'");
+                let key = words.nth(usize::from(is_of_two)).unwrap_or_default();
                 let is_derived = key.starts_with("KEYS[") || matches!(key, "item" | "line");
                 let is_given = is_of_queues && is_derived
                     || key.starts_with("KEYS[") && !key.contains("..")
