@@ -200,6 +200,11 @@ def promoted(s, options, queue=""):
         replica.run("REPLICAOF", "NO", "ONE")
         s.redis = replica
         s.wire.call(link.lead_to, replica.port)
+        if queue:
+            # As a new primary has one before long: who waits for a replica waits for that.
+            third = servers.plain(s.children, "third", *harness.free_ports(1))
+            third.start()
+            third.run("REPLICAOF", "127.0.0.1", replica.port)
 
     under_load(s, options, gateways, [event])
     sums = stages.Sums(s)

@@ -110,13 +110,15 @@ impl RedisStore {
         durability: Durability,
     ) -> Result<Accepted, StoreError> {
         let accepted = self.queue_accept(keys, accept).await?;
-        // What was accepted before may be what was in doubt then.
-        let is_queued = matches!(accepted, Accepted::New { .. } | Accepted::Again { .. });
-        if durability == Durability::Memory || !is_queued {
-            return Ok(accepted);
-        }
+        let item = match &accepted {
+            _ if durability == Durability::Memory => return Ok(accepted),
+            Accepted::New { .. } => keys.item(&accept.id),
+            // What was accepted before may be what was in doubt then.
+            Accepted::Again { id, now: Some(_) } => keys.item(id),
+            _ => return Ok(accepted),
+        };
         let commits = &self.queue_commits;
-        let is_durable = commits.wait(&self.topology, &keys.ready, durability).await;
+        let is_durable = commits.wait(&self.topology, (&keys.ready, item), durability).await;
         Ok(if is_durable { accepted } else { Accepted::InDoubt })
     }
 

@@ -3,7 +3,9 @@
 //!
 //! WAIT and WAITAOF are about what was written before the last command on their connection, by
 //! whomever (see `confirm`). So items are accepted on the connections of requests, and only the
-//! waiting is done on one of its own, on which Redis answers nothing else meanwhile.
+//! waiting is done on one of its own, on which Redis answers nothing else meanwhile. Who answers
+//! there may be another server by now, which was promoted or has started anew without the item: so
+//! it is asked for the items first.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -28,24 +30,24 @@ const MARGIN: Duration = Duration::from_millis(150);
 /// Pause between two lines of the log about the same refusal.
 const SAID_PAUSE: Duration = Duration::from_secs(60);
 
-/// Who waits is told whether it is as durable as it is to be.
-type Waiting = oneshot::Sender<bool>;
+/// An item, and who waits: he is told whether it is as durable as it is to be.
+type Waiting = (String, oneshot::Sender<bool>);
 
 /// The tasks that wait, by the shard and what they wait for.
 #[derive(Debug, Default)]
 pub(super) struct Commits(Mutex<HashMap<(String, Durability), mpsc::Sender<Waiting>>>);
 
 impl Commits {
-    /// Whether all that was acknowledged before this call is as durable as it is to be. Must be
-    /// called within a tokio runtime.
+    /// Whether the item of this key, which was acknowledged before this call, is as durable as it is
+    /// to be; `key` names its shard. Must be called within a tokio runtime.
     pub(super) async fn wait(
         &self,
         topology: &Arc<Topology>,
-        key: &str,
+        (key, item): (&str, String),
         durability: Durability,
     ) -> bool {
         let (tell, told) = oneshot::channel();
-        match self.task(topology, key, durability).try_send(tell) {
+        match self.task(topology, key, durability).try_send((item, tell)) {
             Ok(()) => told.await.unwrap_or_default(),
             Err(_) => false,
         }
@@ -84,33 +86,42 @@ impl Commit {
             let Some(topology) = topology.upgrade() else { return };
             let longest = topology.settings.replica_timeout.max(Duration::from_millis(1));
             let patience = longest + MARGIN + topology.settings.connect_timeout;
-            let commit = tokio::time::timeout(patience, self.commit(&topology, longest)).await;
-            let is_durable = commit.unwrap_or_default();
-            if !is_durable {
+            let items: Vec<String> = together.iter().map(|(item, _)| item.clone()).collect();
+            let commit = self.commit(&topology, &items, longest);
+            let commit = tokio::time::timeout(patience, commit).await;
+            let durable = commit.ok().flatten();
+            if durable.is_none() {
                 self.at = None;
             }
-            for tell in together.drain(..) {
+            let mut durable = durable.unwrap_or_default().into_iter();
+            for (_, tell) in together.drain(..) {
                 // Who does not wait any more needs no answer.
-                let _ = tell.send(is_durable);
+                let _ = tell.send(durable.next().unwrap_or_default());
             }
         }
     }
 
-    /// Whether all that was acknowledged before this is where it is to be.
-    async fn commit(&mut self, topology: &Topology, longest: Duration) -> bool {
-        let owners = topology.owners(std::slice::from_ref(&self.key));
-        let Some(owner) = owners.into_iter().next() else { return false };
+    /// Of each of these items, whether it is where it is to be; nothing where that is not known of
+    /// any.
+    async fn commit(
+        &mut self,
+        topology: &Topology,
+        items: &[String],
+        longest: Duration,
+    ) -> Option<Vec<bool>> {
+        let owner = topology.owners(std::slice::from_ref(&self.key)).into_iter().next()?;
         if self.at.as_ref().is_none_or(|(server, _)| !Arc::ptr_eq(server, &owner)) {
-            let dialled = topology.dial_to(&owner, Purpose::Wait, |_| {}).await;
-            let Ok(connection) = dialled else { return false };
+            let connection = topology.dial_to(&owner, Purpose::Wait, |_| {}).await.ok()?;
             self.at = Some((owner, connection));
         }
-        let Some((_, connection)) = &self.at else { return false };
+        let (_, connection) = self.at.as_ref()?;
         let longest = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.cmd("ROLE");
+        let mut pipeline = Pipeline::with_capacity(items.len() + 1);
+        for item in items {
+            pipeline.cmd("EXISTS").arg(item);
+        }
         let wanted = match self.durability {
-            Durability::Memory => return true,
+            Durability::Memory => return Some(vec![true; items.len()]),
             Durability::Replicas(replicas) => {
                 pipeline.cmd("WAIT").arg(replicas).arg(longest);
                 i64::from(replicas)
@@ -120,15 +131,18 @@ impl Commit {
                 1
             }
         };
-        let Ok(replies) = connection.send(&pipeline).await else { return false };
-        match replies.last() {
-            Some(Value::Int(have)) => *have >= wanted,
-            Some(Value::Array(have)) => matches!(have.first(), Some(Value::Int(1))),
+        let replies = connection.send(&pipeline).await.ok()?;
+        let (have, exist) = replies.split_last()?;
+        let is_durable = match have {
+            Value::Int(have) => *have >= wanted,
+            Value::Array(have) => matches!(have.first(), Some(Value::Int(1))),
             other => {
-                self.say(other.and_then(server_error));
+                self.say(server_error(other));
                 false
             }
-        }
+        };
+        let exist = exist.iter().map(|it| matches!(it, Value::Int(1)));
+        is_durable.then(|| exist.collect())
     }
 
     /// Says why nothing can be waited for.
