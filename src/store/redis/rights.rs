@@ -237,7 +237,7 @@ pub(super) const RIGHTS: [Right; 78] = [
     right("del", &[Revocation], "DEL $stream"),
     right("del", &[Sessions, Fleet], "DEL $hash"),
     right("del", &[Limits], "DEL $set"),
-    right("wait", &[Revocation, Sessions, ApiKeys, Cache], "WAIT 0 1"),
+    right("wait", &[Revocation, Sessions, ApiKeys, Cache, Queues], "WAIT 0 1"),
     right("multi", &[Revocation, ApiKeys, Cache], "MULTI"),
     right("exec", &[Revocation, ApiKeys, Cache], "EXEC"),
     right("client|tracking", &[KnownEpochs], ""),
