@@ -125,7 +125,7 @@ fn a_consumer_brings_what_was_not_acknowledged_again_and_nothing_twice_that_was(
         nats.restart();
         nats.store("jobs.new", "102");
         let mut consumer = bus.consume("JOBS", "gateway").await.expect("a consumer");
-        // A server that is killed may have forgotten what was acknowledged last, and brings it again.
+        // A server that is killed may forget what was acknowledged last: it brings that again.
         let mut rest = BTreeSet::new();
         while !numbers(101, 102).iter().all(|number| rest.contains(number)) {
             rest.extend(payloads(&mut consumer, 1).await);
