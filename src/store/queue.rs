@@ -221,9 +221,9 @@ pub struct FollowUp<'a> {
     pub keys: &'a QueueKeys,
     /// Its id, the same when the end is told again.
     pub id: DeliveryId,
-    /// What it is queued once for: no blank.
+    /// What it is queued once for, however often that item ends: no blank.
     pub key: &'a str,
-    /// How long that is known.
+    /// How long that is known, also when the record of that item is gone.
     pub key_ttl: Duration,
     /// See [`Accept::head`].
     pub head: &'a [u8],

@@ -48,11 +48,11 @@ impl MemoryStore {
         shard.expire(now);
         let ends = shard.ends_by(&settle);
         let settled = shard.settle(settle, now);
-        let (Some(order), Settled::Written { dropped, .. }) = (ends, settled) else {
+        let (Some((order, new)), Settled::Written { dropped, .. }) = (ends, settled) else {
             return settled;
         };
         let mut followed = 0;
-        for follow_up in settle.after.follow_ups {
+        for follow_up in new {
             let (shard, now) = queues.shard(&follow_up.keys.ready);
             shard.expire(now);
             followed += u64::from(shard.follow(follow_up, order.as_deref(), now));

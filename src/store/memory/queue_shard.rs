@@ -54,6 +54,8 @@ struct Record {
     error: String,
     ends_ms: u64,
     answer: Option<KeptAnswer>,
+    /// What followed from its ends, by what that is queued once for.
+    followed: Vec<String>,
 }
 
 impl Record {
@@ -235,6 +237,7 @@ impl Shard {
             error: String::new(),
             ends_ms: 0,
             answer: None,
+            followed: Vec::new(),
         };
         self.records.insert(id, record);
         self.keep_until(&id, due_ms.saturating_add(millis(ttl)));

@@ -20,9 +20,9 @@ impl<'a> FollowUpKeys<'a> {
         Self { queue: keys, item: keys.item(id), body: keys.body(id), idem: keys.idem(key) }
     }
 
-    pub(super) fn all(&self) -> [&str; 7] {
-        let QueueKeys { ready, open, bytes, lines, .. } = self.queue;
-        [ready, open, bytes, &self.item, &self.body, &self.idem, lines]
+    pub(super) fn all(&self) -> [&str; 9] {
+        let QueueKeys { ready, later, open, bytes, lines, items, .. } = self.queue;
+        [ready, open, bytes, &self.item, &self.body, &self.idem, lines, later, items]
     }
 }
 
@@ -30,5 +30,5 @@ impl<'a> FollowUpKeys<'a> {
 pub(super) fn put(call: &mut Cmd, of: &FollowUp<'_>) {
     call.arg(of.id.as_str()).arg(millis(of.ttl)).arg(millis(of.key_ttl)).arg(of.head);
     call.arg(of.owner).arg(millis(of.max_age)).arg(u8::from(of.keeps_order));
-    call.arg(of.body.as_ref());
+    call.arg(of.body.as_ref()).arg(of.key);
 }

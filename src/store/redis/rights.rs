@@ -206,7 +206,7 @@ pub(super) const RIGHTS: [Right; 78] = [
     right("zcount", &[Limits, Queues], "ZCOUNT $set 0 1"),
     right("zrange", &[Sessions, ApiKeys, Queues], "ZRANGE $set 0 1"),
     right("zscore", &[Sessions, ApiKeys, Queues], "ZSCORE $set m"),
-    right("zremrangebyscore", &[Limits, Gateways, Queues], "ZREMRANGEBYSCORE $set 0 0"),
+    right("zremrangebyscore", &[Limits, Gateways], "ZREMRANGEBYSCORE $set 0 0"),
     right("zrem", &[Limits, Sessions, ApiKeys, Queues], "ZREM $set m"),
     right("xadd", &[Revocation, ApiKeys, Queues], "XADD $stream MAXLEN ~ 10 * f 1"),
     right("pexpire", &[Revocation, Queues], "PEXPIRE $stream 5000"),

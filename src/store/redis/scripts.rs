@@ -31,17 +31,24 @@ pub(super) struct QueueScripts {
     pub(super) repair: &'static str,
 }
 
+/// A script of queues that puts items into lines.
+macro_rules! with_lines {
+    ($file:literal) => {
+        concat!(include_str!("../scripts/q_unblock.lua"), include_str!($file))
+    };
+}
+
 /// A script of queues behind what it shares with others.
 macro_rules! with_common {
     ($file:literal) => {
-        concat!(include_str!("../scripts/q_common.lua"), include_str!($file))
+        concat!(with_lines!("../scripts/q_common.lua"), include_str!($file))
     };
 }
 
 impl QueueScripts {
     fn new() -> Self {
         Self {
-            accept: Script::new(include_str!("../scripts/q_accept.lua")),
+            accept: Script::new(with_lines!("../scripts/q_accept.lua")),
             take: Script::new(include_str!("../scripts/q_take.lua")),
             settle: Script::new(concat!(
                 with_common!("../scripts/q_follow.lua"),

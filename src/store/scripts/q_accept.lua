@@ -1,4 +1,4 @@
--- q_accept: puts an item into a queue, once for each idempotency key.
+-- q_accept, behind q_unblock: puts an item into a queue, once for each idempotency key.
 -- KEYS     1 ready | 2 later | 3 open | 4 bytes | 5 the item | 6 its body, written before this in the same pipeline
 --          7 its idempotency key | 8 its line | 9 what stands before an id in the key of an item
 -- ARGV     1 id | 2 delay, ms | 3 most open items | 4 most bytes | 5 life of what is written, ms | 6 life of the
@@ -33,6 +33,7 @@ local text = function(number) return string.format('%.0f', number) end
 redis.call('SET', KEYS[7], ARGV[1] .. ' ' .. ARGV[7], 'PX', ARGV[6])
 local state, entry, line = 'w', '', ''
 if ARGV[11] == '1' then line = KEYS[8] end
+if line ~= '' then unblock(line, 9, 1, 2, now) end
 if line ~= '' and redis.call('RPUSH', KEYS[8], ARGV[1]) > 1 then
   state = 'b'
 elseif delay > 0 then

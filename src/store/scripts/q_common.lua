@@ -1,4 +1,4 @@
--- q_common: what stands before the scripts that settle, cancel and requeue.
+-- q_common, behind q_unblock: what stands before the scripts that settle, cancel and requeue.
 -- KEYS     1 ready | 2 later | 3 open | 4 bytes | 5 the item | 6 its body | 7 what stands before an id in the key of
 --          an item
 local t = redis.call('TIME')

@@ -22,6 +22,7 @@ redis.call('PEXPIRE', KEYS[6], ARGV[5])
 touch(3, KEYS[5])
 touch(4, KEYS[5])
 local line = its[3]
+if line ~= '' then unblock(line, 7, 1, 2, now) end
 if line ~= '' and redis.call('LINDEX', line, 0) == ARGV[1] then
   -- It has held its line, and is the first one of it.
   ready(ARGV[1], KEYS[5], now)

@@ -1,9 +1,9 @@
 -- q_settle, behind q_common and q_follow: writes how a delivery ended, if the claim is still the caller's.
--- KEYS     as in q_common | 8 dead | 9 the answer | 10 what stands before an id in the key of a body | and 7 for each
+-- KEYS     as in q_common | 8 dead | 9 the answer | 10 what stands before an id in the key of a body | and 9 for each
 --          item that follows
 -- ARGV     1 entry | 2 id | 3 token | 4 k done, x dead, r again, w given back | 5 delay, ms | 6 status | 7 error
 --          8 life of the record, ms | 9 most dead items | 10 1: it counts as a failure | 11 1: a dead one holds
---          its line | 12 how many items follow | and 8 for each of these
+--          its line | 12 how many items follow | and 9 for each of these
 -- reply    {0, 0, 0}: somebody else has it | {1, how many dead ones gave way, how many items followed}
 local its = redis.call('HMGET', KEYS[5], 'a', 's', 'q', 'y', 'l')
 if its[1] ~= ARGV[3] then
@@ -30,7 +30,7 @@ redis.call('PEXPIRE', KEYS[5], ARGV[8])
 close(id, tonumber(its[4]))
 if outcome == 'k' or ARGV[11] ~= '1' then leave(its[5], id) end
 local followed = 0
-for n = 0, ARGV[12] - 1 do followed = followed + follow(11 + 7 * n, 13 + 8 * n, its[5]) end
+for n = 0, ARGV[12] - 1 do followed = followed + follow(11 + 9 * n, 13 + 9 * n, its[5]) end
 if outcome == 'k' then
   redis.call('UNLINK', KEYS[6])
   redis.call('HSET', KEYS[5], 'h', '', 'y', its[4] - #redis.call('HGET', KEYS[5], 'h'))
@@ -38,7 +38,10 @@ if outcome == 'k' then
 end
 redis.call('PEXPIRE', KEYS[6], ARGV[8])
 redis.call('ZADD', KEYS[8], text(now), id)
-redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', text(now - ARGV[8]))
+-- What died before that is over, also where it was to be kept for longer then: it holds no line any more.
+for _, over in ipairs(redis.call('ZRANGEBYSCORE', KEYS[8], '-inf', text(now - ARGV[8]), 'LIMIT', 0, 100)) do
+  forget(over, 8, 10)
+end
 if redis.call('PTTL', KEYS[8]) < tonumber(ARGV[8]) then redis.call('PEXPIRE', KEYS[8], ARGV[8]) end
 local dropped = math.min(redis.call('ZCARD', KEYS[8]) - ARGV[9], 100)
 if dropped <= 0 then return {1, 0, followed} end

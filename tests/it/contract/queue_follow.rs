@@ -8,7 +8,7 @@ use portcullis::store::queue::{
 };
 
 use super::queue_hands::{BACK, HEAD, HOUR, Of, Queue, ROOMY, WRITTEN, ids, new_id};
-use super::{Subject, over_all_stores};
+use super::{Subject, over_all_stores, over_redis};
 
 over_all_stores![
     an_end_brings_items_of_other_queues_about,
@@ -118,6 +118,13 @@ async fn what_follows_is_queued_once_whoever_tells_the_end(it: Subject) {
     let again = [item(&undo.keys, &key, &body)];
     assert_eq!(queue.settle_with(ending(&claim.hold, Outcome::Dead, &again)).await, WRITTEN);
     assert_eq!((undo.counts().await, undo.bytes().await), ([1, 0, 0, 0, 0, 1], HEAD + 7));
+    // And known, also where the next one would be put into another queue.
+    let elsewhere = other(&it, "undone");
+    queue.requeue(&id).await;
+    let claim = queue.take(1).await.remove(0);
+    let moved = [item(&elsewhere.keys, &key, &body)];
+    assert_eq!(queue.settle_with(ending(&claim.hold, Outcome::Dead, &moved)).await, WRITTEN);
+    assert_eq!(elsewhere.counts().await, [0; 6]);
     assert_eq!((undo.find(&again[0].id).await, undo.body(&again[0].id).await), (None, None));
     let one: Vec<DeliveryId> = ids(&undo.take(9).await);
     assert_eq!(one.len(), 1);
@@ -158,4 +165,24 @@ async fn what_follows_stands_in_the_line_of_its_order_key(it: Subject) {
     assert_eq!(ids(&claims), [first, expected[1], expected[2]]);
     assert_eq!(undo.settle(&claims[0].hold, Outcome::Done).await, WRITTEN);
     assert_eq!(ids(&undo.take(9).await), expected[..1]);
+}
+
+#[test]
+fn what_follows_waits_for_nobody_whose_record_is_gone() {
+    over_redis(async |it: Subject| {
+        let (queue, undo) = (Queue::of(&it), other(&it, "undo"));
+        let redis = it.redis.as_deref().expect("a Redis");
+        let of = Of { order: Some("0f"), ..Of::default() };
+        let gone = undo.put(of).await;
+        assert_eq!(undo.take(1).await.len(), 1);
+        assert_eq!(redis.cli(&["DEL", &undo.keys.item(&gone)]), "1");
+        let id = queue.put(of).await;
+        let claim = queue.take(1).await.remove(0);
+        let (key, body) = (format!("{id}:undo"), Bytes::new());
+        let follow_ups = [item(&undo.keys, &key, &body)];
+        let settled = queue.settle_with(ending(&claim.hold, Outcome::Dead, &follow_ups)).await;
+        assert_eq!(settled, followed(1));
+        assert_eq!(undo.state(&follow_ups[0].id).await, ItemState::Waiting);
+        assert_eq!(ids(&undo.take(9).await), [follow_ups[0].id]);
+    });
 }

@@ -3,7 +3,7 @@
 use portcullis::store::queue::{After, DeliveryId, Hold, ItemState, Outcome, Settle, Settled};
 
 use super::queue_hands::{BLINK, HOUR, Of, Queue, WRITTEN, ids};
-use super::{Subject, over_all_stores};
+use super::{Subject, over_all_stores, over_redis};
 use crate::support::PATIENCE;
 
 over_all_stores![
@@ -122,4 +122,51 @@ async fn a_line_goes_on_when_its_dead_one_has_ended(it: Subject) {
         assert!(tokio::time::Instant::now() < deadline, "in vain waited for the line to go on");
         tokio::task::yield_now().await;
     }
+}
+
+#[test]
+fn whoever_comes_has_a_line_go_on_whose_first_one_is_gone() {
+    over_redis(async |it: Subject| {
+        let queue = Queue::of(&it);
+        let redis = it.redis.as_deref().expect("a Redis");
+        let other = Hold { entry: String::new(), id: super::queue_hands::new_id(), token: 0 };
+        for order in ["0f", "1f"] {
+            let [dead, next, last] = held(&queue, order, dying(&other)).await;
+            // Alone, and with others behind.
+            if order == "0f" {
+                queue.cancel(&next).await;
+                queue.cancel(&last).await;
+            }
+            assert_eq!(redis.cli(&["DEL", &queue.keys.item(&dead)]), "1");
+            let late = queue.put(Of { order: Some(order), ..Of::default() }).await;
+            let expected = if order == "0f" { late } else { next };
+            let claims = queue.take(9).await;
+            assert_eq!(ids(&claims), [expected]);
+            assert_eq!(queue.settle(&claims[0].hold, Outcome::Done).await, WRITTEN);
+        }
+        assert_eq!(ids(&queue.take(9).await).len(), 1);
+    });
+}
+
+/// Those that were to be kept for longer hold nothing that nobody sees.
+#[test]
+fn a_line_goes_on_where_what_is_dead_is_kept_for_less_time_now() {
+    over_redis(async |it: Subject| {
+        let queue = Queue::of(&it);
+        let other = Hold { entry: String::new(), id: super::queue_hands::new_id(), token: 0 };
+        let [dead, next, _] = held(&queue, "0f", dying(&other)).await;
+        let short = Settle { keep: BLINK, after: After::default(), ..dying(&other) };
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            queue.put(Of::default()).await;
+            let claims = queue.take(9).await;
+            if ids(&claims).contains(&next) {
+                break;
+            }
+            let settled = queue.settle_with(Settle { hold: &claims[0].hold, ..short }).await;
+            assert!(matches!(settled, Settled::Written { .. }), "{settled:?}");
+            assert!(tokio::time::Instant::now() < deadline, "in vain waited for the line");
+        }
+        assert_eq!(queue.find(&dead).await, None);
+    });
 }

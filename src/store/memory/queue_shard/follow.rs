@@ -8,13 +8,28 @@ use crate::store::queue::{
 };
 
 impl Shard {
-    /// The digest of the order key of what ends by this, if it has one; nothing where nothing ends.
-    pub(in crate::store::memory) fn ends_by(&self, settle: &Settle<'_>) -> Option<Option<String>> {
+    /// The digest of the order key of what ends by this, if it has one, and what follows that has
+    /// not before; nothing where nothing ends.
+    pub(in crate::store::memory) fn ends_by<'a>(
+        &mut self,
+        settle: &Settle<'a>,
+    ) -> Option<(Option<String>, Vec<&'a FollowUp<'a>>)> {
         let Hold { id, token, .. } = settle.hold;
-        let record = self.records.get(id)?;
+        let record = self.records.get_mut(id)?;
         let is_held = record.token == *token && record.state == ItemState::Delivering;
         let is_end = matches!(settle.outcome, Outcome::Done) || settle.outcome.is_dead();
-        (is_held && is_end).then(|| record.line.clone())
+        if !is_held || !is_end {
+            return None;
+        }
+        let mut new = Vec::new();
+        for follow_up in settle.after.follow_ups {
+            // Two at each end at most, whose names are few.
+            if !record.followed.iter().any(|key| key == follow_up.key) {
+                record.followed.push(follow_up.key.to_owned());
+                new.push(follow_up);
+            }
+        }
+        Some((record.line.clone(), new))
     }
 
     /// Takes what follows from the end of an item of another queue. False where it has before.
