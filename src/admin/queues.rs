@@ -129,7 +129,7 @@ fn tell_item(named: &Named<'_>, item: &Item) -> Value {
         "owner": item.owner,
         "route": head.map(|head| &head.route),
         "method": head.map(|head| head.method.as_str()),
-        "path": head.map(|head| head.target.path()),
+        "path": head.map(|head| if head.is_callback() { "-" } else { head.target.path() }),
         "accepted_at": time(item.accepted_ms),
         "due_at": time(item.due_ms),
         "settled_at": item.settled_ms.and_then(time),

@@ -8,7 +8,7 @@ use http::header::{HOST, RETRY_AFTER};
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 
-use super::ends::{Ending, Following};
+use super::ends::{Ending, Following, Unmade};
 use super::recheck::{self, Standing};
 use super::signed::signed;
 use crate::base::facts::ClientAddr;
@@ -78,8 +78,8 @@ impl Attempt {
     pub(super) async fn deliver(self, claim: Claim) -> Ended {
         let (head, body) = match self.readable(&claim).await {
             Ok(readable) => readable,
-            Err(judged) => {
-                self.settle(&claim, &judged, (0, None)).await;
+            Err(mut judged) => {
+                self.settle(&claim, &mut judged, (0, None)).await;
                 self.state.meter.attempted(judged.word, self.began.elapsed());
                 let unsent = self.head(&claim);
                 self.tell(&claim, unsent.as_ref(), None, &judged);
@@ -93,8 +93,8 @@ impl Attempt {
         let delivery =
             Delivery { running: &self.running, head: &head, id: id.as_str(), attempt, body };
         let Some(upstream) = delivery.upstream() else {
-            let judged = dead(Why::NoRoute);
-            self.settle(&claim, &judged, (0, None)).await;
+            let mut judged = self.unroutable(&claim, &head);
+            self.settle(&claim, &mut judged, (0, None)).await;
             self.state.meter.attempted(judged.word, self.began.elapsed());
             self.tell(&claim, Some(&head), None, &judged);
             return Ended { answered: None, asked: None, why: Why::NoRoute.word() };
@@ -107,7 +107,7 @@ impl Attempt {
         let sent = self.read(attempted, id).await;
         let mut judged = self.judge(&claim, &sent);
         let answer = sent.kept.as_ref().filter(|_| judged.word != "retry");
-        if !self.settle(&claim, &judged, (sent.status, answer)).await {
+        if !self.settle(&claim, &mut judged, (sent.status, answer)).await {
             judged.word = "lost";
         }
         self.state.meter.attempted(judged.word, self.began.elapsed());
@@ -194,10 +194,29 @@ impl Attempt {
         Sent { answered, asked, status, code: "", error: None, kept, took, trace }
     }
 
-    fn judge(&self, claim: &Claim, sent: &Sent) -> Judged {
+    /// What the store's clock says by now, in Unix milliseconds.
+    fn clock_ms(&self) -> u64 {
         let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let left = claim.give_up_ms.saturating_sub(self.now_ms.saturating_add(elapsed));
-        let left = Duration::from_millis(left);
+        self.now_ms.saturating_add(elapsed)
+    }
+
+    /// What is left of its time.
+    fn left(&self, claim: &Claim) -> Duration {
+        Duration::from_millis(claim.give_up_ms.saturating_sub(self.clock_ms()))
+    }
+
+    /// What becomes of what goes nowhere now. Who is told may be away from the file for a while
+    /// only: that may be taken out of it at any time.
+    fn unroutable(&self, claim: &Claim, head: &Head) -> Judged {
+        if !head.is_callback() {
+            return dead(Why::NoRoute);
+        }
+        let delay = self.queue.max_backoff.min(self.left(claim));
+        Judged { outcome: Outcome::Back { delay }, word: "back", error: Why::NoRoute.word() }
+    }
+
+    fn judge(&self, claim: &Claim, sent: &Sent) -> Judged {
+        let left = self.left(claim);
         let bounds = Bounds { failures: claim.failures, attempts: self.queue.attempts, left };
         let error = if sent.code.is_empty() { "answered" } else { sent.code };
         match judge(sent.answered, bounds) {
@@ -218,28 +237,27 @@ impl Attempt {
         }
     }
 
-    /// Tells the store, and whoever waits. True where it was this one's to tell.
+    /// Tells the store, and whoever waits. True where it was this one's to tell. What cannot die
+    /// yet, since nothing would undo it, is given back.
     async fn settle(
         &self,
         claim: &Claim,
-        judged: &Judged,
+        judged: &mut Judged,
         (status, answer): (u16, Option<&KeptAnswer>),
     ) -> bool {
-        let hold: &Hold = &claim.hold;
-        let keep = if judged.outcome.is_dead() { self.queue.keep_dead } else { self.queue.keep };
-        let mut settle = Settle {
-            hold,
-            outcome: judged.outcome,
-            status,
-            error: judged.error,
-            answer,
-            keep,
-            dead_most: self.queue.max_dead,
-            after: After::default(),
+        let mut settle = self.settling(&claim.hold, judged, (status, answer));
+        let following = match self.following(claim, &settle).await {
+            Ok(following) => following,
+            Err(Unmade) => {
+                let outcome = Outcome::Back { delay: self.queue.backoff };
+                *judged = Judged { outcome, word: "back", error: "follow_up_failed" };
+                settle = self.settling(&claim.hold, judged, (status, None));
+                Vec::new()
+            }
         };
-        let following = self.following(claim, &settle).await;
         let follow_ups: Vec<_> = following.iter().map(Following::follow_up).collect();
-        settle.after = After { follow_ups: &follow_ups, holds_line: self.queue.ends.holds_line };
+        let holds_line = self.queue.ends.holds_line && !is_unsent(claim, &settle);
+        settle.after = After { follow_ups: &follow_ups, holds_line };
         let Settled::Written { dropped, followed } = self.settled(settle).await else {
             return false;
         };
@@ -249,10 +267,30 @@ impl Attempt {
         }
         if judged.outcome.is_dead() || matches!(judged.outcome, Outcome::Done) {
             self.state.moved();
-            self.gateway.deliveries.ended(&hold.id);
+            self.gateway.deliveries.ended(&claim.hold.id);
         }
         self.followed(&following, followed);
         true
+    }
+
+    /// What the store is told, but for what follows.
+    fn settling<'a>(
+        &self,
+        hold: &'a Hold,
+        judged: &Judged,
+        (status, answer): (u16, Option<&'a KeptAnswer>),
+    ) -> Settle<'a> {
+        let keep = if judged.outcome.is_dead() { self.queue.keep_dead } else { self.queue.keep };
+        Settle {
+            hold,
+            outcome: judged.outcome,
+            status,
+            error: judged.error,
+            answer,
+            keep,
+            dead_most: self.queue.max_dead,
+            after: After::default(),
+        }
     }
 
     /// Tells the store, until it has answered, or for a lease.
@@ -270,17 +308,39 @@ impl Attempt {
         }
     }
 
-    /// What follows when it ends so, as it lies in the store.
-    async fn following(&self, claim: &Claim, settle: &Settle<'_>) -> Vec<Following> {
-        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let now_ms = self.now_ms.saturating_add(elapsed);
-        let Self { running, name, queue, .. } = self;
-        let ending = Ending { running, name, queue, now_ms };
-        let mut packed = Vec::new();
-        for one in ending.following(claim, settle, || self.head(claim)) {
-            packed.extend(one.packed(&running.plan.config).await);
+    /// What follows when it ends so, as it lies in the store: by the configuration of now, since a
+    /// queue of then may be nobody's by now.
+    ///
+    /// # Errors
+    /// Some of it could not be made, and it must not die without.
+    async fn following(
+        &self,
+        claim: &Claim,
+        settle: &Settle<'_>,
+    ) -> Result<Vec<Following>, Unmade> {
+        let (name, is_dead) = (&*self.name, settle.outcome.is_dead());
+        let (running, now_ms) = (self.gateway.running(), self.clock_ms());
+        let undoes = |running: &Running| running.plan.undos.contains_key(name);
+        if is_dead && undoes(&self.running) && !undoes(&running) {
+            tracing::warn!(queue = name, "on_dead was taken away meanwhile: nothing undoes it");
         }
-        packed
+        let Some(queue) = running.plan.config.queues.get(name) else { return Ok(Vec::new()) };
+        let ending = Ending { running: &running, name, queue, now_ms };
+        let following = async {
+            let mut packed = Vec::new();
+            for one in ending.following(claim, settle, || self.head(claim))? {
+                packed.push(one.packed(&running.plan.config).await?);
+            }
+            Ok(packed)
+        };
+        match following.await {
+            // What is done must not be done once more, for want of somebody being told.
+            Err(Unmade) if !is_dead => {
+                tracing::error!(queue = name, id = claim.hold.id.as_str(), "nobody is told of it");
+                Ok(Vec::new())
+            }
+            following => following,
+        }
     }
 
     /// Wakes the queues that got something, so many of them.
@@ -324,7 +384,7 @@ impl Attempt {
             client: access.shown.client(ClientAddr::new(head.client)),
             method: head.method.as_str(),
             host: field(HOST.as_str()).unwrap_or("-"),
-            path: head.target.path(),
+            path: if head.is_callback() { "-" } else { head.target.path() },
             route: &head.route,
             status: sent.map_or(0, |(sent, _)| sent.status),
             reason: Some(judged.error).filter(|error| !error.is_empty()),
@@ -342,6 +402,13 @@ impl Attempt {
         };
         access.write(&line);
     }
+}
+
+/// Whether it is too old, and was never sent. Such a one holds up no line: those that waited behind
+/// one that was dead would hold it one after the other, and it would never go on.
+fn is_unsent(claim: &Claim, settle: &Settle<'_>) -> bool {
+    let is_new = claim.failures == 0 && claim.stalls == 0 && settle.status == 0;
+    is_new && settle.outcome == Outcome::Dead && settle.error == Why::Expired.word()
 }
 
 fn dead(why: Why) -> Judged {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, FORWARDED, HOST};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 
@@ -12,9 +13,9 @@ use crate::base::http::authority::Authority;
 use crate::base::trace::Trace;
 use crate::cache;
 use crate::config::{CALLBACKS, Callback, Config, Queue};
-use crate::deliver::Head;
+use crate::deliver::{Head, Why, kept_fields};
 use crate::forwarding::fields;
-use crate::plan::{Undo, callback_upstream, queue_bounds};
+use crate::plan::{Route, Undo, callback_upstream, queue_bounds};
 use crate::runtime::{Loose, Packed, Parcels, Running};
 use crate::store::keys::QueueKeys;
 use crate::store::queue::{Claim, DeliveryId, FollowUp, Outcome, Settle};
@@ -33,6 +34,10 @@ const KEPT: [HeaderName; 6] = [
     HeaderName::from_static("x-forwarded-host"),
 ];
 
+/// Something that follows could not be made now: the system has no random bytes, say.
+#[derive(Debug)]
+pub(super) struct Unmade;
+
 /// A request that follows, with all that it is made of.
 pub(super) struct Following {
     /// Name of the queue that gets it.
@@ -50,16 +55,19 @@ pub(super) struct Following {
 }
 
 impl Following {
-    /// The same as it lies in the store; nothing where it could not be sealed.
-    pub(super) async fn packed(self, config: &Config) -> Option<Self> {
-        let queue = config.queues.get(&self.queue)?;
+    /// The same as it lies in the store, by the same configuration.
+    ///
+    /// # Errors
+    /// It could not be sealed.
+    pub(super) async fn packed(self, config: &Config) -> Result<Self, Unmade> {
+        let queue = config.queues.get(&self.queue).ok_or(Unmade)?;
         let parcels = Parcels::of_request(&self.queue, queue, self.id);
         let loose = Loose { head: self.head, body: self.body, is_text: false, recheck: None };
         let Some(Packed { head, body }) = parcels.pack(loose).await else {
-            tracing::error!(queue = self.queue, "it could not be sealed: nothing follows");
-            return None;
+            tracing::error!(queue = self.queue, "what follows could not be sealed");
+            return Err(Unmade);
         };
-        Some(Self { head: head.into(), body, ..self })
+        Ok(Self { head: head.into(), body, ..self })
     }
 
     /// The same for the store.
@@ -130,27 +138,37 @@ pub(super) struct Ending<'a> {
 impl Ending<'_> {
     /// What follows when it ends so. The end may be told again, with the same.
     /// `head` reads that of the request, where it can be read.
+    ///
+    /// # Errors
+    /// Some of it could not be made.
     pub(super) fn following(
         &self,
         claim: &Claim,
         settle: &Settle<'_>,
         head: impl FnOnce() -> Option<Head>,
-    ) -> Vec<Following> {
+    ) -> Result<Vec<Following>, Unmade> {
         let state = match settle.outcome {
             Outcome::Done => "done",
             Outcome::Dead | Outcome::DeadInDoubt => "dead",
-            Outcome::Retry { .. } | Outcome::Back { .. } => return Vec::new(),
+            Outcome::Retry { .. } | Outcome::Back { .. } => return Ok(Vec::new()),
         };
-        let undo = self.running.plan.undos.get(self.name).filter(|_| state == "dead");
+        // A wrong key of this node says nothing of the request, and nobody knows what to undo.
+        let is_unread = [Why::Unsealable, Why::Unreadable].map(Why::word).contains(&settle.error);
+        let is_undone = state == "dead" && !is_unread;
+        let undo = self.running.plan.undos.get(self.name).filter(|_| is_undone);
         let callback = self.queue.ends.callback.as_deref();
         if undo.is_none() && callback.is_none() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let head = head();
-        let undoing = undo.and_then(|undo| self.undo(undo, (claim, settle), head.clone()));
-        let told = callback
-            .and_then(|callback| self.tell((callback, state), (claim, settle), head.as_ref()));
-        undoing.into_iter().chain(told).collect()
+        let mut following = Vec::new();
+        if let Some(undo) = undo {
+            following.extend(self.undo(undo, (claim, settle), head.clone())?);
+        }
+        if let Some(callback) = callback {
+            following.extend(self.tell((callback, state), (claim, settle), head.as_ref())?);
+        }
+        Ok(following)
     }
 
     /// What undoes it: its caller's, in the line of its order key.
@@ -159,12 +177,14 @@ impl Ending<'_> {
         undo: &Undo,
         (claim, settle): (&Claim, &Settle<'_>),
         head: Option<Head>,
-    ) -> Option<Following> {
-        let body = serde_json::to_vec(&self.died(claim, settle, head.as_ref())).ok()?;
+    ) -> Result<Option<Following>, Unmade> {
+        let died = self.died(claim, settle, head.as_ref());
+        let body = serde_json::to_vec(&died).map_err(|_| Unmade)?;
         let key = format!("{}:undo", claim.hold.id);
         let undoing = self.undoing(undo, &key, head);
         let following = self.put_into(&undo.queue, key, (undoing, body.into()))?;
-        Some(Following { owner: claim.owner.clone(), keeps_order: true, ..following })
+        let owner = claim.owner.clone();
+        Ok(following.map(|following| Following { owner, keeps_order: true, ..following }))
     }
 
     /// What tells of it. Nobody's, so that its caller cannot cancel it.
@@ -173,7 +193,7 @@ impl Ending<'_> {
         (callback, state): (&Callback, &'static str),
         (claim, settle): (&Claim, &Settle<'_>),
         head: Option<&Head>,
-    ) -> Option<Following> {
+    ) -> Result<Option<Following>, Unmade> {
         let died = self.died(claim, settle, head);
         let ended_at = time(self.now_ms);
         let told = Told {
@@ -191,7 +211,7 @@ impl Ending<'_> {
                 key: died.key,
             },
         };
-        let body = serde_json::to_vec(&told).ok()?;
+        let body = serde_json::to_vec(&told).map_err(|_| Unmade)?;
         let key = format!("{}:{state}", claim.hold.id);
         let (client, trace) = origin(head);
         let fields = [
@@ -203,7 +223,8 @@ impl Ending<'_> {
             route: String::new(),
             upstream: callback_upstream(self.name),
             method: Method::POST,
-            target: callback.target.clone(),
+            // Where it goes is put in when it is sent: its path may be a secret.
+            target: PathAndQuery::from_static("/"),
             fields: fields.into_iter().collect(),
             key: Some(key.clone()),
             client,
@@ -215,18 +236,26 @@ impl Ending<'_> {
         self.put_into(CALLBACKS, key, (telling, body.into()))
     }
 
-    /// A request for another queue; nobody's, and in no line.
-    fn put_into(&self, name: &str, key: String, (head, body): (Head, Bytes)) -> Option<Following> {
+    /// A request for another queue; nobody's, and in no line. Nothing where that queue is gone.
+    fn put_into(
+        &self,
+        name: &str,
+        key: String,
+        (head, body): (Head, Bytes),
+    ) -> Result<Option<Following>, Unmade> {
         let plan = &self.running.plan;
-        let queue = plan.config.queues.get(name)?;
-        let id = DeliveryId::new(SHARD, self.now_ms);
-        if id.is_none() {
-            tracing::error!(queue = name, key, "the system has no random bytes: nothing follows");
-        }
-        Some(Following {
+        let Some(queue) = plan.config.queues.get(name) else {
+            tracing::warn!(queue = name, key, "this queue is configured no more: nothing follows");
+            return Ok(None);
+        };
+        let Some(id) = DeliveryId::new(SHARD, self.now_ms) else {
+            tracing::error!(queue = name, key, "the system has no random bytes");
+            return Err(Unmade);
+        };
+        Ok(Some(Following {
             queue: name.to_owned(),
             keys: plan.keys.queue(name, SHARD),
-            id: id?,
+            id,
             key,
             // As long as the request that it follows from can be tried again, and longer.
             key_ttl: self.queue.keep_dead + self.queue.max_age + queue.max_age + queue.keep_dead,
@@ -236,7 +265,7 @@ impl Ending<'_> {
             keeps_order: false,
             max_age: queue.max_age,
             ttl: queue_bounds(queue).ttl,
-        })
+        }))
     }
 
     fn died<'a>(
@@ -278,6 +307,7 @@ impl Ending<'_> {
         if let Some(host) = host.or_else(|| self.host_of(&undo.upstream)) {
             fields.insert(HOST, host);
         }
+        let fields = self.written(undo, fields);
         Head {
             route: undo.route.clone(),
             upstream: undo.upstream.clone(),
@@ -291,6 +321,23 @@ impl Ending<'_> {
             accepted_ms: self.now_ms,
             due_ms: self.now_ms,
         }
+    }
+
+    /// The fields with what its route and the server write, as far as that may be kept.
+    fn written(&self, undo: &Undo, mut fields: HeaderMap) -> HeaderMap {
+        let edge = self.route_of(undo).and_then(|route| route.edge.as_ref());
+        let Some(edge) = edge else { return fields };
+        edge.requests.apply(&mut fields);
+        let Some(deferred) = &edge.deferred else { return fields };
+        let named = (&*deferred.kept_fields, deferred.written.delay_from.as_ref());
+        kept_fields(fields, named, |name| fields::is_owned(&self.running.plan.headers, name))
+    }
+
+    /// The route that it is of.
+    fn route_of(&self, undo: &Undo) -> Option<&Route> {
+        let plan = &self.running.plan;
+        let index = plan.route_names().position(|name| *name == undo.route)?;
+        plan.route(index).map(|route| &**route)
     }
 
     /// The host of an upstream, where nobody says another one.
@@ -307,8 +354,7 @@ impl Ending<'_> {
         let plan = &self.running.plan;
         let authority = fields.get(HOST).and_then(Authority::of_header);
         let site = authority.as_ref().map(Authority::site).unwrap_or_default();
-        let index = plan.route_names().position(|name| *name == undo.route);
-        let route = index.and_then(|index| plan.route(index));
+        let route = self.route_of(undo);
         let also = route.iter().flat_map(|route| &route.invalidates);
         let also = also.map(|scope| (&*scope.path, scope.and_below));
         let scopes = std::iter::once((&*undo.path, false)).chain(also);

@@ -45,6 +45,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// Whether it tells somebody of an end: that is a request of no route. Its path may be a secret
+    /// and is shown to nobody.
+    pub fn is_callback(&self) -> bool {
+        self.route.is_empty()
+    }
+
     /// The bytes of it.
     pub fn pack(&self) -> Vec<u8> {
         let mut packer = Packer::begin(MAGIC, 512);

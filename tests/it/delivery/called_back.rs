@@ -123,6 +123,7 @@ fn each_end_is_told_once_and_signed() {
             line["queue"] == "callbacks"
                 && line["upstream"] == "mail:callback"
                 && line["outcome"] == "done"
+                && line["path"] == "-"
         })
     });
 }
@@ -172,6 +173,59 @@ fn secrets_change_without_a_callback_that_nobody_believes() {
         text.value("portcullis_queue_attempts_total", &labels) == Some(1.0)
     });
     assert_eq!(metric(&gateway, "portcullis_queue_attempts_total", done), 1.0);
+}
+
+/// Where a callback goes may open something: it stands in the file alone. And what waits for one
+/// that was taken out of the file waits until it is back.
+#[test]
+fn a_callback_waits_for_its_place_which_nobody_is_shown() {
+    let (redis, mailer) = (Redis::start(), super::upstream());
+    let hooks = Upstream::replying(response("200 OK", ""));
+    let with = |secret: &str| {
+        let url = format!("{}/services/opens-it?key=opens-it", hooks.url());
+        calling(&redis, &mailer, &url, &format!("\"{secret}\""))
+    };
+    let text = with(&whsec(OLD)).replace(
+        "[queues.callbacks]\n",
+        "[queues.callbacks]\n\
+         max_backoff = \"1s\"\n",
+    );
+    let gateway = Gateway::start(&text);
+    let ask = |method: &str, path: &str| {
+        let reply = operate(&gateway, method, path, if method == "POST" { "{}" } else { "" });
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()
+    };
+    ask("POST", "/v1/queues/callbacks/pause");
+    let token = bearer("u1");
+    let id = accepted(&post(&gateway, "/mail", &token, "a"));
+    until(&gateway, &token, &id, "done");
+    let items = ask("GET", "/v1/queues/callbacks/items");
+    assert_eq!(items["items"][0]["path"], "-");
+    let item = items["items"][0]["id"].as_str().expect("an id").to_owned();
+    let keys = redis.cli(&["KEYS", "*"]);
+    let key = keys.lines().map(str::trim).find(|key| key.ends_with(&format!("item:{item}")));
+    let record = redis.cli(&["HGETALL", key.unwrap_or_else(|| panic!("{keys}"))]);
+    assert!(record.contains("mail:callback") && !record.contains("opens-it"), "{record}");
+
+    let start = text.find("callback = {").expect("a callback");
+    let line = &text[start..start + text[start..].find('\n').expect("an end") + 1];
+    gateway.rewrite(&text.replace(line, ""));
+    ask("POST", "/v1/config/reload");
+    ask("POST", "/v1/queues/callbacks/resume");
+    let of_callbacks = |outcome: &str| {
+        let lines = gateway.access_lines();
+        lines.iter().any(|line| line["queue"] == "callbacks" && line["outcome"] == outcome)
+    };
+    eventually("it is given back", || of_callbacks("back"));
+    assert_eq!(hooks.seen(), 0);
+    gateway.rewrite(&text);
+    ask("POST", "/v1/config/reload");
+    eventually("it is told", || of_callbacks("done"));
+    let sent = hooks.only();
+    assert_eq!(sent.target(), "/services/opens-it?key=opens-it");
+    assert_eq!(sent.header("webhook-id"), Some(&*format!("{id}:done")));
+    assert!(!gateway.access_lines().iter().any(|line| line.to_string().contains("opens-it")));
 }
 
 /// Gone is gone; and a redirect leads nowhere, since its place may be anybody's.

@@ -49,6 +49,33 @@ fn what_is_dead_holds_up_its_line_until_somebody_has_dealt_with_it() {
     until(&gateway, &one, &behind, "done");
 }
 
+/// Else each of those behind a dead one would hold the rest in its turn, and nobody would get on.
+#[test]
+fn what_grew_too_old_in_a_line_holds_up_nobody() {
+    let redis = Redis::start();
+    let (upstream, refuses) = picky();
+    let lines =
+        format!("{QUICK}max_age = \"1s\"\norder_by = \"claim:sub\"\non_dead_line = \"stop\"\n");
+    let gateway = Gateway::start(&config(&redis, &upstream.url(), &lines));
+    let token = bearer("u1");
+    let bad = accepted(&post(&gateway, "/mail", &token, "bad"));
+    until(&gateway, &token, &bad, "dead");
+    let old = accepted(&post(&gateway, "/mail", &token, "old"));
+    let next = accepted(&post(&gateway, "/mail", &token, "next"));
+    let shown = |id: &str| operate(&gateway, "GET", &format!("/v1/deliveries/{id}"), "").json();
+    let over = shown(&old)["give_up_at"].as_str().expect("a time").to_owned();
+    eventually("it is too old", || format!("{:.3}", jiff::Timestamp::now()) > over);
+    refuses.store(false, std::sync::atomic::Ordering::SeqCst);
+    let again = format!("/v1/deliveries/{bad}/requeue");
+    assert_eq!(operate(&gateway, "POST", &again, "{}").status, 200);
+    assert_eq!(until(&gateway, &token, &old, "dead")["error"], "expired");
+    // It may be too old by now as well.
+    eventually("the line goes on", || {
+        ["done", "dead"].contains(&shown(&next)["state"].as_str().unwrap_or_default())
+    });
+    assert!(upstream.recorded().iter().all(|it| it.text() != "old"));
+}
+
 /// What is in it is delivered, or left; and nothing comes.
 #[test]
 fn a_queue_that_only_drains_may_be_taken_away_as_it_is() {

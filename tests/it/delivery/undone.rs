@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::{QUICK, accepted, bearer, config, post, told, until};
 use crate::support::{
-    Client, Gateway, Redis, Upstream, eventually, eventually_within, kill, operate, response,
+    Client, Folder, Gateway, Redis, Upstream, eventually, eventually_within, kill, operate,
+    response,
 };
 
 /// Longest wait for a lease of 5 s to run out, and for somebody to look for such.
@@ -19,7 +20,8 @@ fn undoing(redis: &Redis, mailer: &Upstream, ledger: &Upstream, mail: &str, more
     format!(
         "{}[queues.refunds]\n{QUICK}{more}{}[routes.refund]\npath = \"/refunds\"\n\
          methods = [\"PUT\"]\nupstream = \"ledger\"\nauth = \"users\"\n\
-         deliver = {{ queue = \"refunds\" }}\n",
+         deliver = {{ queue = \"refunds\" }}\n\
+         request_headers = {{ set = {{ x-desk = \"refunds\" }} }}\n",
         config(redis, &mailer.url(), &mail),
         ledger.table("ledger"),
     )
@@ -56,6 +58,7 @@ fn what_is_dead_is_undone_once_by_who_learns_what_it_was() {
         ("x-user-id", Some("u1")),
         ("x-request-id", Some("r-1")),
         ("x-delivery-attempt", Some("1")),
+        ("x-desk", Some("refunds")),
         ("x-other", None),
         ("authorization", None),
     ] {
@@ -93,6 +96,40 @@ fn what_is_dead_is_undone_once_by_who_learns_what_it_was() {
 
 fn key(request: &crate::support::Recorded) -> String {
     request.header("idempotency-key").expect("a key").to_owned()
+}
+
+/// A key that a gateway lacks says nothing of what it cannot read.
+#[test]
+fn what_no_key_opens_is_undone_once_it_was_read_and_refused() {
+    let (redis, mailer) = (Redis::start(), refusing());
+    let ledger = Upstream::replying(response("200 OK", ""));
+    let folder = Folder::new();
+    folder.write("a.key", "a1".repeat(32));
+    folder.write("b.key", "b2".repeat(32));
+    let with = |key: &str| {
+        let seal = format!("seal = [\"file:{key}.key\"]\n");
+        undoing(&redis, &mailer, &ledger, &seal, &seal)
+    };
+    let gateway = Gateway::start_in(folder, &with("a"));
+    let ask = |method: &str, path: &str| {
+        let reply = operate(&gateway, method, path, if method == "POST" { "{}" } else { "" });
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()
+    };
+    ask("POST", "/v1/queues/mail/pause");
+    let token = bearer("u1");
+    let id = accepted(&post(&gateway, "/mail", &token, "ten"));
+    gateway.rewrite(&with("b"));
+    ask("POST", "/v1/config/reload");
+    ask("POST", "/v1/queues/mail/resume");
+    assert_eq!(until(&gateway, &token, &id, "dead")["error"], "unsealable");
+    // What undoes it would have come in the same step.
+    assert_eq!((ask("GET", "/v1/queues/refunds")["open"].as_u64(), ledger.seen()), (Some(0), 0));
+    gateway.rewrite(&with("a"));
+    ask("POST", "/v1/config/reload");
+    ask("POST", &format!("/v1/deliveries/{id}/requeue"));
+    eventually("it is undone", || ledger.seen() == 1);
+    assert_eq!(told(&gateway, &token, &id)["error"], "refused");
 }
 
 /// The gateway is killed over and over while it learns that what it delivers is refused, so before,
