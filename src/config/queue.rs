@@ -351,14 +351,22 @@ pub(super) fn imply<'r>(
 }
 
 /// The queue of callbacks is there where one is called back, also if nobody describes it. What it
-/// holds is as durable as what it tells of.
+/// holds is as durable as what it tells of, and sealed where that is.
 pub(super) fn imply_callbacks(queues: &mut BTreeMap<String, Queue>) {
     let mut calling = queues.values().filter(|queue| queue.ends.callback.is_some()).peekable();
     if calling.peek().is_none() || queues.contains_key(CALLBACKS) {
         return;
     }
-    let durable = calling.any(|queue| queue.durable);
-    queues.insert(CALLBACKS.to_owned(), Queue { durable, ..Queue::default() });
+    let (mut durable, mut seal) = (false, Vec::<SealKey>::new());
+    for queue in calling {
+        durable |= queue.durable;
+        for key in &queue.seal {
+            if seal.iter().all(|it| it.id() != key.id()) {
+                seal.push(key.clone());
+            }
+        }
+    }
+    queues.insert(CALLBACKS.to_owned(), Queue { durable, seal, ..Queue::default() });
 }
 
 /// A duration from `min` to `max`, which are `shown` so.

@@ -111,6 +111,10 @@ fn check(config: &Config, (name, on_dead): (&str, &str), at: &str, problems: &mu
         let what = format!("[queues.{on_dead}] takes nothing more: drain_only");
         problem(what, "name another queue, or remove drain_only there".to_owned());
     }
+    if lies_in_clear(config, name, on_dead) {
+        let remedy = format!("write seal in [queues.{on_dead}], or remove on_dead");
+        problem(in_clear(on_dead), remedy);
+    }
     let next = |queue: &str| config.queues.get(queue)?.ends.on_dead.as_deref();
     let mut behind = std::iter::successors(Some(on_dead), |queue| next(queue));
     // A circle that this queue is not in is told where it is.
@@ -138,6 +142,10 @@ pub(super) fn callbacks(config: &Config, problems: &mut Problems) -> Vec<Describ
             let what = "[queues.callbacks] takes nothing more: drain_only";
             problems.push(&*at, what, "remove callback, or drain_only there");
         }
+        if lies_in_clear(config, name, CALLBACKS) {
+            let remedy = "write seal in [queues.callbacks], or remove callback";
+            problems.push(&*at, in_clear(CALLBACKS), remedy);
+        }
         if let Some(remedy) = two_slots(config) {
             problems.push(&*at, TWO_SLOTS, format!("{remedy}, or remove callback"));
         }
@@ -150,6 +158,17 @@ pub(super) fn callbacks(config: &Config, problems: &mut Problems) -> Vec<Describ
 /// Whether nothing more is put into a queue.
 fn is_draining(config: &Config, queue: &str) -> bool {
     config.queues.get(queue).is_some_and(|queue| queue.drain_only)
+}
+
+/// Whether a queue seals what it keeps, and the other one does not.
+fn lies_in_clear(config: &Config, queue: &str, other: &str) -> bool {
+    let seals = |name: &str| config.queues.get(name).map(|queue| !queue.seal.is_empty());
+    seals(queue) == Some(true) && seals(other) == Some(false)
+}
+
+/// What is wrong with that.
+fn in_clear(other: &str) -> String {
+    format!("what is sealed here would lie in clear in [queues.{other}], which has no seal")
 }
 
 /// What to do where two queues cannot change in one step; nothing where they can.
@@ -312,6 +331,40 @@ mod tests {
         let undone = queue("mail", "on_dead = \"undo\"\n");
         let all = [undone, queue("undo", stop), route("a", "/a", "undo")];
         assert_eq!(problems(&all), [""; 0]);
+    }
+
+    /// What tells of a sealed request says as much as that.
+    #[test]
+    fn what_follows_from_what_is_sealed_is_sealed() {
+        const CALLBACK: &str = "callback = { url = \"https://hooks.test/a\", \
+                                secret = \"0123456789abcdef01234567\" }\n";
+        let load = |parts: &[String]| {
+            let text = format!("{BASE}{}", parts.concat());
+            let key = |name: &str| Some(name.repeat(32));
+            config::parse("t.toml", Path::new("."), &text, &key).unwrap().config
+        };
+        let of = |parts: &[String]| match Plan::compile(load(parts)) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.iter().map(|it| it.path.clone()).collect::<Vec<_>>(),
+        };
+        let none: [&str; 0] = [];
+        let seal = |keys: &str| format!("seal = [{keys}]\n");
+        let mail = queue("mail", &format!("on_dead = \"undo\"\n{}", seal("\"env:11\"")));
+        let undo = route("a", "/a", "undo");
+        assert_eq!(of(&[mail.clone(), queue("undo", ""), undo.clone()]), ["queues.mail.on_dead"]);
+        let sealed = queue("undo", &seal("\"env:22\""));
+        assert_eq!(of(&[mail, sealed, undo]), none);
+        let told = |name: &str, keys: &str| queue(name, &format!("{}{CALLBACK}", seal(keys)));
+        let mail = told("mail", "\"env:11\"");
+        assert_eq!(of(&[mail.clone(), queue("callbacks", "")]), ["queues.mail.callback"]);
+        let all = [mail, queue("open", CALLBACK), told("post", "\"env:22\", \"env:11\"")];
+        let config = load(&all);
+        let ids = |name: &str| {
+            config.queues[name].seal.iter().map(config::SealKey::id).collect::<Vec<_>>()
+        };
+        let (mail, post) = (ids("mail"), ids("post"));
+        assert_eq!(ids("callbacks"), [mail[0], post[0]]);
+        assert_eq!(of(&all), none);
     }
 
     #[test]
