@@ -132,7 +132,7 @@ impl Source {
         for (key, value) in table {
             let path = join(path, key.get_ref());
             self.keys.insert(path.clone(), key.span());
-            let hide = hide || (!names && bears_secret(key.get_ref()));
+            let hide = hide || (!names && is_masked(key.get_ref()));
             self.index_value(&path, value, hide, depth + 1);
         }
     }
@@ -236,7 +236,8 @@ pub(super) fn render_syntax_error(name: &str, text: &str, error: &toml::de::Erro
     // A line without `=` can be the inside of a string that began on an earlier line.
     let continues = !source.contains('=') && (before.contains("\"\"\"") || before.contains("'''"));
     let bears = bears_credentials(source)
-        || source.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).any(bears_secret);
+        || source.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).any(is_masked)
+        || is_of_callback(before);
     let shown = match source.split_once('=') {
         _ if continues => MASK.to_owned(),
         Some((key, _)) if bears => format!("{key}= {MASK}"),
@@ -287,6 +288,20 @@ pub(super) fn bears_secret(key: &str) -> bool {
     !HARMLESS.contains(&key.as_str())
         && (PARTS.iter().any(|part| key.contains(part))
             || MISSPELT.iter().any(|word| distance(&key, word) <= 2))
+}
+
+/// Whether nothing below a key is printed: it bears a secret, keys that seal, or whom a queue calls
+/// back, whose URL may be all that it takes to call him.
+fn is_masked(key: &str) -> bool {
+    let plain = key.to_ascii_lowercase();
+    bears_secret(&plain) || distance(&plain, "seal") <= 1 || distance(&plain, "callback") <= 2
+}
+
+/// Whether what follows is in a table of such a kind, as far as its header says.
+fn is_of_callback(before: &str) -> bool {
+    let header = before.lines().rev().find(|line| line.trim_start().starts_with('['));
+    let is_it = |name: &str| name != "callbacks" && distance(name, "callback") <= 2;
+    header.is_some_and(|line| line.split(['.', '[', ']', '"', ' ']).any(is_it))
 }
 
 /// Whether a text contains a URL with a user or a password before its host.
@@ -390,6 +405,28 @@ mod tests {
         assert_eq!(line_and_column("é = 1\nü = x", 12), (2, 5));
         assert_eq!(line_and_column("", 0), (1, 1));
         assert_eq!(line_and_column("a", 99), (1, 2));
+    }
+
+    #[test]
+    fn who_is_called_back_and_what_seals_is_not_printed() {
+        const TEXT: &str = "[queues.mail]\nseal = [\"hunter2\"]\nsaal = \"hunter2\"\n\
+                            [queues.mail.callback]\nurl = \"https://h.test/hunter2\"\n\
+                            [queues.callbacks]\nmax_age = \"1h\"\n";
+        let table = DeTable::parse(TEXT).expect("TOML");
+        let source = Source::new("t.toml", TEXT, table.get_ref());
+        let mut problems = Problems::default();
+        let paths = ["seal[0]", "saal", "callback.url"].map(|key| format!("queues.mail.{key}"));
+        for path in paths.into_iter().chain(["queues.callbacks.max_age".to_owned()]) {
+            problems.push(path, "is wrong", "write another one");
+        }
+        let report = source.render(&problems);
+        assert!(!report.contains("hunter2") && report.contains("    url = ***\n"), "{report}");
+        assert!(report.contains("max_age = \"1h\""), "{report}");
+        for start in ["seal = [\"hunter2", "[queues.mail.callback]\nurl = \"https://h/hunter2"] {
+            let error = DeTable::parse(start).expect_err("no TOML");
+            let report = render_syntax_error("t.toml", start, &error);
+            assert!(!report.contains("hunter2") && report.contains("= ***"), "{report}");
+        }
     }
 
     #[test]

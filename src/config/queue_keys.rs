@@ -6,6 +6,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
+use toml::de::DeValue;
+
 use super::reader::Section;
 use super::value::{Mistake, Read};
 use crate::base::http::hex;
@@ -66,7 +68,14 @@ pub(super) fn read(queue: &mut Section<'_>) -> Vec<SealKey> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what a reader of secrets hands over")]
-fn seal_key(secret: Secret) -> Read<SealKey> {
+fn seal_key(written: &DeValue<'_>, secret: Secret) -> Read<SealKey> {
+    const ELSEWHERE: [&str; 2] = ["env:", "file:"];
+    let text = written.as_str().unwrap_or_default();
+    if !ELSEWHERE.iter().any(|prefix| text.starts_with(prefix)) {
+        // What opens all that is kept is in no file that is shown, compared and copied.
+        let remedy = "write \"file:PATH\" or \"env:NAME\", and the key there";
+        return Err(Mistake::new("is a key itself", remedy));
+    }
     SealKey::parse(secret.expose()).ok_or_else(|| {
         Mistake::new(
             "is not 32 bytes in base64 or hex",

@@ -330,17 +330,18 @@ impl<'a> Section<'a> {
 
     /// A secret as above, or a list of such; nothing where the key is absent.
     pub(super) fn secrets(&mut self, key: &'static str) -> Vec<Secret> {
-        self.secrets_as(key, Ok)
+        self.secrets_as(key, |_, secret| Ok(secret))
     }
 
-    /// The same, of each of which `read` makes something.
+    /// The same, of each of which, as it is written, `read` makes something.
     pub(super) fn secrets_as<T>(
         &mut self,
         key: &'static str,
-        read: impl Fn(Secret) -> Read<T>,
+        read: impl Fn(&DeValue<'_>, Secret) -> Read<T>,
     ) -> Vec<T> {
         let Some(field) = self.field(key) else { return Vec::new() };
-        let one = |item: &Field<'_>| item.secret().and_then(|it| item.keep(read(it)));
+        let kept = |item: &Field<'_>, secret| item.keep(read(item.value, secret));
+        let one = |item: &Field<'_>| item.secret().and_then(|it| kept(item, it));
         match field.value.as_array() {
             Some(_) => field.list(one).unwrap_or_default(),
             None => one(&field).into_iter().collect(),

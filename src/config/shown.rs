@@ -26,7 +26,9 @@ const OF_FIELDS: [&str; 6] = [
     ".cache.warm.vary",
 ];
 /// Keys of URLs whose query may open something.
-const OF_URLS: [&str; 4] = ["jwks_url", "endpoint", "directory", ".callback.url"];
+const OF_URLS: [&str; 3] = ["jwks_url", "endpoint", "directory"];
+/// A URL whose path may be all that it takes to be heard there.
+const OF_CALLBACK: &str = ".callback.url";
 /// Deepest table that is shown; no key that the reader knows is deeper than five.
 const DEPTH_MAX: usize = 16;
 
@@ -195,6 +197,12 @@ fn masked(path: &str, value: &DeValue<'_>, hides: bool, depth: usize) -> Value {
         _ if hides || is_of_fields(path) => hidden(&plain(value)),
         DeValue::String(text) if bears_credentials(text) || text.contains("-----BEGIN") => {
             HIDDEN.into()
+        }
+        DeValue::String(text) if path.ends_with(OF_CALLBACK) && !text.starts_with("env:") => {
+            let (scheme, rest) = text.split_once("://").unwrap_or_default();
+            let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            let path = if path.is_empty() { "" } else { HIDDEN };
+            format!("{scheme}://{host}{path}").into()
         }
         DeValue::String(text) if OF_URLS.iter().any(|key| path.ends_with(key)) => {
             let (shown, query) = text.split_once('?').unwrap_or((text, ""));

@@ -136,6 +136,7 @@ fn no_secret_is_shown() {
          public_key_file = \"-----BEGIN {SECRET}\"\n\
          [queues.mail]\nseal = [\"{SECRET}\", \"file:old.key\"]\n\
          [queues.post]\nseal = \"{SECRET}\"\n\
+         callback = {{ url = \"https://h.test/{SECRET}?a\", secret = \"env:SET\" }}\n\
          [upstreams.shop]\nservers = [\"http://u:{SECRET}@h:1\"]\nnew = {{ a = \"{SECRET}\" }}\n\
          [routes.set]\npath = \"/\"\ncache.warm.vary = [{{ x-api-key = \"{SECRET}\", \
          accept = \"text/html\", x-tenant = \"{SECRET}\" }}, \"{SECRET}\"]\n\
@@ -155,6 +156,7 @@ fn no_secret_is_shown() {
     assert_eq!(told["store"]["password"], json!({ "secret": "file:pass" }));
     let seal = &told["queues"]["mail"]["seal"];
     assert_eq!(*seal, json!(["[secret]", { "secret": "file:old.key" }]));
+    assert_eq!(told["queues"]["post"]["callback"]["url"], "https://h.test[secret]");
     let fields = &told["server"]["request_headers"]["set"];
     assert_eq!((&fields["Accept-Language"], &fields["x-env"]), (&json!("de"), &json!("[secret]")));
     assert_eq!(fields["x-origin-verify"], json!({ "secret": "env:SET" }));

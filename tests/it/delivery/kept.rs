@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{QUICK, accepted, bearer, code, config, metric, post, start, told, until, upstream};
-use crate::support::{Client, Gateway, Redis, Upstream, eventually, operate, response};
+use crate::support::{Client, Folder, Gateway, Redis, Upstream, eventually, operate, response};
 
 const KEYS: [&str; 3] = [
     "1111111111111111111111111111111111111111111111111111111111111111",
@@ -136,11 +136,15 @@ fn what_a_queue_seals_is_read_with_its_keys_alone() {
     let redis = Redis::start();
     let upstream = Upstream::replying(response("201 Created", "an answer to nobody else"));
     let with = |keys: &[&str]| {
-        let keys: Vec<String> = keys.iter().map(|key| format!("\"{key}\"")).collect();
+        let keys: Vec<String> = keys.iter().map(|key| format!("\"file:{key}\"")).collect();
         let queue = format!("{QUICK}seal = [{}]\n", keys.join(", "));
         config(&redis, &upstream.url(), &queue)
     };
-    let gateway = Gateway::start(&with(&KEYS[..1]));
+    let (folder, files) = (Folder::new(), ["1.key", "2.key", "3.key"]);
+    for (file, key) in files.iter().zip(KEYS) {
+        folder.write(file, key);
+    }
+    let gateway = Gateway::start_in(folder, &with(&files[..1]));
     let token = bearer("u1");
     let send = |body: &str| {
         pause(&gateway, "pause");
@@ -158,7 +162,7 @@ fn what_a_queue_seals_is_read_with_its_keys_alone() {
     let body = |id: &str| operate(&gateway, "POST", &format!("/v1/deliveries/{id}/body"), "");
     assert_eq!(body(&first).json()["text"], "a letter to nobody else");
     // A new key seals from now on, and the old one opens what it has sealed.
-    reload(&gateway, &with(&[KEYS[1], KEYS[0]]));
+    reload(&gateway, &with(&[files[1], files[0]]));
     let second = send("another one");
     pause(&gateway, "resume");
     for id in [&first, &second] {
@@ -173,12 +177,12 @@ fn what_a_queue_seals_is_read_with_its_keys_alone() {
 
     // Without its key it is given up and kept, and nothing of it is sent.
     let third = send("a third one");
-    reload(&gateway, &with(&KEYS[2..]));
+    reload(&gateway, &with(&files[2..]));
     pause(&gateway, "resume");
     assert_eq!(until(&gateway, &token, &third, "dead")["error"], "unsealable");
     assert_eq!(code(&body(&third)), (409, "body_unreadable".to_owned()));
     assert_eq!(upstream.seen(), 2);
-    reload(&gateway, &with(&[KEYS[2], KEYS[1]]));
+    reload(&gateway, &with(&[files[2], files[1]]));
     let again = operate(&gateway, "POST", &format!("/v1/deliveries/{third}/requeue"), "");
     assert_eq!(again.status, 200, "{}", again.text());
     until(&gateway, &token, &third, "done");
