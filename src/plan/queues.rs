@@ -272,6 +272,19 @@ mod tests {
         ] {
             assert_eq!(of(&format!("\"{name}\"")), ["queues.mail.keep_headers"], "{name}");
         }
+        let ordered =
+            |name: &str| problems_of(&format!("{BASE}order_by = \"header:{name}\"\n{MORE}"));
+        assert_eq!(ordered("x-order-id"), none);
+        let delivers = |rules: &str| {
+            let rest = "methods = [\"POST\"]\ndeliver = { queue = \"mail\" }\n";
+            problems_of(&format!("{BASE}{MORE}{rest}request_headers.{rules}\n"))
+        };
+        for name in ["authorization", "x-api-key", "x_app_token", "x-sid"] {
+            assert_eq!(ordered(name), ["queues.mail.order_by"], "{name}");
+            let add = delivers(&format!("add = {{ {name} = \"a\" }}"));
+            assert_eq!(add, ["routes.r.request_headers.add"], "{name}");
+            assert_eq!(delivers(&format!("set = {{ {name} = \"a\" }}")), none, "{name}");
+        }
     }
 
     /// What was written and cannot be read is lost.
