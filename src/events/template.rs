@@ -30,6 +30,12 @@ pub enum Skipped {
     /// The event is no JSON object.
     #[error("it is no JSON object")]
     NoObject,
+    /// An upstream would read another path, which lies above.
+    #[error("a field is a parameter of the path, which an upstream leaves out")]
+    Parameter,
+    /// It is too long to be read.
+    #[error("it is longer than 1 MiB")]
+    TooMuch,
     /// The store had dropped it before it was taken.
     #[error("it was deleted before it was taken")]
     Gone,

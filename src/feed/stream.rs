@@ -8,7 +8,10 @@ use std::time::Duration;
 use super::reader::{POLL, Reader};
 use crate::events::{Skipped, of_entry};
 use crate::runtime::{AppEvent, Gateway};
-use crate::store::{EVENTS_PAGE, EventEntry, EventPage, EventStream, StoreError, Unread};
+use crate::store::{EventBody, EventEntry, EventPage, EventStream, StoreError, Unread};
+
+/// How far the time in an entry's id may be from now, in milliseconds, to be taken for a time.
+const ID_TIME_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// Reads until the gateway ends or the source is another one.
 pub(super) async fn read(reader: &Reader, key: &str) {
@@ -43,7 +46,7 @@ async fn look(reader: &Reader, gateway: &Gateway, key: &str) -> Result<bool, Sto
         gateway.store.begin_events(stream, unread).await?;
         return Ok(false);
     }
-    let is_all = page.entries.len() < EVENTS_PAGE;
+    let is_all = !page.has_more;
     let ids: Vec<String> = page.entries.iter().map(|entry| entry.id.clone()).collect();
     let events: Vec<AppEvent> =
         page.entries.into_iter().map(|entry| event(entry, page.now_ms)).collect();
@@ -62,12 +65,18 @@ async fn look(reader: &Reader, gateway: &Gateway, key: &str) -> Result<bool, Sto
 fn is_gap(page: &EventPage, before: u64) -> bool {
     let is_lost = before > 0 && (page.unread.is_some() || page.added < before);
     let is_gone = matches!(page.unread, Some(Unread::Gone(_)));
-    is_gone || is_lost || page.entries.iter().any(|entry| entry.pairs.is_none())
+    is_gone || is_lost || page.entries.iter().any(|entry| entry.body == EventBody::Gone)
 }
 
 fn event(entry: EventEntry, now_ms: u64) -> AppEvent {
-    let told_ms = entry.added_ms().unwrap_or(now_ms);
-    let said = entry.pairs.map(of_entry).ok_or(Skipped::Gone);
+    // An id may be the application's own, and no time at all.
+    let is_near = |told_ms: &u64| now_ms.abs_diff(*told_ms) <= ID_TIME_MS_MAX;
+    let told_ms = entry.added_ms().filter(is_near).unwrap_or(now_ms);
+    let said = match entry.body {
+        EventBody::Pairs(pairs) => Ok(of_entry(pairs)),
+        EventBody::Gone => Err(Skipped::Gone),
+        EventBody::TooLong => Err(Skipped::TooMuch),
+    };
     AppEvent { id: entry.id, told_ms, said }
 }
 
@@ -88,7 +97,20 @@ mod tests {
         ] {
             assert_eq!(is_gap(&page(unread, added), before), expected, "{unread:?} {added}");
         }
-        let gone = EventEntry { id: "1-0".to_owned(), pairs: None };
+        let gone = EventEntry { id: "1-0".to_owned(), body: EventBody::Gone };
         assert!(is_gap(&EventPage { entries: vec![gone], ..EventPage::default() }, 0));
+    }
+
+    #[test]
+    fn an_id_that_is_no_time_of_late_is_none() {
+        let now_ms = 1_700_000_000_000;
+        let told = |id: &str| {
+            let entry = EventEntry { id: id.to_owned(), body: EventBody::TooLong };
+            event(entry, now_ms).told_ms
+        };
+        assert_eq!(told("1699999999000-0"), 1_699_999_999_000);
+        for id in ["42-0", "1600000000000-0", "1800000000000-0"] {
+            assert_eq!(told(id), now_ms, "{id}");
+        }
     }
 }

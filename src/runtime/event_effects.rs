@@ -122,7 +122,8 @@ impl Gateway {
         let next = (told_ms / 1000).min(now).saturating_add(1);
         let is_sub = revoke.kind == RevokeKind::Sub;
         let not_before = is_sub.then(|| i64::try_from(next).unwrap_or(i64::MAX));
-        self.store.revoke(Revocation { key, not_before, ttl, stream_ttl }).await
+        // An old event may come behind a newer revocation.
+        self.store.revoke_more(Revocation { key, not_before, ttl, stream_ttl }).await
     }
 }
 

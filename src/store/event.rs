@@ -6,14 +6,27 @@ use crate::config::StoreUrl;
 pub const EVENTS_CONSUMER: &str = "gw";
 /// Most entries of one look.
 pub const EVENTS_PAGE: usize = 100;
+/// Most bytes of one look, and of one entry: less than the least `store.reply_bytes`.
+pub const EVENTS_PAGE_BYTES: usize = 1024 * 1024;
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventEntry {
     /// Its id.
     pub id: String,
-    /// Its names and values; nothing where it was deleted before it was acknowledged.
-    pub pairs: Option<Vec<(Vec<u8>, Vec<u8>)>>,
+    /// What it holds.
+    pub body: EventBody,
+}
+
+/// What an entry holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventBody {
+    /// Its names and values.
+    Pairs(Vec<(Vec<u8>, Vec<u8>)>),
+    /// Nobody knows: it was deleted before it was acknowledged.
+    Gone,
+    /// More than [`EVENTS_PAGE_BYTES`], which are not read.
+    TooLong,
 }
 
 /// A stream and the group that reads it.
@@ -43,6 +56,8 @@ pub struct EventPage {
     pub now_ms: u64,
     /// How many entries were ever added to the stream, as it is now.
     pub added: u64,
+    /// Whether there may be more.
+    pub has_more: bool,
     /// The oldest first.
     pub entries: Vec<EventEntry>,
 }

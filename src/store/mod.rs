@@ -51,8 +51,8 @@ pub use self::cached::{
 pub use self::certificates::FencedWrite;
 pub use self::error::StoreError;
 pub use self::event::{
-    EVENTS_CONSUMER, EVENTS_PAGE, EventEntry, EventPage, EventStream, EventTopic, Told, Unread,
-    keyspace_channels,
+    EVENTS_CONSUMER, EVENTS_PAGE, EVENTS_PAGE_BYTES, EventBody, EventEntry, EventPage, EventStream,
+    EventTopic, Told, Unread, keyspace_channels,
 };
 pub use self::idempotent::Swap;
 pub use self::keys::SessionKeys;
@@ -170,6 +170,20 @@ impl Store {
             One::Memory(store) => {
                 store.revoke(revocation)?;
             }
+        }
+        self.news().changed.notify_one();
+        Ok(())
+    }
+
+    /// The same, where a newer revocation of the key may be there, or one that lasts longer: that
+    /// one is neither lowered nor shortened.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused.
+    pub async fn revoke_more(&self, revocation: Revocation<'_>) -> Result<(), StoreError> {
+        match self.main() {
+            One::Redis(store) => store.revoke_more(revocation).await?,
+            One::Memory(store) => store.revoke_more(revocation)?,
         }
         self.news().changed.notify_one();
         Ok(())

@@ -88,6 +88,11 @@ impl Notice {
     pub(crate) fn told_at(self, ms: u64) -> Self {
         Self { told_ms: Some(ms), ..self }
     }
+
+    /// The same, which a newer one of its key may have been told before.
+    pub(crate) fn told_late(self, is_late: bool) -> Self {
+        Self { is_late, ..self }
+    }
 }
 
 /// The set, its bound, and what is known about its completeness and age.

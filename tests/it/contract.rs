@@ -33,7 +33,7 @@ use portcullis::base::units::Secret;
 use portcullis::config::{self, StoreTls, StoreUrl, StoreUse};
 use portcullis::store::{
     Cached, CachedEntry, ClaimKey, MarkKeys, MarksReply, MemoryStore, Questions, RedisStore, Reply,
-    RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue, Store,
+    Revocation, RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue, Store,
 };
 
 use crate::support::{
@@ -350,6 +350,7 @@ over_all_stores![
     a_token_is_listed_when_any_of_its_keys_exists,
     a_not_before_time_is_read_and_garbage_is_not_taken_for_none,
     a_revocation_lives_as_long_as_it_was_given,
+    more_of_a_revocation_neither_lowers_nor_shortens_it,
     a_session_may_be_a_string_or_a_hash,
     of_a_session_that_is_too_long_no_more_than_shows_it_is_sent,
     all_questions_are_answered_at_once,
@@ -384,6 +385,21 @@ async fn a_revocation_lives_as_long_as_it_was_given(it: Subject) {
     assert!(it.revocation(&["app:auth:mark"], None).await.unwrap().listed);
     let ttl = it.ttl("app:auth:mark").await.expect("an expiry");
     assert!(ttl <= MINUTE && ttl > MINUTE - PATIENCE, "{ttl:?}");
+}
+
+async fn more_of_a_revocation_neither_lowers_nor_shortens_it(it: Subject) {
+    let (key, hour) = ("app:auth:not-before:42", 60 * MINUTE);
+    let known = async || it.revocation(&[], Some(key)).await.unwrap().not_before;
+    for (at, ttl, expected) in [
+        (1_700_000_100, hour, 1_700_000_100),
+        (1_700_000_000, MINUTE, 1_700_000_100),
+        (1_700_000_200, MINUTE, 1_700_000_200),
+    ] {
+        let revocation = Revocation { key, not_before: Some(at), ttl, stream_ttl: MINUTE };
+        assert_eq!(it.store.revoke_more(revocation).await, Ok(()));
+        assert_eq!(known().await, Some(expected));
+        assert!(it.ttl(key).await.expect("an expiry") > MINUTE, "it is as long as it was");
+    }
 }
 
 async fn a_session_may_be_a_string_or_a_hash(it: Subject) {

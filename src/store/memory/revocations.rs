@@ -23,6 +23,24 @@ impl MemoryStore {
         self.put(revocation.key, held(&revocation).into(), Some(revocation.ttl))
     }
 
+    /// See [`crate::store::Store::revoke_more`].
+    pub fn revoke_more(&self, revocation: Revocation<'_>) -> Result<(), StoreError> {
+        let (mut value, mut ttl) = (Bytes::from(held(&revocation)), Some(revocation.ttl));
+        let mut values = lock(&self.values);
+        if let Some(known) = values.live(revocation.key) {
+            let left = |at: Instant| at.saturating_duration_since(Instant::now());
+            ttl = known.expires.map(|at| left(at).max(revocation.ttl));
+            // What is no time revokes by itself.
+            if let SessionValue::Text(text) = &known.value
+                && !text.is_empty()
+                && time(text).is_none_or(|known| Some(known) >= time(&value))
+            {
+                value = text.clone();
+            }
+        }
+        values.insert(revocation.key, SessionValue::Text(value), ttl)
+    }
+
     /// See [`crate::store::Store::revocations`].
     pub fn revocations(&self) -> RevocationList {
         let (now, unix) = (Instant::now(), unix());
@@ -79,7 +97,7 @@ pub(super) fn held(revocation: &Revocation<'_>) -> String {
 }
 
 fn known(Copied { key, text, expires }: &Copied, now: Instant, unix: Duration) -> Known {
-    let held: Option<i64> = std::str::from_utf8(text).ok().and_then(|it| it.trim().parse().ok());
+    let held = time(text);
     let not_before = held.filter(|_| key.contains(NOT_BEFORE));
     // A not-before time is that of the second after its making.
     let told_ms = match not_before {
@@ -91,6 +109,10 @@ fn known(Copied { key, text, expires }: &Copied, now: Instant, unix: Duration) -
     let until = left.map_or(u64::MAX, |left| unix.saturating_add(left).as_secs());
     let key = String::from(&**key);
     Known { key, not_before, until, since: told_ms / 1000, told_ms }
+}
+
+fn time(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.trim().parse().ok()
 }
 
 fn unix() -> Duration {

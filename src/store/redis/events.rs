@@ -13,8 +13,8 @@ use super::dial::Purpose;
 use super::index::eval;
 use super::reply::unexpected;
 use crate::store::{
-    EVENTS_CONSUMER, EVENTS_PAGE, EventEntry, EventPage, EventStream, EventTopic, Reply,
-    StoreError, Told, Unread, keyspace_channels,
+    EVENTS_CONSUMER, EVENTS_PAGE, EVENTS_PAGE_BYTES, EventBody, EventEntry, EventPage, EventStream,
+    EventTopic, Reply, StoreError, Told, Unread, keyspace_channels,
 };
 
 /// Most messages of a channel that wait to be carried out; one more is a gap.
@@ -131,7 +131,7 @@ impl Listening {
 
 fn take(stream: EventStream<'_>, step: &str) -> Cmd {
     let mut call = eval(include_str!("../scripts/events_take.lua"), &[stream.key]);
-    call.arg(stream.group).arg(EVENTS_CONSUMER).arg(EVENTS_PAGE).arg(step);
+    call.arg(stream.group).arg(EVENTS_CONSUMER).arg(EVENTS_PAGE).arg(step).arg(EVENTS_PAGE_BYTES);
     call
 }
 
@@ -167,19 +167,21 @@ fn page(reply: Value) -> Reply<EventPage> {
         Some(Value::Int(2)) => Some(Unread::New),
         _ => None,
     };
+    let has_more = parts.next() == Some(Value::Int(1));
     let entries = parts.filter_map(entry).collect();
-    Ok(EventPage { unread, now_ms, added, entries })
+    Ok(EventPage { unread, now_ms, added, has_more, entries })
 }
 
 fn entry(value: Value) -> Option<EventEntry> {
     let Value::Array(parts) = value else { return None };
     let mut parts = parts.into_iter();
     let id = text(parts.next()?)?;
-    let pairs = match parts.next() {
-        Some(Value::Array(flat)) => Some(pairs(flat)),
-        _ => None,
+    let body = match parts.next() {
+        Some(Value::Array(flat)) => EventBody::Pairs(pairs(flat)),
+        Some(Value::Int(_)) => EventBody::TooLong,
+        _ => EventBody::Gone,
     };
-    Some(EventEntry { id, pairs })
+    Some(EventEntry { id, body })
 }
 
 fn pairs(flat: Vec<Value>) -> Vec<(Vec<u8>, Vec<u8>)> {

@@ -96,7 +96,7 @@ mod walk;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 
@@ -116,6 +116,7 @@ pub use self::walk::{NotWalked, STEPS_MAX, Walk, Walked, WalkedEntry};
 
 use self::cut::Cut;
 use self::follow::Follower;
+use self::index::eval;
 use self::journal::{Journal, Untold};
 use self::operator::Operator;
 use self::part::Part;
@@ -340,8 +341,16 @@ impl RedisStore {
     pub async fn revoke(&self, revocation: Revocation<'_>) -> Result<(), StoreError> {
         let mut key = redis::cmd("SET");
         key.arg(revocation.key).arg(revocation.value()).arg("PX").arg(millis(revocation.ttl));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let told = Told::of(&revocation, now.as_secs());
+        let told = Told::of(&revocation, follow::now_s());
+        self.tell(vec![key], told, revocation.stream_ttl.max(revocation.ttl)).await.map(|_| ())
+    }
+
+    /// See [`super::Store::revoke_more`].
+    pub async fn revoke_more(&self, revocation: Revocation<'_>) -> Result<(), StoreError> {
+        // Rare, so the script travels with the call.
+        let mut key = eval(include_str!("../scripts/revoke_more.lua"), &[revocation.key]);
+        key.arg(revocation.value()).arg(millis(revocation.ttl));
+        let told = Told::of(&revocation, follow::now_s()).more();
         self.tell(vec![key], told, revocation.stream_ttl.max(revocation.ttl)).await.map(|_| ())
     }
 

@@ -65,6 +65,9 @@ pub(super) fn write(
     if let Some(not_before) = told.not_before {
         add.arg(REVOKED_NOT_BEFORE).arg(not_before);
     }
+    if told.is_late {
+        add.arg(REVOKED_LATE).arg(1);
+    }
     changes.push(add);
     // GT takes a key without an expiry for one that never ends, so NX gives such a key its first.
     for condition in ["NX", "GT"] {
@@ -92,23 +95,30 @@ pub(super) struct Told<'a> {
     not_before: Option<i64>,
     /// Unix seconds; 0 takes the revocation back.
     until: u64,
+    /// Whether what is known of the key may be newer, or last longer.
+    is_late: bool,
 }
 
 impl<'a> Told<'a> {
     /// A revocation of `now` (Unix seconds). Its end is rounded up: it must not end before the key.
     pub(super) fn of(revocation: &Revocation<'a>, now: u64) -> Self {
         let until = now.saturating_add(revocation.ttl.as_secs()).saturating_add(1);
-        Self { key: revocation.key, not_before: revocation.not_before, until }
+        Self { key: revocation.key, not_before: revocation.not_before, until, is_late: false }
+    }
+
+    /// The same, which lowers and shortens nothing.
+    pub(super) fn more(self) -> Self {
+        Self { is_late: true, ..self }
     }
 
     /// One that was told before, and holds until then (Unix seconds).
     pub(super) fn again(key: &'a str, not_before: Option<i64>, until: u64) -> Self {
-        Self { key, not_before, until }
+        Self { key, not_before, until, is_late: false }
     }
 
     /// The same for this node's own set.
     pub(super) fn notice(&self) -> Notice {
-        Notice::of(self.key, self.not_before, self.until)
+        Notice::of(self.key, self.not_before, self.until).told_late(self.is_late)
     }
 
     /// What it is about.
@@ -123,7 +133,7 @@ impl<'a> Told<'a> {
 
     /// The end of one.
     pub(super) fn undone(key: &'a str) -> Self {
-        Self { key, not_before: None, until: 0 }
+        Self { key, not_before: None, until: 0, is_late: false }
     }
 }
 
