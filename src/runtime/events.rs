@@ -1,6 +1,6 @@
 //! What this node has seen of each source of events, and what they are to purge once more.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -58,7 +58,8 @@ pub struct EventsNow {
 pub struct Events {
     metrics: Arc<Metrics>,
     seen: Mutex<BTreeMap<String, Arc<EventsSeen>>>,
-    again: Mutex<VecDeque<(Instant, Vec<String>)>>,
+    /// When each epoch is to change once more: first and last.
+    again: Mutex<BTreeMap<String, (Instant, Instant)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,31 +110,33 @@ impl Events {
         new
     }
 
-    /// Has these change once more; `all` is the epoch of everything.
+    /// Has these change once more; `all` is the epoch of everything. What waits already does so at
+    /// its time, and at the last one that was asked for.
     pub(super) fn again(&self, after: Duration, epochs: Vec<String>, all: &str) {
         let mut again = lock(&self.again);
-        let waiting: usize = again.iter().map(|(_, epochs)| epochs.len()).sum();
-        let last = again.iter().map(|(at, _)| *at).max();
         let at = Instant::now() + after;
-        if waiting + epochs.len() > AGAIN_MAX {
+        for epoch in epochs {
+            again.entry(epoch).and_modify(|(_, last)| *last = at.max(*last)).or_insert((at, at));
+        }
+        if again.len() > AGAIN_MAX {
+            // Once for the first of them, so that nothing is late, and once for the last.
+            let first = again.values().map(|(first, _)| *first).min().unwrap_or(at);
+            let last = again.values().map(|(_, last)| *last).max().unwrap_or(at);
             again.clear();
-            again.push_back((last.unwrap_or(at).max(at), vec![all.to_owned()]));
-        } else {
-            again.push_back((at, epochs));
+            again.insert(all.to_owned(), (first, last));
         }
     }
 
     /// Those whose time has come.
     pub(super) fn due(&self) -> Vec<String> {
         let now = Instant::now();
-        let mut again = lock(&self.again);
         let mut due = Vec::new();
-        again.retain_mut(|(at, epochs)| {
-            let is_due = *at <= now;
-            if is_due {
-                due.append(epochs);
+        lock(&self.again).retain(|epoch, (first, last)| {
+            if *first <= now {
+                due.push(epoch.clone());
+                *first = *last;
             }
-            !is_due
+            *last > now
         });
         due
     }
@@ -156,5 +159,26 @@ mod tests {
         }
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(events.due(), ["all"]);
+        assert!(events.due().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_that_waits_is_put_off_by_what_comes_behind() {
+        let (events, second) = (Events::new(&Arc::default()), Duration::from_secs(1));
+        let many = |from: usize| (0..=AGAIN_MAX).map(|at| (from + at).to_string()).collect();
+        for of_one in [true, false] {
+            for round in 0..4 {
+                let epochs = if of_one { vec!["a".to_owned()] } else { many(round) };
+                events.again(3 * second, epochs, "all");
+                let name = if of_one { "a" } else { "all" };
+                let expected: &[&str] = if round == 3 { &[name] } else { &[] };
+                assert_eq!(events.due(), expected, "{round}");
+                tokio::time::advance(second).await;
+            }
+            // The last of them has its whole time.
+            assert!(events.due().is_empty());
+            tokio::time::advance(2 * second).await;
+            assert_eq!(events.due().len(), 1);
+        }
     }
 }
