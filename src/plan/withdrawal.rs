@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 use super::Plan;
 use super::events::EventRule;
 use super::purging::{distinct, sites};
-use crate::base::http::path::canonical;
+use crate::base::http::path::{Reading, canonical};
 use crate::cache::{Scope, is_tag};
 use crate::events::{Effects, Revoke, RevokeKind, Skipped};
 use crate::store::keys::Keys;
@@ -29,6 +29,9 @@ impl Plan {
         let mut epochs = Vec::new();
         for purge in std::mem::take(&mut effects.paths) {
             match self.canonical_to_purge(&purge.path) {
+                Some(path) if self.is_read_wider(&path) => {
+                    effects.note(Some(Skipped::Parameter));
+                }
                 Some(path) => epochs.extend(self.epochs_of_path(rule, &path, purge.and_below)),
                 None => effects.note(Some(Skipped::Unusable("path"))),
             }
@@ -67,6 +70,16 @@ impl Plan {
         let given: PathAndQuery = path.parse().ok()?;
         let path = canonical(&given, self.guard.encoded_slash).ok()?;
         Some(path.path().to_owned())
+    }
+
+    /// Whether an upstream that leaves parameters out reads a path above this one.
+    fn is_read_wider(&self, path: &str) -> bool {
+        let exact = Reading::default();
+        let count = exact.segments(path).count();
+        self.upstreams.iter().map(|(_, upstream)| upstream.paths).any(|reading| {
+            reading.segments(path).count() < count
+                || (reading.ends_in_slash(path) && !exact.ends_in_slash(path))
+        })
     }
 
     /// Whether any event purges one path on every host.
