@@ -144,23 +144,26 @@ impl Rule {
             };
             effects.note(added.err());
         }
-        match self.revocation(fields).transpose() {
-            Ok(revoke) => effects.revoke = revoke,
-            Err(skipped) => effects.note(Some(skipped)),
+        if let Some((kind, template)) = &self.revoke {
+            match template.plain(fields) {
+                Ok(value) => {
+                    let until = self.until(fields).transpose();
+                    // Nobody knows until when: then as long as any.
+                    effects.note(until.as_ref().err().cloned());
+                    let until = until.unwrap_or_default();
+                    effects.revoke = Some(Revoke { kind: *kind, value, until });
+                }
+                Err(skipped) => effects.note(Some(skipped)),
+            }
         }
         Some(effects)
     }
 
-    fn revocation(&self, fields: &Fields) -> Option<Result<Revoke, Skipped>> {
-        let (kind, template) = self.revoke.as_ref()?;
-        let until = self.until.as_deref().map(|name| {
-            let time = value(fields, name)?.parse::<u64>();
-            time.map_err(|_| Skipped::NoTime(name.to_owned()))
-        });
-        let revoke = template
-            .plain(fields)
-            .and_then(|value| Ok(Revoke { kind: *kind, value, until: until.transpose()? }));
-        Some(revoke)
+    /// Until when an event revokes, in Unix seconds.
+    fn until(&self, fields: &Fields) -> Option<Result<u64, Skipped>> {
+        let name = self.until.as_deref()?;
+        let time = value(fields, name).map(str::parse::<u64>);
+        Some(time.and_then(|it| it.map_err(|_| Skipped::NoTime(name.to_owned()))))
     }
 
     /// The paths below which lies all that its patterns of paths can name.

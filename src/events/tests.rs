@@ -56,7 +56,12 @@ fn an_event_changes_what_its_patterns_say() {
     assert_eq!(effects.skipped, Some(Skipped::Missing("shop".to_owned())));
     assert_eq!(rule.reach().collect::<Vec<_>>(), ["/products", "/shops", "/"]);
     let late = fields(&[("table", "products"), ("session", "s"), ("until", "soon")]);
-    assert_eq!(rule.effects(&late).unwrap().revoke, None, "nobody knows until when");
+    let effects = rule.effects(&late).unwrap();
+    assert_eq!(effects.revoke.map(|it| it.until), Some(None), "nobody knows until when");
+    let said = [("table", "products"), ("id", "1"), ("shop", "s"), ("session", "s")];
+    let effects = rule.effects(&fields(&said)).unwrap();
+    assert_eq!(effects.skipped, Some(Skipped::Missing("until".to_owned())));
+    assert_eq!(effects.revoke.map(|it| it.until), Some(None));
 }
 
 proptest! {
