@@ -135,8 +135,9 @@ impl Bus {
         if deliver_subject.as_ref().is_some_and(|it| !it.is_empty()) {
             return Err(no("it pushes messages".into()));
         }
-        if !matches!(&**ack_policy, "explicit" | "all") {
-            return Err(no("what it delivers needs no acknowledgement".into()));
+        // With `all`, whatever is done acknowledges what was handed back before it.
+        if ack_policy != "explicit" {
+            return Err(no(format!("its ack_policy is {ack_policy:?}, and not \"explicit\"")));
         }
         if let Some(most) = info.config.max_deliver.filter(|most| *most > 0) {
             return Err(no(format!("it gives up after {most} deliveries")));

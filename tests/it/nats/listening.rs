@@ -168,6 +168,7 @@ fn a_consumer_that_is_missing_or_of_another_kind_says_how_to_make_it() {
     nats.stream("JOBS", "jobs.>", &json!({}));
     nats.consumer("JOBS", "pushes", &json!({ "deliver_subject": "somewhere" }));
     nats.consumer("JOBS", "careless", &json!({ "ack_policy": "none" }));
+    nats.consumer("JOBS", "hasty", &json!({ "ack_policy": "all" }));
     nats.consumer("JOBS", "impatient", &json!({ "max_deliver": 3 }));
     let plain = Nats::start_in(Folder::new(), "");
     run(async {
@@ -176,7 +177,8 @@ fn a_consumer_that_is_missing_or_of_another_kind_says_how_to_make_it() {
             ("JOBS", "none", "not found"),
             ("NONE", "none", "not found"),
             ("JOBS", "pushes", "pushes"),
-            ("JOBS", "careless", "needs no acknowledgement"),
+            ("JOBS", "careless", "its ack_policy is \"none\""),
+            ("JOBS", "hasty", "its ack_policy is \"all\""),
             ("JOBS", "impatient", "gives up after 3"),
         ] {
             let error = with_streams.consume(stream, name).await.expect_err("no consumer");
