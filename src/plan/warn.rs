@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use crate::config::{
     Config, DNS_REFRESH, DNS_STALE, Endpoint, KeySource, Lookup, PANIC_DEFAULT, Problems, Protocol,
-    Route, Scope, SessionUse, StoreUrl, StoreUse,
+    Queue, Route, Scope, SessionUse, StoreUrl, StoreUse,
 };
 use crate::tls::Table;
 
@@ -36,7 +36,19 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     told_and_cached(config, &mut warnings);
     embedded_beside_redis(config, &mut warnings);
     collector_of_the_environment(config, &mut warnings);
+    held_too_long(config, &mut warnings);
     warnings
+}
+
+/// Lines that what is dead holds until those behind it are too old.
+fn held_too_long(config: &Config, warnings: &mut Problems) {
+    let is_held = |queue: &Queue| queue.ends.holds_line && queue.keep_dead >= queue.max_age;
+    for (name, _) in config.queues.iter().filter(|(_, queue)| is_held(queue)) {
+        let what = "what is dead holds its line for keep_dead, and those behind it are too old by \
+                    then: max_age is not longer";
+        let remedy = "write a max_age that is longer than keep_dead";
+        warnings.push(format!("queues.{name}.on_dead_line"), what, remedy);
+    }
 }
 
 /// A collector that the file does not name: it is meant for all programs of this machine.
