@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Attempt, Ended};
-use super::rate::{self, Granted};
+use super::rate::{self, Charged, Granted, Owed};
 use crate::base::instance;
 use crate::config::Queue;
 use crate::deliver::Streak;
@@ -35,8 +35,12 @@ pub(super) struct Worker {
     state: Arc<QueueState>,
     give_back: CancellationToken,
     flights: JoinSet<Ended>,
-    /// What each of them has claimed, and the pause of the queue that it began behind.
-    holds: HashMap<Id, (Hold, u64)>,
+    /// What is known of each of them.
+    holds: HashMap<Id, Held>,
+    /// What the queue's rate is to get back.
+    owed: Owed,
+    /// Whether nothing was there when something was last to be taken.
+    found_none: bool,
     streak: Streak,
     /// How often the queue was paused from here.
     pauses: u64,
@@ -46,6 +50,15 @@ pub(super) struct Worker {
     renew_at: Instant,
     sweep_at: Instant,
     repair_at: Instant,
+}
+
+/// A delivery that is under way.
+struct Held {
+    hold: Hold,
+    /// The pause of the queue that it began behind.
+    pauses: u64,
+    /// What it was charged to.
+    charged: Option<Arc<Charged>>,
 }
 
 /// What one round goes by.
@@ -67,6 +80,8 @@ impl Worker {
             give_back: gateway.deliveries.give_back().clone(),
             flights: JoinSet::new(),
             holds: HashMap::new(),
+            owed: Owed::default(),
+            found_none: false,
             streak: Streak::default(),
             pauses: 0,
             paused_until: None,
@@ -83,6 +98,7 @@ impl Worker {
         while let Some(round) = self.round() {
             let takes = round.queue.concurrency > 0 && !round.gateway.is_draining();
             if !takes && self.flights.is_empty() {
+                self.owed.pay(&round.gateway).await;
                 return;
             }
             if takes && Instant::now() >= self.take_at {
@@ -155,8 +171,7 @@ impl Worker {
         if most == 0 {
             return;
         }
-        let Some(granted) = self.granted(round, most).await else { return };
-        let most = granted.most;
+        let Some(Granted { most, charged }) = self.granted(round, most).await else { return };
         let sweep = now >= self.sweep_at;
         if sweep {
             self.sweep_at = now + queue.lease / 4;
@@ -166,13 +181,17 @@ impl Worker {
         let take = Take { node, most, in_flight, lease: queue.lease, sweep };
         let taken = gateway.store.queue_take(keys, take).await;
         let count = if let Ok(Taken::Items { claims, .. }) = &taken { claims.len() } else { 0 };
-        granted.give_back(gateway, count).await;
-        self.taken(round, taken, (most, sweep, now));
+        self.owed.add(charged.as_ref(), most.saturating_sub(count));
+        self.owed.pay(gateway).await;
+        self.taken(round, taken, (most, sweep, now), charged.as_ref());
     }
 
     /// How many of these may be taken now, where the queue has a rate.
     async fn granted(&mut self, round: &Round, most: usize) -> Option<Granted> {
         let Some(rate) = round.queue.rate else { return Some(Granted::all(most)) };
+        self.owed.pay(&round.gateway).await;
+        // Whoever finds nothing has all that he was granted for nothing, until he gives it back.
+        let most = if self.found_none { 1 } else { most };
         let keys = &round.running.plan.keys;
         match rate::charge(&round.gateway, keys, (&self.name, rate), most).await {
             Ok(granted) => Some(granted),
@@ -190,6 +209,7 @@ impl Worker {
         round: &Round,
         taken: Result<Taken, StoreError>,
         (most, sweep, now): (usize, bool, Instant),
+        charged: Option<&Arc<Charged>>,
     ) {
         match taken {
             Err(error) => {
@@ -212,6 +232,7 @@ impl Worker {
                 self.take_at = now + STORE_PAUSE;
             }
             Ok(Taken::Items { claims, now_ms, next_ms }) => {
+                self.found_none = claims.is_empty();
                 if claims.len() == most {
                     self.take_at = Instant::now();
                 } else if let Some(due_ms) = next_ms {
@@ -219,7 +240,7 @@ impl Worker {
                     self.take_at = self.take_at.min(Instant::now() + due);
                 }
                 for claim in claims {
-                    self.begin(round, claim, (now_ms, sweep));
+                    self.begin(round, claim, (now_ms, sweep), charged.cloned());
                 }
             }
         }
@@ -241,7 +262,13 @@ impl Worker {
         true
     }
 
-    fn begin(&mut self, round: &Round, claim: Claim, (now_ms, sweep): (u64, bool)) {
+    fn begin(
+        &mut self,
+        round: &Round,
+        claim: Claim,
+        (now_ms, sweep): (u64, bool),
+        charged: Option<Arc<Charged>>,
+    ) {
         if sweep && claim.stalls > 0 {
             self.state.meter.stalled.inc();
         }
@@ -260,14 +287,14 @@ impl Worker {
             now_ms,
         };
         let id = self.flights.spawn(attempt.deliver(claim)).id();
-        self.holds.insert(id, (hold, self.pauses));
+        self.holds.insert(id, Held { hold, pauses: self.pauses, charged });
     }
 
     /// Keeps what is under way for another lease. Whatever was lost goes on, and is not settled:
     /// somebody else has it.
     async fn renew(&mut self, round: &Round) {
         self.renew_at = Instant::now() + round.queue.lease / 3;
-        let holds: Vec<&Hold> = self.holds.values().map(|(hold, _)| hold).collect();
+        let holds: Vec<&Hold> = self.holds.values().map(|held| &held.hold).collect();
         if holds.is_empty() {
             return;
         }
@@ -279,9 +306,11 @@ impl Worker {
 
     /// A delivery has ended: there is a place for the next one, unless its destination fails.
     async fn ended(&mut self, id: Id, ended: &Ended) {
-        let began_behind = self.holds.remove(&id).map(|(_, pauses)| pauses);
+        let held = self.holds.remove(&id);
         self.take_at = self.paused_until.unwrap_or_else(Instant::now);
         let Some(answered) = ended.answered else {
+            // Nothing was sent.
+            self.owed.add(held.as_ref().and_then(|held| held.charged.as_ref()), 1);
             if let Some(pause) = ended.asked {
                 self.take_at = Instant::now() + pause;
                 self.paused_until = Some(self.take_at);
@@ -289,7 +318,7 @@ impl Worker {
             return;
         };
         // What began before the queue paused says nothing of its destination after that.
-        if began_behind != Some(self.pauses) {
+        if held.map(|held| held.pauses) != Some(self.pauses) {
             return;
         }
         let Some(pause) = self.streak.note(answered, ended.asked, fastrand::f64()) else { return };
@@ -306,7 +335,7 @@ impl Worker {
     async fn give_all_back(&mut self) {
         self.flights.abort_all();
         let Some(round) = self.round() else { return };
-        for (hold, _) in std::mem::take(&mut self.holds).into_values() {
+        for Held { hold, .. } in std::mem::take(&mut self.holds).into_values() {
             let settle = Settle {
                 hold: &hold,
                 outcome: Outcome::Back { delay: Duration::ZERO },

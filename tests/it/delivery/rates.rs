@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{QUICK, accepted, bearer, config, metric, post, start, until, upstream};
-use crate::support::{Gateway, Redis, Upstream, eventually, response};
+use crate::support::{Gateway, Redis, Upstream, eventually, operate, response};
 
 /// An upstream that notes when requests came.
 fn timed() -> (Upstream, Arc<Mutex<Vec<Instant>>>) {
@@ -59,6 +60,34 @@ fn what_a_rate_has_granted_in_vain_is_given_back() {
         until(&gateways[0], &token, &id, "done");
     }
     assert_eq!(upstream.seen(), 4);
+}
+
+/// The rate is there again for what follows.
+#[test]
+fn what_is_taken_and_not_sent_costs_nothing() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let queue = format!("{QUICK}rate = \"2/1h\"\nrecheck = true\n");
+    let open = "[routes.open]\npath = \"/open\"\nmethods = [\"POST\"]\nupstream = \"mailer\"\n";
+    let whole = config(&redis, &upstream.url(), &queue);
+    let gateway = Gateway::start(&whole.replacen(open, &format!("{open}auth = \"users\"\n"), 1));
+    let (gone, here) = (bearer("u1"), bearer("u2"));
+    let pause = |word: &str| {
+        assert_eq!(operate(&gateway, "POST", &format!("/v1/queues/mail/{word}"), "").status, 200);
+    };
+    pause("pause");
+    let revoked: Vec<_> = (0..3).map(|_| accepted(&post(&gateway, "/mail", &gone, "a"))).collect();
+    let reply = operate(&gateway, "POST", "/v1/revocations", "{\"sub\":\"u1\"}");
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    let sent: Vec<_> = (0..2).map(|_| accepted(&post(&gateway, "/mail", &here, "a"))).collect();
+    pause("resume");
+    for id in &sent {
+        until(&gateway, &here, id, "done");
+    }
+    for id in &revoked {
+        let shown = operate(&gateway, "GET", &format!("/v1/deliveries/{id}"), "").json();
+        assert_eq!((&shown["state"], &shown["error"]), (&json!("dead"), &json!("revoked")));
+    }
+    assert_eq!(upstream.seen(), 2);
 }
 
 /// Nobody knows how much others have sent: nothing is.
