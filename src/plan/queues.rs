@@ -1,5 +1,6 @@
 //! What is delivered later, and where its callers learn what became of it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -215,8 +216,29 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
             let remedy = "name a Redis in store.url or store.queue_url, or write durable = false";
             problems.push(at("durable"), what.to_owned(), remedy.to_owned());
         }
+        sends_more(config, (name, queue), problems);
         queue_bodies::check(config, (name, queue), problems);
         queue_fields::check(config, (name, queue), problems);
+    }
+}
+
+/// Upstreams that send one request several times, where each is to be counted.
+fn sends_more(config: &Config, (name, queue): (&str, &config::Queue), problems: &mut Problems) {
+    let delivers = |route: &&config::Route| {
+        let is_here = |deliver: &config::Deliver| deliver.queue == name;
+        queue.rate.is_some() && route.deliver.as_ref().is_some_and(is_here)
+    };
+    let repeats = |upstream: &&String| {
+        config.upstreams.get(*upstream).is_some_and(|upstream| upstream.retry.is_some())
+    };
+    let upstreams = config.routes.values().filter(delivers).map(|route| &route.upstream);
+    let all: BTreeSet<&String> = upstreams.filter(repeats).collect();
+    for upstream in all {
+        let what = format!(
+            "upstreams.{upstream}.retry sends a request more than once, and rate counts it once"
+        );
+        let remedy = "remove one of them: a queue tries again by itself, and counts that";
+        problems.push(format!("queues.{name}.rate"), what, remedy);
     }
 }
 
@@ -244,6 +266,23 @@ mod tests {
         assert_eq!(problems(&format!("{shop}idempotency = {{}}")), ["routes.r.idempotency"]);
         let bus = format!("{LATER}upstream = \"bus\"\nsubject = \"mail.send\"\n");
         assert_eq!(problems(&bus), ["routes.r.subject"]);
+    }
+
+    /// What is sent twice within one attempt is counted once.
+    #[test]
+    fn a_queue_with_a_rate_has_no_upstream_that_repeats() {
+        const ROUTES: &str = "[routes.r]\npath = \"/r\"\nmethods = [\"POST\"]\n\
+                              upstream = \"shop\"\ndeliver = { queue = \"mail\" }\n\
+                              [routes.other]\npath = \"/o\"\nupstream = \"other\"\n\
+                              [upstreams.other]\nservers = [\"http://127.0.0.1:1\"]\n";
+        let of = |queue: &str, of_upstream: &str| {
+            problems_of(&format!("{BASE}{queue}{ROUTES}[upstreams.{of_upstream}.retry]\n"))
+        };
+        let none: [&str; 0] = [];
+        let rate = "rate = \"10/1s\"\n";
+        assert_eq!(of(rate, "shop"), ["queues.mail.rate"]);
+        assert_eq!(of(rate, "other"), none);
+        assert_eq!(of("", "shop"), none);
     }
 
     #[test]
