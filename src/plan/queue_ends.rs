@@ -13,7 +13,7 @@ use super::route::Route;
 use super::upstream_tls;
 use crate::base::facts::Target;
 use crate::base::http::authority::Authority;
-use crate::config::{self, CALLBACKS, Callback, Config, Problems, StoreUrl, StoreUse};
+use crate::config::{self, CALLBACKS, Callback, Config, OrderBy, Problems, StoreUrl, StoreUse};
 use crate::route::{Matcher, PathPattern};
 
 /// Why some keys are of no use on a Redis Cluster.
@@ -68,6 +68,11 @@ pub(super) fn undos(
         if queue.ends.holds_line && queue.order_by.is_none() && !undoes() {
             let what = "\"stop\" is of no use without order_by: there are no lines";
             let remedy = "write order_by = \"claim:sub\", or remove it";
+            problems.push(format!("queues.{name}.on_dead_line"), what, remedy);
+        }
+        if queue.ends.holds_line && matches!(queue.order_by, Some(OrderBy::Header(_))) {
+            let what = "anybody may write that field, and could hold up somebody else's line";
+            let remedy = "write order_by = \"claim:sub\", or remove on_dead_line";
             problems.push(format!("queues.{name}.on_dead_line"), what, remedy);
         }
     }
@@ -325,9 +330,11 @@ mod tests {
     #[test]
     fn a_line_is_held_only_where_there_is_one() {
         let stop = "on_dead_line = \"stop\"\n";
-        let ordered = format!("{stop}order_by = \"header:x-order-id\"\n");
+        let ordered = format!("{stop}order_by = \"claim:sub\"\n");
+        let of_anybody = format!("{stop}order_by = \"header:x-order-id\"\n");
         assert_eq!(problems(&[queue("mail", stop)]), ["queues.mail.on_dead_line"]);
         assert_eq!(problems(&[queue("mail", &ordered)]), [""; 0]);
+        assert_eq!(problems(&[queue("mail", &of_anybody)]), ["queues.mail.on_dead_line"]);
         let undone = queue("mail", "on_dead = \"undo\"\n");
         let all = [undone, queue("undo", stop), route("a", "/a", "undo")];
         assert_eq!(problems(&all), [""; 0]);
