@@ -2,7 +2,7 @@
 //! when the source is another one or the gateway ends.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::config::{EventSource, Nats, UpstreamTls};
 use crate::plan::{EventRule, Plan};
 use crate::runtime::{EventsSeen, Gateway};
-use crate::store::HeldLock;
+use crate::store::{HeldLock, Unread};
 use crate::upstream::Bus;
 
 /// How long the lock outlives its last renewal: so long nobody reads after a node has died. Two who
@@ -43,6 +43,8 @@ pub(super) struct Reader {
     pub(super) seen: Arc<EventsSeen>,
     /// How many entries the stream had ever had when this node last looked; 0: it never did.
     pub(super) added: AtomicU64,
+    /// Why nothing was read, where what that means is done and the stream is still to be begun.
+    pub(super) done: Mutex<Option<Unread>>,
 }
 
 impl Reader {
@@ -54,6 +56,7 @@ impl Reader {
             nats: nats(&gateway.running().plan, rule),
             seen: gateway.events.of(name),
             added: AtomicU64::new(0),
+            done: Mutex::default(),
         }
     }
 

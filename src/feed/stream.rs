@@ -3,6 +3,7 @@
 //! has lost what it had. A stream that nobody has read is read from its beginning, without one.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::reader::{POLL, Reader};
@@ -38,12 +39,18 @@ async fn look(reader: &Reader, gateway: &Gateway, key: &str) -> Result<bool, Sto
     let group = gateway.running().plan.keys.events_group(&reader.name);
     let stream = EventStream { key, group: &group };
     let page = gateway.store.read_events(stream).await?;
-    if is_gap(&page, reader.added.load(Ordering::Relaxed)) {
+    let before = reader.added.load(Ordering::Relaxed);
+    // Where the store refuses to begin, the same is seen at each look.
+    let is_done =
+        page.unread.is_some() && page.unread == *lock(&reader.done) && page.added >= before;
+    if !is_done && is_gap(&page, before) {
         gateway.events_missed(&reader.name).await?;
     }
     reader.added.store(page.added, Ordering::Relaxed);
+    *lock(&reader.done) = page.unread;
     if let Some(unread) = page.unread {
         gateway.store.begin_events(stream, unread).await?;
+        *lock(&reader.done) = None;
         return Ok(false);
     }
     let is_all = !page.has_more;
@@ -66,6 +73,10 @@ fn is_gap(page: &EventPage, before: u64) -> bool {
     let is_lost = before > 0 && (page.unread.is_some() || page.added < before);
     let is_gone = matches!(page.unread, Some(Unread::Gone(_)));
     is_gone || is_lost || page.entries.iter().any(|entry| entry.body == EventBody::Gone)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn event(entry: EventEntry, now_ms: u64) -> AppEvent {

@@ -79,6 +79,27 @@ fn hostile_values_never_widen_a_purge_and_are_poison() {
     all_done(&redis, "products");
 }
 
+/// More than one reply of Redis may hold, and an entry that nobody reads.
+#[test]
+fn long_entries_come_by_and_by_and_one_that_is_too_long_is_poison() {
+    let (redis, database) = (Redis::start(), Database::new());
+    let upstream = database.serve();
+    let gateway = start(&redis, &upstream, PRODUCTS);
+    let script = "local function add(bytes) \
+                    redis.call('XADD', KEYS[1], '*', 'table', 'products', 'id', '1', \
+                               'image', string.rep('x', bytes)) \
+                  end \
+                  for _ = 1, 12 do add(900000) end \
+                  add(1100000)";
+    redis.cli(&["EVAL", script, "1", STREAM]);
+    tell(&redis, &["table", "products", "id", "2"]);
+    eventually("all are read", || {
+        count(&gateway, "products", "taken") == 13.0 && count(&gateway, "products", "poison") == 1.0
+    });
+    all_done(&redis, "products");
+    assert_eq!(gaps(&gateway, "products"), 0.0);
+}
+
 /// What was trimmed before anybody read it may have named any product.
 #[test]
 fn a_stream_that_was_trimmed_unread_purges_all_that_it_could_have_named() {
