@@ -1,6 +1,7 @@
 //! The names under which what an operator or an event means is stored.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::Plan;
 use crate::base::http::authority::Authority;
@@ -24,11 +25,6 @@ pub fn sites(authority: &Authority) -> Vec<Cow<'_, str>> {
 
 /// Each once, in their order.
 pub fn distinct(epochs: impl IntoIterator<Item = String>) -> Vec<String> {
-    let mut distinct = Vec::new();
-    for epoch in epochs {
-        if !distinct.contains(&epoch) {
-            distinct.push(epoch);
-        }
-    }
-    distinct
+    let mut known = HashSet::new();
+    epochs.into_iter().filter(|epoch| known.insert(epoch.clone())).collect()
 }

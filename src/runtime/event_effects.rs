@@ -12,6 +12,8 @@ use crate::store::{Revocation, StoreError};
 
 /// Added to a revocation's life beyond what an event says, for clocks that differ.
 const REVOCATION_MARGIN: Duration = Duration::from_secs(60 * 60);
+/// How many epochs are changed in one step.
+const EPOCHS_AT_ONCE: usize = 256;
 /// Longest part of an event that is shown to operators, in characters.
 const SHOWN_CHARS_MAX: usize = 80;
 
@@ -99,7 +101,10 @@ impl Gateway {
         {
             self.pools.invalidate_again(&epochs);
         }
-        self.cache.purge_now(&epochs).await?;
+        // What is done of it is done, and to do it again changes nothing.
+        for some in epochs.chunks(EPOCHS_AT_ONCE) {
+            self.cache.purge_now(some).await?;
+        }
         if !rule.again.is_zero() {
             self.events.again(rule.again, epochs, self.cache.base_epoch());
         }
