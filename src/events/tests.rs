@@ -110,6 +110,10 @@ fn a_webhook_is_known_by_any_right_signature_of_any_secret() {
     for wrong in &wrongs {
         assert_eq!(check(signed(wrong.as_bytes()), 1000), Err(Refused::Signature), "{wrong}");
     }
+    let behind = |count| [vec!["v1,AAAA"; count].join(" "), format!("v1,{right}")].join(" ");
+    let (eighth, ninth) = (behind(7), behind(8));
+    assert_eq!(check(signed(eighth.as_bytes()), 1000), Ok(vec![true, false]));
+    assert_eq!(check(signed(ninth.as_bytes()), 1000), Err(Refused::Signature));
     let no_time = Signed { timestamp: Some(b"+1000"), ..signed(both.as_bytes()) };
     assert_eq!(check(no_time, 1000), Err(Refused::Incomplete("webhook-timestamp")));
     let no_id = Signed { id: Some(b""), ..signed(both.as_bytes()) };

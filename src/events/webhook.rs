@@ -1,6 +1,7 @@
 //! Webhooks by the Standard Webhooks specification: signed are the id, the time and the body.
 
-use aws_lc_rs::hmac::{HMAC_SHA256, Key, verify as verify_mac};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -12,7 +13,7 @@ const TOLERANCE_S: u64 = 5 * 60;
 /// Longest id, in bytes.
 const ID_BYTES_MAX: usize = 256;
 /// Most signatures of one webhook that are looked at.
-const SIGNATURES_MAX: usize = 16;
+const SIGNATURES_MAX: usize = 8;
 /// What a secret begins with that is written in base64.
 const SECRET: &str = "whsec_";
 /// Shortest secret, in bytes.
@@ -107,8 +108,10 @@ pub fn verify(
     let is_by = |signer: &&Signer| {
         let mut is_right = false;
         for key in &signer.0 {
+            // Once for each key: nobody is known yet.
+            let tag = sign(key, &message);
             for signature in &given {
-                is_right |= verify_mac(key, &message, signature).is_ok();
+                is_right |= verify_slices_are_equal(tag.as_ref(), signature).is_ok();
             }
         }
         is_right
