@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::reader::{POLL, Reader};
 use crate::events::{Fields, Skipped, of_body};
-use crate::runtime::{AppEvent, Gateway};
+use crate::runtime::AppEvent;
 use crate::store::{EVENTS_PAGE, EventTopic, Listening, StoreError, Told};
 
 /// Listens until the gateway ends or the source is another one.
@@ -45,16 +45,25 @@ async fn stay(
         }
         let now_ms = now_ms();
         let events: Vec<AppEvent> = told.into_iter().map(|it| event(topic, it, now_ms)).collect();
-        take(&gateway, reader, &events).await?;
+        drop(gateway);
+        take(reader, &events).await;
     }
 }
 
-async fn take(gateway: &Gateway, reader: &Reader, events: &[AppEvent]) -> Result<(), StoreError> {
-    gateway.take_events(&reader.name, events).await?;
+/// Nobody tells them again: they are tried until they are taken, or the source is another one.
+async fn take(reader: &Reader, events: &[AppEvent]) {
+    while let Some(gateway) = reader.gateway() {
+        match gateway.take_events(&reader.name, events).await {
+            Ok(()) => break,
+            Err(error) => reader.fails(&error),
+        }
+        drop(gateway);
+        tokio::time::sleep(POLL).await;
+    }
+    reader.succeeds();
     let heard = events.first().map_or(0, |event| event.told_ms);
     let lag = now_ms().saturating_sub(heard);
     reader.seen.meter.lags(Duration::from_millis(lag));
-    Ok(())
 }
 
 fn event(topic: &EventTopic, told: Told, told_ms: u64) -> AppEvent {

@@ -1,7 +1,7 @@
 //! Streams and channels of events on Redis: see [`crate::store::Store::read_events`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::{Cmd, PushInfo, PushKind, Value};
@@ -12,6 +12,7 @@ use super::connection::Connection;
 use super::dial::Purpose;
 use super::index::eval;
 use super::reply::unexpected;
+use super::topology::Moves;
 use crate::store::{
     EVENTS_CONSUMER, EVENTS_PAGE, EVENTS_PAGE_BYTES, EventBody, EventEntry, EventPage, EventStream,
     EventTopic, Reply, StoreError, Told, Unread, keyspace_channels,
@@ -19,6 +20,8 @@ use crate::store::{
 
 /// Most messages of a channel that wait to be carried out; one more is a gap.
 const MESSAGES_MAX: usize = 4096;
+/// Most bytes of them; more is a gap.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How often a connection that only listens is asked whether it is there.
 const PING: Duration = Duration::from_secs(1);
 
@@ -68,13 +71,15 @@ impl RedisStore {
     /// See there.
     pub async fn listen(&self, topic: &EventTopic) -> Result<Listening, StoreError> {
         let topology = &self.topology;
+        // Begun before the connection, so that no move is missed.
+        let moves = topology.moves();
         let (tell, told) = mpsc::channel(MESSAGES_MAX);
-        let is_lost = Arc::new(AtomicBool::new(false));
-        let lost = Arc::clone(&is_lost);
+        let waiting = Arc::new(Waiting::default());
+        let waits = Arc::clone(&waiting);
         let on_push = move |push: PushInfo| {
             let is_over = push.kind == PushKind::Disconnection;
-            if is_over || message(push).is_some_and(|message| tell.try_send(message).is_err()) {
-                lost.store(true, Ordering::Release);
+            if is_over || message(push).is_some_and(|message| !waits.put(&tell, message)) {
+                waits.is_lost.store(true, Ordering::Release);
             }
         };
         let (key, subscribe) = match topic {
@@ -89,11 +94,35 @@ impl RedisStore {
         let patience = topology.settings.connect_timeout;
         let subscribed = tokio::time::timeout(patience, connection.subscribe(&subscribe)).await;
         match subscribed {
-            Ok(Ok(())) => Ok(Listening { connection, told, is_lost, patience }),
+            Ok(Ok(())) => Ok(Listening { connection, told, waiting, moves, patience }),
             Ok(Err(error)) => Err(StoreError::Refused(error.to_string())),
             Err(_) => Err(StoreError::Timeout),
         }
     }
+}
+
+/// What waits to be carried out.
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: AtomicUsize,
+    /// Whether something was told and not heard, or may have been.
+    is_lost: AtomicBool,
+}
+
+impl Waiting {
+    /// Has a message wait. False where there is no room, or something is lost already: what comes
+    /// behind that is covered by the gap.
+    fn put(&self, tell: &mpsc::Sender<Told>, message: Told) -> bool {
+        let bytes = bytes(&message);
+        let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        before.saturating_add(bytes) <= BYTES_MAX
+            && !self.is_lost.load(Ordering::Acquire)
+            && tell.try_send(message).is_ok()
+    }
+}
+
+fn bytes(message: &Told) -> usize {
+    message.channel.len() + message.payload.len()
 }
 
 /// A connection that listens, and what it has heard.
@@ -101,8 +130,9 @@ impl RedisStore {
 pub struct Listening {
     connection: Connection,
     told: mpsc::Receiver<Told>,
-    /// Whether something was told and not heard, or may have been.
-    is_lost: Arc<AtomicBool>,
+    waiting: Arc<Waiting>,
+    /// Whether who listens must do so elsewhere.
+    moves: Moves,
     patience: Duration,
 }
 
@@ -110,22 +140,38 @@ impl Listening {
     /// Waits for what is told, `most` messages at most, and for a second at most.
     ///
     /// # Errors
-    /// The connection is lost, or more was told than is kept.
+    /// The connection is lost, or more was told than is kept. What was heard before that has been
+    /// returned by then.
     pub async fn hear(&mut self, most: usize) -> Result<Vec<Told>, StoreError> {
         let mut told = Vec::new();
-        let heard = self.told.recv_many(&mut told, most);
-        if tokio::time::timeout(PING, heard).await.is_err() {
-            let ping = redis::cmd("PING");
-            let answer = tokio::time::timeout(self.patience, self.connection.run(&ping)).await;
-            if !matches!(answer, Ok(Ok(_))) {
-                return Err(StoreError::Unavailable);
+        if self.waiting.is_lost.load(Ordering::Acquire) {
+            self.told.close();
+        }
+        let heard = tokio::select! {
+            biased;
+            () = self.moves.next() => {
+                self.waiting.is_lost.store(true, Ordering::Release);
+                return Ok(told);
+            }
+            heard = self.told.recv_many(&mut told, most) => Some(heard),
+            () = tokio::time::sleep(PING) => None,
+        };
+        match heard {
+            Some(0) => Err(StoreError::Unavailable),
+            Some(_) => {
+                let heard = told.iter().map(bytes).sum();
+                self.waiting.bytes.fetch_sub(heard, Ordering::AcqRel);
+                Ok(told)
+            }
+            None => {
+                let ping = redis::cmd("PING");
+                let answer = tokio::time::timeout(self.patience, self.connection.run(&ping)).await;
+                if !matches!(answer, Ok(Ok(_))) {
+                    self.waiting.is_lost.store(true, Ordering::Release);
+                }
+                Ok(told)
             }
         }
-        // What was heard before is carried out by the gap.
-        if self.is_lost.load(Ordering::Acquire) {
-            return Err(StoreError::Unavailable);
-        }
-        Ok(told)
     }
 }
 

@@ -467,6 +467,7 @@ impl Topology {
 }
 
 /// See [`Topology::moves`].
+#[derive(Debug)]
 pub(super) struct Moves(Option<watch::Receiver<u64>>);
 
 impl Moves {
