@@ -3,8 +3,8 @@
 use ipnet::IpNet;
 
 use crate::config::{
-    Config, DNS_REFRESH, DNS_STALE, Endpoint, KeySource, Lookup, PANIC_DEFAULT, Problems, Protocol,
-    Queue, Route, Scope, SessionUse, StoreUrl, StoreUse,
+    Config, DNS_REFRESH, DNS_STALE, Endpoint, EventSource, KeySource, Lookup, PANIC_DEFAULT,
+    Problems, Protocol, Queue, Route, Scope, SessionUse, StoreUrl, StoreUse,
 };
 use crate::tls::Table;
 
@@ -37,6 +37,7 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     embedded_beside_redis(config, &mut warnings);
     collector_of_the_environment(config, &mut warnings);
     held_too_long(config, &mut warnings);
+    events_of_one_gateway(config, &mut warnings);
     warnings
 }
 
@@ -48,6 +49,21 @@ fn held_too_long(config: &Config, warnings: &mut Problems) {
                     then: max_age is not longer";
         let remedy = "write a max_age that is longer than keep_dead";
         warnings.push(format!("queues.{name}.on_dead_line"), what, remedy);
+    }
+}
+
+/// Events that one gateway hears, which alone has what they change.
+fn events_of_one_gateway(config: &Config, warnings: &mut Problems) {
+    if config.store.url != StoreUrl::Memory {
+        return;
+    }
+    let is_heard_once =
+        |from: &EventSource| matches!(from, EventSource::Webhook | EventSource::Jetstream { .. });
+    for (name, _) in config.events.iter().filter(|(_, events)| is_heard_once(&events.from)) {
+        let what = "one gateway takes each event, and with the embedded store each has a cache and \
+                    revocations of its own";
+        let remedy = "run one gateway alone, or name a Redis in store.url";
+        warnings.push(format!("events.{name}.from"), what, remedy);
     }
 }
 
