@@ -112,3 +112,29 @@ fn revoked_by(keys: &Keys, revoke: &Revoke) -> String {
         RevokeKind::Sub => keys.not_before(&revoke.value),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+    use crate::events::Fields;
+
+    #[test]
+    fn a_parameter_that_an_upstream_leaves_out_purges_nothing_above() {
+        let text = "[store]\nurl = \"redis://127.0.0.1:1\"\n\
+                    [upstreams.shop]\nservers = [\"http://127.0.0.1:1\"]\npaths = [\"parameters\"]\n\
+                    [routes.all]\npath = \"/*\"\nupstream = \"shop\"\n\
+                    [events.products]\nfrom = \"stream:s\"\npurge = [\"/products/{id}/*\"]\n";
+        let loaded = config::parse("t.toml", Path::new("."), text, &|_| None).unwrap();
+        let plan = Plan::compile(loaded.config).unwrap();
+        let rule = &plan.events["products"];
+        for (id, is_left_out) in [("1", false), ("1;x", false), (";", true), (";x", true)] {
+            let fields = Fields::from([("id".to_owned(), id.to_owned())]);
+            let withdrawal = plan.withdrawal(rule, rule.rule.effects(&fields).unwrap());
+            assert_eq!(withdrawal.epochs.is_empty(), is_left_out, "{id}");
+            assert_eq!(withdrawal.skipped.is_some(), is_left_out, "{id}");
+        }
+    }
+}
