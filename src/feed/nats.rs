@@ -32,19 +32,36 @@ pub(super) async fn hear(reader: &Reader, subject: &str) {
 
 /// Hears until the connection, or something told, is lost.
 async fn stay(reader: &Reader, mut listener: Listener) -> Result<(), Fault> {
-    let Some(gateway) = reader.gateway() else { return Ok(()) };
     // Behind the subscription: what is told from now on is heard.
-    gateway.events_missed(&reader.name).await?;
-    reader.succeeds();
-    drop(gateway);
+    if !insist(reader, &[], true).await {
+        return Ok(());
+    }
     loop {
         let heard = listener.hear(EVENTS_PAGE, LOOK).await?;
-        let Some(gateway) = reader.gateway() else { return Ok(()) };
         let told_ms = now_ms();
         let events: Vec<AppEvent> = heard.into_iter().map(|it| told(it, told_ms)).collect();
-        gateway.take_events(&reader.name, &events).await?;
+        if !insist(reader, &events, false).await {
+            return Ok(());
+        }
         let lag = if events.is_empty() { 0 } else { now_ms().saturating_sub(told_ms) };
         reader.seen.meter.lags(Duration::from_millis(lag));
+    }
+}
+
+/// Does what they say, which nobody tells again, as often as it takes. False where it is not to be
+/// read any more.
+async fn insist(reader: &Reader, events: &[AppEvent], mut has_missed: bool) -> bool {
+    loop {
+        let Some(gateway) = reader.gateway() else { return false };
+        match take(&gateway, reader, events, &mut has_missed).await {
+            Ok(()) => {
+                reader.succeeds();
+                return true;
+            }
+            Err(fault) => reader.fails(&fault),
+        }
+        drop(gateway);
+        tokio::time::sleep(POLL).await;
     }
 }
 
@@ -56,21 +73,31 @@ fn told(heard: Heard, told_ms: u64) -> AppEvent {
 /// Pulls from a stream until the gateway ends or the source is another one.
 pub(super) async fn pull(reader: &Reader, (stream, consumer): (&str, &str)) {
     let Some(bus) = reader.bus() else { return };
+    let mut has_missed = false;
     while reader.gateway().is_some() {
-        if let Err(fault) = work(reader, &bus, (stream, consumer)).await {
+        let ended = work(reader, &bus, (stream, consumer), &mut has_missed).await;
+        if let Err(fault) = ended {
             reader.fails(&fault);
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-async fn work(reader: &Reader, bus: &Bus, (stream, name): (&str, &str)) -> Result<(), Fault> {
+/// Works until it fails. `has_missed`: whether there is a gap that is not dealt with yet.
+async fn work(
+    reader: &Reader,
+    bus: &Bus,
+    (stream, name): (&str, &str),
+    has_missed: &mut bool,
+) -> Result<(), Fault> {
     let mut consumer = bus.consume(stream, name).await?;
     reader.succeeds();
     loop {
         let pulled = consumer.pull(LOOK).await?;
+        *has_missed |= pulled.has_missed;
         let Some(gateway) = reader.gateway() else { return Ok(()) };
-        let taken = take(&gateway, reader, (&pulled.messages, pulled.has_missed)).await;
+        let events: Vec<AppEvent> = pulled.messages.iter().map(event).collect();
+        let taken = take(&gateway, reader, &events, has_missed).await;
         if let Err(fault) = taken {
             hand_back(&consumer, &pulled.messages).await;
             return Err(fault);
@@ -82,17 +109,18 @@ async fn work(reader: &Reader, bus: &Bus, (stream, name): (&str, &str)) -> Resul
     }
 }
 
-/// Does what they say, before they are acknowledged.
+/// Does what they say, and deals with a gap before that.
 async fn take(
     gateway: &Gateway,
     reader: &Reader,
-    (messages, has_missed): (&[Pulled], bool),
+    events: &[AppEvent],
+    has_missed: &mut bool,
 ) -> Result<(), Fault> {
-    if has_missed {
+    if *has_missed {
         gateway.events_missed(&reader.name).await?;
+        *has_missed = false;
     }
-    let events: Vec<AppEvent> = messages.iter().map(event).collect();
-    Ok(gateway.take_events(&reader.name, &events).await?)
+    Ok(gateway.take_events(&reader.name, events).await?)
 }
 
 /// What the store has not taken comes again soon, and not only when its time is over.

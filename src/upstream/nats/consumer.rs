@@ -3,7 +3,7 @@
 //!
 //! The consumer is the operator's: it must be there, and its settings are left alone.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subscriber};
@@ -48,6 +48,16 @@ pub struct Consumer<'b> {
     is_whole: bool,
     /// The last message of the stream that came, or is done.
     last: u64,
+}
+
+/// What is known of a consumer beyond one connection.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// When it was made, and its stream.
+    made: Option<[String; 2]>,
+    /// The first message that the stream had when it was last noted that earlier ones are missed.
+    first: u64,
+    /// Whether some were missed that nobody was told of.
     has_missed: bool,
 }
 
@@ -75,9 +85,13 @@ pub struct Pull {
 
 #[derive(Deserialize)]
 struct Info {
+    #[serde(default)]
+    created: String,
     config: Settings,
     delivered: Sequences,
     ack_floor: Sequences,
+    #[serde(default)]
+    num_ack_pending: u64,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +116,8 @@ struct Sequences {
 
 #[derive(Deserialize)]
 struct OfStream {
+    #[serde(default)]
+    created: String,
     state: State,
 }
 
@@ -124,7 +140,7 @@ impl Bus {
         let live = self.live().await?;
         let inbox = live.client.new_inbox();
         let subscriber = live.client.subscribe(inbox.clone()).await;
-        let subscriber = subscriber.map_err(|_| Unheard::Disconnected)?;
+        let subscriber = subscriber.map_err(|_| live.gone())?;
         let no = |why: String| {
             let (stream, consumer) = (stream.to_owned(), name.to_owned());
             Unheard::NoConsumer { stream, consumer, why }
@@ -159,18 +175,20 @@ impl Bus {
             until: Instant::now(),
             is_whole: info.config.is_whole(),
             last: info.delivered.stream_seq,
-            has_missed: false,
         };
         consumer.batch = consumer.batch.min(BATCH_MAX);
         consumer.expires = consumer.expires.min(EXPIRES);
-        let first = consumer.first().await?;
-        if info.delivered.consumer_seq == 0 {
-            // A new one begins with what is there, and misses nothing by that.
-            consumer.last = first.saturating_sub(1);
-        } else {
-            consumer.has_missed = first > info.ack_floor.stream_seq.saturating_add(1);
+        let of_stream = consumer.of_stream().await?;
+        if info.is_new() {
+            // It begins with what is there.
+            consumer.last = of_stream.state.first_seq.saturating_sub(1);
         }
+        self.known().meet(&info, &of_stream);
         Ok(consumer)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the API of JetStream.
@@ -184,6 +202,40 @@ impl Bus {
             return Ok(Err(error));
         }
         serde_json::from_slice(&message.payload).map(Ok).map_err(|_| Unheard::Malformed)
+    }
+}
+
+impl Known {
+    /// Notes whether some were missed since it was last met.
+    fn meet(&mut self, info: &Info, of_stream: &OfStream) {
+        let made = [info.created.clone(), of_stream.created.clone()];
+        // What the former one had not brought yet may be none of this one's.
+        let is_other = self.made.as_ref().is_some_and(|known| *known != made);
+        self.made = Some(made);
+        let first = of_stream.state.first_seq;
+        let has_dropped = !info.is_new() && first > info.done().saturating_add(1);
+        if is_other || has_dropped && first > self.first {
+            self.misses(first);
+        }
+    }
+
+    /// Those before this one were dropped unread.
+    fn misses(&mut self, first: u64) {
+        (self.first, self.has_missed) = (first, true);
+    }
+}
+
+impl Info {
+    /// Whether it has brought nothing yet, and so misses nothing of what was before it.
+    fn is_new(&self) -> bool {
+        self.delivered.consumer_seq == 0
+    }
+
+    /// The last message of the stream up to which all are done. One who is brought some subjects
+    /// alone goes past others, of which none are acknowledged.
+    fn done(&self) -> u64 {
+        let is_idle = self.num_ack_pending == 0;
+        if is_idle { self.delivered.stream_seq } else { self.ack_floor.stream_seq }
     }
 }
 
@@ -217,12 +269,12 @@ impl Consumer<'_> {
         while !messages.is_empty() && messages.len() < self.batch {
             match self.subscriber.next().now_or_never() {
                 Some(Some(message)) => messages.extend(self.read(message)?),
-                Some(None) => return Err(Unheard::Disconnected),
+                Some(None) => return Err(self.live.gone()),
                 None => break,
             }
         }
         self.note_gaps(&messages).await?;
-        let has_missed = std::mem::take(&mut self.has_missed);
+        let has_missed = std::mem::take(&mut self.bus.known().has_missed);
         Ok(Pull { messages, has_missed })
     }
 
@@ -257,10 +309,10 @@ impl Consumer<'_> {
         let payload = format!("{{\"batch\":{},\"expires\":{expires}}}", self.batch);
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
         if self.live.lost.is_cancelled() {
-            return Err(Unheard::Disconnected);
+            return Err(self.live.gone());
         }
         let sent = self.live.client.publish_with_reply(subject, self.inbox.clone(), payload.into());
-        sent.await.map_err(|_| Unheard::Disconnected)?;
+        sent.await.map_err(|_| self.live.gone())?;
         (self.asked, self.until) = (self.batch, now + EXPIRED);
         Ok(())
     }
@@ -293,19 +345,60 @@ impl Consumer<'_> {
         for message in messages.iter().filter(fresh) {
             let seq = message.at.stream_seq;
             // Of some subjects alone the others are left out, and nobody can tell.
-            if self.is_whole && seq > self.last + 1 && self.first().await? > self.last + 1 {
-                self.has_missed = true;
+            if self.is_whole && seq > self.last + 1 {
+                let first = self.of_stream().await?.state.first_seq;
+                if first > self.last + 1 {
+                    self.bus.known().misses(first);
+                }
             }
             self.last = self.last.max(seq);
         }
         Ok(())
     }
 
-    /// The first message that the stream still has.
-    async fn first(&self) -> Result<u64, Unheard> {
+    /// What the stream says of itself.
+    async fn of_stream(&self) -> Result<OfStream, Unheard> {
         let what = format!("STREAM.INFO.{}", self.stream);
         let asked = self.bus.api::<OfStream>(&self.live, &what).await?;
-        let info = asked.map_err(|error| Unheard::Refused(error.description))?;
-        Ok(info.state.first_seq)
+        asked.map_err(|error| Unheard::Refused(error.description))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_dropped_is_noted_once_and_so_is_another_consumer_or_stream() {
+        let mut known = Known::default();
+        let mut meets = |made: [&str; 2], first: u64, said: [u64; 4]| {
+            let [brought, delivered, floor, open] = said;
+            let info = serde_json::json!({
+                "created": made[0], "config": {}, "num_ack_pending": open,
+                "delivered": { "consumer_seq": brought, "stream_seq": delivered },
+                "ack_floor": { "consumer_seq": 0, "stream_seq": floor },
+            });
+            let stream = serde_json::json!({
+                "created": made[1], "state": { "first_seq": first },
+            });
+            let info = serde_json::from_value(info).unwrap();
+            known.meet(&info, &serde_json::from_value(stream).unwrap());
+            std::mem::take(&mut known.has_missed)
+        };
+        let same = ["a", "s"];
+        for (made, first, said, expected, why) in [
+            (same, 7, [0, 0, 0, 0], false, "a new one begins with what is there"),
+            (same, 8, [1, 7, 7, 0], false, "all is done"),
+            (same, 9, [1, 7, 7, 0], true, "one is gone"),
+            (same, 9, [1, 7, 7, 0], false, "which was told"),
+            (same, 11, [1, 10, 7, 0], false, "others went past, and nothing is open"),
+            (same, 11, [2, 10, 7, 1], true, "one is open, and may be gone"),
+            (["b", "s"], 11, [0, 0, 0, 0], true, "another consumer"),
+            (["b", "s"], 11, [0, 0, 0, 0], false, "which was told"),
+            (["b", "t"], 1, [0, 0, 0, 0], true, "another stream"),
+            (["b", "t"], 3, [1, 1, 1, 0], true, "and what it drops"),
+        ] {
+            assert_eq!(meets(made, first, said), expected, "{why}");
+        }
     }
 }

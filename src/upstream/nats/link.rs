@@ -6,7 +6,7 @@
 //! client of its own, which is kept from connecting twice, and goes with all that it still holds.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -19,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::MESSAGE_BYTES_MAX;
+use super::heard::HEARD_MAX;
 use super::replies::Replies;
 use super::users::{User, Users};
 use crate::config;
@@ -31,8 +32,6 @@ const WAIT_FIRST: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// Most messages that wait to be brought to their requests.
 const UNREAD_MAX: usize = 65_536;
-/// Most messages that wait for who listens.
-const HEARD_MAX: usize = 1_024;
 /// Most messages that wait to be written.
 const UNSENT_MAX: usize = 2_048;
 /// How often somebody who leaves looks whether anybody still waits.
@@ -48,6 +47,8 @@ pub(in crate::upstream) struct Link {
     /// Longest wait for a connection.
     patience: Duration,
     live: ArcSwapOption<Live>,
+    /// What the server has denied by the last connection.
+    denied: ArcSwapOption<OnceLock<String>>,
     has_begun: AtomicBool,
     /// Told when there is a connection.
     came: Notify,
@@ -73,6 +74,8 @@ pub(super) struct Live {
     pub(super) replies: Arc<Replies>,
     /// Cancelled when the connection is lost.
     pub(super) lost: CancellationToken,
+    /// What the server has denied to who listens, for which the connection is given up.
+    pub(super) denied: Arc<OnceLock<String>>,
 }
 
 /// What a connection is read by.
@@ -101,6 +104,7 @@ impl Link {
             tls: tls.cloned(),
             patience: settings.connect_timeout,
             live: ArcSwapOption::empty(),
+            denied: ArcSwapOption::empty(),
             has_begun: AtomicBool::new(false),
             came: Notify::new(),
             left: CancellationToken::new(),
@@ -117,6 +121,7 @@ impl Link {
             tls: self.tls.clone(),
             patience: self.patience,
             live: ArcSwapOption::empty(),
+            denied: ArcSwapOption::empty(),
             has_begun: AtomicBool::new(false),
             came: Notify::new(),
             left: CancellationToken::new(),
@@ -169,7 +174,13 @@ impl Link {
     /// The connection, where there is one that is not known to be lost.
     pub(super) fn live(&self) -> Option<Arc<Live>> {
         let live = self.live.load_full()?;
-        (live.client.connection_state() == State::Connected).then_some(live)
+        let is_lost = live.lost.is_cancelled();
+        (!is_lost && live.client.connection_state() == State::Connected).then_some(live)
+    }
+
+    /// What the server has denied by the last connection.
+    pub(super) fn denied(&self) -> Option<String> {
+        self.denied.load().as_ref()?.get().cloned()
     }
 
     /// Longest message that is sent, in bytes.
@@ -196,30 +207,42 @@ impl Link {
     async fn connect_to(&self, url: &str) -> Result<Reading, String> {
         let server: async_nats::ServerAddr = url.parse().map_err(|_| "is no url".to_owned())?;
         let (lost, is_made) = (CancellationToken::new(), Arc::<AtomicBool>::default());
-        let options = self.options(&lost, &is_made);
+        let denied = Arc::<OnceLock<String>>::default();
+        self.denied.store(Some(Arc::clone(&denied)));
+        let options = self.options(&lost, &denied, &is_made);
         let client = options.connect(server).await.map_err(|error| explain(&error))?;
         is_made.store(true, Ordering::Relaxed);
         let inbox = client.new_inbox();
         let subscriber = client.subscribe(format!("{inbox}.*")).await;
         let subscriber = subscriber.map_err(|error| error.to_string())?;
-        let live = Live { client, inbox, replies: Arc::default(), lost };
+        let live = Live { client, inbox, replies: Arc::default(), lost, denied };
         Ok(Reading { live: Arc::new(live), subscriber })
     }
 
     /// How a connection is made once, and never again by the same client.
-    fn options(&self, lost: &CancellationToken, is_made: &Arc<AtomicBool>) -> ConnectOptions {
+    fn options(
+        &self,
+        lost: &CancellationToken,
+        denied: &Arc<OnceLock<String>>,
+        is_made: &Arc<AtomicBool>,
+    ) -> ConnectOptions {
         let (nats, is_made) = (Arc::clone(&self.nats), Arc::clone(is_made));
         let options = ConnectOptions::with_auth_callback(move |_nonce| {
             let auth = auth(&nats, is_made.load(Ordering::Relaxed));
             async move { auth }
         });
         let (lost, label, purpose) = (lost.clone(), self.label.clone(), self.purpose);
-        let has_complained = AtomicBool::new(false);
+        let (denied, has_complained) = (Arc::clone(denied), AtomicBool::new(false));
         let options = options.event_callback(move |event| {
             match event {
                 Event::Disconnected | Event::Closed => lost.cancel(),
                 // What it has dropped is missed, as if it had come while there was no connection.
                 Event::SlowConsumer(_) if purpose == Purpose::Listening => lost.cancel(),
+                // What it has not subscribed to is never heard, and nobody would know.
+                Event::ServerError(error) if purpose == Purpose::Listening => {
+                    let _ = denied.set(error.to_string());
+                    lost.cancel();
+                }
                 Event::ServerError(_) | Event::SlowConsumer(_)
                     if !has_complained.swap(true, Ordering::Relaxed) =>
                 {
@@ -301,21 +324,34 @@ async fn run(link: Weak<Link>) {
                 if is_over {
                     return;
                 }
-                tracing::warn!("{}: the connection with {url} is lost", link.label);
+                match live.denied.get() {
+                    None => tracing::warn!("{}: the connection with {url} is lost", link.label),
+                    // It will not say something else at once.
+                    Some(why) => {
+                        tracing::warn!("{}: {url} denies something: {why}", link.label);
+                        drop(live);
+                        pause(link, WAIT_MAX).await;
+                    }
+                }
             }
             Err(why) => {
                 if wait == WAIT_FIRST {
                     tracing::warn!("{}: no connection with NATS: {why}", link.label);
                 }
-                // Not all gateways at once.
-                let part = 0.8 + 0.4 * fastrand::f64();
-                let left = link.left.clone();
-                drop(link);
-                let _ = timeout(wait.mul_f64(part), left.cancelled()).await;
+                pause(link, wait).await;
                 wait = (wait * 2).min(WAIT_MAX);
             }
         }
     }
+}
+
+/// Waits about so long, or until it is not needed any more.
+async fn pause(link: Arc<Link>, wait: Duration) {
+    // Not all gateways at once.
+    let part = 0.8 + 0.4 * fastrand::f64();
+    let left = link.left.clone();
+    drop(link);
+    let _ = timeout(wait.mul_f64(part), left.cancelled()).await;
 }
 
 /// Reads what comes until the connection is lost. True where it is not needed any more.

@@ -1,14 +1,16 @@
 //! A connection with NATS of its own, for who listens: to a subject, where what comes while nobody
 //! listens is lost, or to a stream by a consumer, where it waits.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
+use super::consumer::Known;
+use super::heard::{Heard, Queue};
 use super::link::{Link, Live};
 use super::replies::Reply;
 
@@ -16,6 +18,9 @@ use super::replies::Reply;
 const QUESTIONS_MAX: usize = 16;
 /// What is asked to learn that a subscription has reached the server.
 const ECHO: &str = "echo";
+/// How long what was denied may take to be known here, behind the echo: errors come by a task of
+/// their own. One that comes later still ends the listening.
+const DENIAL: Duration = Duration::from_millis(50);
 
 /// Why nothing is heard.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +28,9 @@ pub enum Unheard {
     /// There is no connection, or it was lost. What comes meanwhile to a subject is missed.
     #[error("there is no connection with NATS at the moment")]
     Disconnected,
+    /// The server denies what this needs.
+    #[error("NATS denies it ({0}); docs/events.md names the rights that the user needs")]
+    Denied(String),
     /// The server has not answered within `connect_timeout`.
     #[error(
         "NATS has not answered {0} within connect_timeout; does the user have the rights that \
@@ -58,22 +66,15 @@ pub enum Unheard {
 #[derive(Debug)]
 pub struct Bus {
     link: Arc<Link>,
+    /// What it knows of the consumer that it reads.
+    pub(super) known: Mutex<Known>,
 }
 
 /// One who listens to a subject.
 #[derive(Debug)]
 pub struct Listener {
     live: Arc<Live>,
-    subscriber: Subscriber,
-}
-
-/// A message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heard {
-    /// Its subject.
-    pub subject: String,
-    /// Its payload.
-    pub payload: Bytes,
+    queue: Queue,
 }
 
 impl Bus {
@@ -81,7 +82,7 @@ impl Bus {
     pub(in crate::upstream) fn new(of: &Link, label: &str) -> Self {
         let link = of.for_listening(label);
         link.start();
-        Self { link }
+        Self { link, known: Mutex::default() }
     }
 
     /// Listens to a subject, which may have wildcards. What is published from now on is heard.
@@ -91,19 +92,24 @@ impl Bus {
     pub async fn listen(&self, subject: &str) -> Result<Listener, Unheard> {
         let live = self.live().await?;
         let subscriber = live.client.subscribe(subject.to_owned()).await;
-        let subscriber = subscriber.map_err(|_| Unheard::Disconnected)?;
-        // A server does one after the other: where it brings this, it has made the subscription.
-        let place = live.replies.wait(QUESTIONS_MAX).map_err(|_| Unheard::Disconnected)?;
+        let subscriber = subscriber.map_err(|_| live.gone())?;
+        // A server does one after the other: where it brings this, it has made the subscription,
+        // or denied it.
+        let place = live.replies.wait(QUESTIONS_MAX).map_err(|_| live.gone())?;
         let own = format!("{}.{}", live.inbox, place.token());
         publish(&live, own, ECHO.into()).await?;
-        self.answer(place, || format!("to a message to its own inbox ({subject})")).await?;
-        Ok(Listener { live, subscriber })
+        self.answer(&live, place, || format!("to a message to its own inbox ({subject})")).await?;
+        if timeout(DENIAL, live.lost.cancelled()).await.is_ok() {
+            return Err(live.gone());
+        }
+        let queue = Queue::fill(&live, subscriber);
+        Ok(Listener { live, queue })
     }
 
     /// The connection, which is waited for as long as one may take.
     pub(super) async fn live(&self) -> Result<Arc<Live>, Unheard> {
         self.link.connected(self.link.patience()).await;
-        self.link.live().ok_or(Unheard::Disconnected)
+        self.link.live().ok_or_else(|| gone(self.link.denied()))
     }
 
     /// Asks, and waits for an answer of one message.
@@ -113,11 +119,11 @@ impl Bus {
         subject: &str,
         payload: Bytes,
     ) -> Result<Message, Unheard> {
-        let place = live.replies.wait(QUESTIONS_MAX).map_err(|_| Unheard::Disconnected)?;
+        let place = live.replies.wait(QUESTIONS_MAX).map_err(|_| live.gone())?;
         let reply = format!("{}.{}", live.inbox, place.token());
         let sent = live.client.publish_with_reply(subject.to_owned(), reply, payload);
-        self.in_time(sent).await?.map_err(|_| Unheard::Disconnected)?;
-        let message = self.answer(place, || subject.to_owned()).await?;
+        self.in_time(sent).await?.map_err(|_| live.gone())?;
+        let message = self.answer(live, place, || subject.to_owned()).await?;
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             return Err(Unheard::NoJetStream);
         }
@@ -126,13 +132,14 @@ impl Bus {
 
     async fn answer(
         &self,
+        live: &Live,
         mut place: super::replies::Waiter,
         what: impl FnOnce() -> String,
     ) -> Result<Message, Unheard> {
         match timeout(self.link.patience(), place.next()).await {
             Ok(Some(Reply::Message(message))) => Ok(message),
             Ok(Some(Reply::TooMuch)) => Err(Unheard::Malformed),
-            Ok(None) => Err(Unheard::Disconnected),
+            Ok(None) => Err(live.gone()),
             Err(_) => Err(Unheard::Silent(what())),
         }
     }
@@ -149,28 +156,25 @@ impl Drop for Bus {
     }
 }
 
+impl Live {
+    /// Why nothing is heard by it any more.
+    pub(super) fn gone(&self) -> Unheard {
+        gone(self.denied.get().cloned())
+    }
+}
+
+fn gone(denied: Option<String>) -> Unheard {
+    denied.map_or(Unheard::Disconnected, Unheard::Denied)
+}
+
 impl Listener {
-    /// The next messages, at most `most`: none where none has come for so long.
+    /// The next messages, at most `most`: none where none has come for so long. What came before
+    /// a loss is heard before that.
     ///
     /// # Errors
     /// The connection is lost, or something that came is: whoever listens anew has missed some.
     pub async fn hear(&mut self, most: usize, patience: Duration) -> Result<Vec<Heard>, Unheard> {
-        let heard = next(&mut self.subscriber, &self.live, patience).await?;
-        let mut all: Vec<Heard> = heard.map(Heard::from).into_iter().collect();
-        while !all.is_empty() && all.len() < most {
-            match self.subscriber.next().now_or_never() {
-                None => break,
-                Some(None) => return Err(Unheard::Disconnected),
-                Some(Some(message)) => all.push(message.into()),
-            }
-        }
-        Ok(all)
-    }
-}
-
-impl From<Message> for Heard {
-    fn from(message: Message) -> Self {
-        Self { subject: message.subject.to_string(), payload: message.payload }
+        self.queue.take(most, patience).await.ok_or_else(|| self.live.gone())
     }
 }
 
@@ -185,9 +189,9 @@ pub(super) async fn next(
 ) -> Result<Option<Message>, Unheard> {
     tokio::select! {
         biased;
-        () = live.lost.cancelled() => Err(Unheard::Disconnected),
+        () = live.lost.cancelled() => Err(live.gone()),
         message = timeout(patience, subscriber.next()) => match message {
-            Ok(None) => Err(Unheard::Disconnected),
+            Ok(None) => Err(live.gone()),
             Ok(Some(message)) => Ok(Some(message)),
             Err(_) => Ok(None),
         },
@@ -197,7 +201,7 @@ pub(super) async fn next(
 /// Publishes without waiting for an answer.
 pub(super) async fn publish(live: &Live, to: String, payload: Bytes) -> Result<(), Unheard> {
     if live.lost.is_cancelled() {
-        return Err(Unheard::Disconnected);
+        return Err(live.gone());
     }
-    live.client.publish(to, payload).await.map_err(|_| Unheard::Disconnected)
+    live.client.publish(to, payload).await.map_err(|_| live.gone())
 }

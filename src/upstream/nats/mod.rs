@@ -7,13 +7,14 @@
 //! what is sent, and `packet` knows what services write and read in it; both do no I/O.
 //! `ack` is what a stream of JetStream says of a message that it was to store.
 //!
-//! Who listens has a connection of its own (`listening`): to subjects, or by a `consumer` to a
-//! stream, which says in each message where it stands (`position`). `asking`
-//! is one attempt, and ends like one over HTTP.
+//! Who listens has a connection of its own (`listening`): to subjects, where what was `heard` waits
+//! within bounds, or by a `consumer` to a stream, which says in each message where it stands
+//! (`position`). `asking` is one attempt, and ends like one over HTTP.
 
 mod ack;
 mod asking;
 mod consumer;
+mod heard;
 mod link;
 mod listening;
 mod message;
@@ -25,8 +26,9 @@ mod users;
 pub use ack::Ack;
 pub(super) use asking::ask;
 pub use consumer::{Consumer, Pull, Pulled};
+pub use heard::Heard;
 pub(super) use link::Link;
-pub use listening::{Bus, Heard, Listener, Unheard};
+pub use listening::{Bus, Listener, Unheard};
 pub use position::Position;
 
 /// Longest message that is sent or made of others, in bytes: what a server announces may be more.
