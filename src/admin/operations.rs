@@ -123,12 +123,18 @@ async fn operate(
         Operation::ListRequests => requests::list(gateway, uri),
         Operation::ListOperations => audit::list(gateway, uri),
         Operation::SetLevel => log::set(gateway, body),
-        Operation::Live => live::begin(Reader {
-            gateway: Arc::clone(gateway),
-            logins: Arc::clone(logins),
-            caller: caller.clone(),
-            connection: Arc::clone(connection),
-        }),
+        Operation::Live => live::begin(reader(asked)),
+    }
+}
+
+/// Who reads a stream of what happens.
+fn reader(asked: &Asked<'_>) -> Reader {
+    let Asked { gateway, logins, connection, caller, .. } = *asked;
+    Reader {
+        gateway: Arc::clone(gateway),
+        logins: Arc::clone(logins),
+        caller: caller.clone(),
+        connection: Arc::clone(connection),
     }
 }
 

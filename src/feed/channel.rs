@@ -44,7 +44,7 @@ async fn stay(
             continue;
         }
         let now_ms = now_ms();
-        let events: Vec<AppEvent> = told.into_iter().map(|it| event(topic, it, now_ms)).collect();
+        let events: Vec<AppEvent> = told.iter().map(|it| event(topic, it, now_ms)).collect();
         drop(gateway);
         take(reader, &events).await;
     }
@@ -66,7 +66,7 @@ async fn take(reader: &Reader, events: &[AppEvent]) {
     reader.seen.meter.lags(Duration::from_millis(lag));
 }
 
-fn event(topic: &EventTopic, told: Told, told_ms: u64) -> AppEvent {
+fn event(topic: &EventTopic, told: &Told, told_ms: u64) -> AppEvent {
     let channel = String::from_utf8_lossy(&told.channel).into_owned();
     let said = match topic {
         EventTopic::Channel(_) => of_body(&told.payload).ok_or(Skipped::NoObject),

@@ -201,11 +201,7 @@ impl Plan {
                 trusted: config.server.trusted_proxies.clone(),
                 fields: config.server.forwarded,
             },
-            guard: guard::Policy {
-                headers_max: limits.headers,
-                body_bytes_max: route_edge::body_bytes_max(&config),
-                encoded_slash: limits.encoded_slash,
-            },
+            guard: guarding(&config),
             sampling: config.traces.as_ref().map(Sampling::new),
             headers: fields::Policy { owned },
             upload: UploadLimits {
@@ -229,6 +225,16 @@ impl Plan {
             routes: Table::new(routes),
             config,
         })
+    }
+}
+
+/// What is asked of the form of requests.
+fn guarding(config: &Config) -> guard::Policy {
+    let limits = &config.server.limits;
+    guard::Policy {
+        headers_max: limits.headers,
+        body_bytes_max: route_edge::body_bytes_max(config),
+        encoded_slash: limits.encoded_slash,
     }
 }
 

@@ -194,10 +194,7 @@ impl Gateway {
         }
         gateway.look_after_tickets().await;
         upstreams::first_checks(&gateway.running().upstreams).await;
-        tokio::spawn(upstreams::every(upstreams::SWEEP, gateway.upstreams(Upstream::sweep)));
-        tokio::spawn(upstreams::every(TICK, gateway.upstreams(Upstream::tick)));
-        tokio::spawn(follow_certificates(Arc::downgrade(&gateway)));
-        tokio::spawn(watch_tunnels(Arc::downgrade(&gateway)));
+        gateway.look_after_the_rest();
         gateway.sum_up();
         if let Some(acme) = &gateway.running().acme {
             acme.load().await;
@@ -207,6 +204,14 @@ impl Gateway {
         gateway.take_part_in_fleet();
         gateway.tell_of_itself();
         gateway
+    }
+
+    /// Sweeps upstreams and judges them, and follows certificates and tunnels, as long as it lives.
+    fn look_after_the_rest(self: &Arc<Self>) {
+        tokio::spawn(upstreams::every(upstreams::SWEEP, self.upstreams(Upstream::sweep)));
+        tokio::spawn(upstreams::every(TICK, self.upstreams(Upstream::tick)));
+        tokio::spawn(follow_certificates(Arc::downgrade(self)));
+        tokio::spawn(watch_tunnels(Arc::downgrade(self)));
     }
 
     /// Has the fleet's gateways open each other's tickets, where that is configured.

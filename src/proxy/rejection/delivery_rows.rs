@@ -11,36 +11,36 @@ use crate::deliver::Refused;
 /// When it is worth asking again for what is under way.
 const SOON: Duration = Duration::from_secs(1);
 
+const NOT_KEPT: &str = "No answer to this delivery is kept.";
+const ENDED: &str = "The delivery has ended, and cannot be cancelled any more.";
+
 pub(super) fn delivery_row(refused: &Refused) -> Row<'static> {
     let row = |status, code, fault, text| Row::new(status, code, fault, Public::Text(text));
+    let unavailable = |code, fault, text| row(StatusCode::SERVICE_UNAVAILABLE, code, fault, text);
     match refused {
         Refused::Full { retry_after } => {
             let text = "Too much waits to be delivered already. Retry later.";
-            row(StatusCode::SERVICE_UNAVAILABLE, "queue_full", Store, text)
+            unavailable("queue_full", Store, text)
                 .bound(Bound::Route("deliver.queue"))
                 .adds(Adds::RetryAfter(*retry_after))
         }
-        Refused::Away(_) => row(StatusCode::SERVICE_UNAVAILABLE, "queue_away", Store, UNREACHABLE),
-        Refused::Unsafe(_) => {
-            row(StatusCode::SERVICE_UNAVAILABLE, "queue_store_unsafe", Store, UNREACHABLE)
-        }
+        Refused::Away(_) => unavailable("queue_away", Store, UNREACHABLE),
+        Refused::Unsafe(_) => unavailable("queue_store_unsafe", Store, UNREACHABLE),
         Refused::InDoubt => {
             let text = "The request is queued, and might be lost. Retry with the same \
                         Idempotency-Key.";
-            row(StatusCode::SERVICE_UNAVAILABLE, "delivery_in_doubt", Store, text)
+            unavailable("delivery_in_doubt", Store, text)
         }
         Refused::StreamFull(_) => {
             let text = "Too much is stored already. Retry later.";
-            row(StatusCode::SERVICE_UNAVAILABLE, "queue_full", Upstream, text)
+            unavailable("queue_full", Upstream, text)
                 .bound(Bound::Route("deliver.jetstream"))
                 .adds(Adds::RetryAfter(SOON))
         }
-        Refused::StreamAway { .. } => {
-            row(StatusCode::SERVICE_UNAVAILABLE, "queue_away", Upstream, UNREACHABLE)
-        }
+        Refused::StreamAway { .. } => unavailable("queue_away", Upstream, UNREACHABLE),
         Refused::StreamSilent(_) => {
             let text = "The request may be queued. Retry with the same Idempotency-Key.";
-            row(StatusCode::SERVICE_UNAVAILABLE, "delivery_in_doubt", Upstream, text)
+            unavailable("delivery_in_doubt", Upstream, text)
         }
         Refused::KeyMissing => {
             let text = "Send an Idempotency-Key, one for each thing that is to be done once.";
@@ -65,17 +65,13 @@ pub(super) fn delivery_row(refused: &Refused) -> Row<'static> {
             row(StatusCode::NOT_FOUND, "delivery_not_found", Client, text)
         }
         Refused::NotKept => {
-            let text = "No answer to this delivery is kept.";
-            row(StatusCode::NOT_FOUND, "delivery_response_not_kept", Client, text)
+            row(StatusCode::NOT_FOUND, "delivery_response_not_kept", Client, NOT_KEPT)
         }
         Refused::InProgress => {
             let text = "The delivery is in progress.";
             row(StatusCode::CONFLICT, "delivery_in_progress", Client, text)
                 .adds(Adds::RetryAfter(SOON))
         }
-        Refused::Ended => {
-            let text = "The delivery has ended, and cannot be cancelled any more.";
-            row(StatusCode::CONFLICT, "delivery_ended", Client, text)
-        }
+        Refused::Ended => row(StatusCode::CONFLICT, "delivery_ended", Client, ENDED),
     }
 }

@@ -365,7 +365,7 @@ mod tests {
                 let verb = verb.split(['\'', '"']).next().unwrap().to_lowercase();
                 let below = format!("{verb}|");
                 let is_known = |it: &&str| **it == *verb || it.starts_with(&below);
-                assert!(known.iter().any(|it| is_known(&it)), "{verb}");
+                assert!(known.iter().any(is_known), "{verb}");
                 called += 1;
             }
         }

@@ -30,7 +30,7 @@ fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs()
 }
 
-fn with(sub: &str, more: Value) -> String {
+fn with(sub: &str, more: &Value) -> String {
     let mut said = claims(sub);
     for (name, value) in more.as_object().expect("claims") {
         said[name] = value.clone();
@@ -58,10 +58,10 @@ fn an_event_revokes_a_token_a_session_or_a_subject_and_nobody_else() {
         reads(&gateways, source);
     }
     let tokens = [
-        with("u1", json!({"jti": "t1", "sid": "s1"})),
-        with("u1", json!({"jti": "t2", "sid": "s1"})),
-        with("u1", json!({"jti": "t3", "sid": "s2"})),
-        with("u2", json!({"jti": "t4", "sid": "s3"})),
+        with("u1", &json!({"jti": "t1", "sid": "s1"})),
+        with("u1", &json!({"jti": "t2", "sid": "s1"})),
+        with("u1", &json!({"jti": "t3", "sid": "s2"})),
+        with("u2", &json!({"jti": "t4", "sid": "s3"})),
     ];
     let total = |source, outcome| gateways.iter().map(|it| count(it, source, outcome)).sum::<f64>();
     assert_eq!(taken(&gateways[0], &tokens), [true; 4]);
