@@ -124,7 +124,8 @@ mod tests {
     #[test]
     fn a_parameter_that_an_upstream_leaves_out_purges_nothing_above() {
         let text = "[store]\nurl = \"redis://127.0.0.1:1\"\n\
-                    [upstreams.shop]\nservers = [\"http://127.0.0.1:1\"]\npaths = [\"parameters\"]\n\
+                    [upstreams.shop]\nservers = [\"http://127.0.0.1:1\"]\n\
+                    paths = [\"parameters\"]\n\
                     [routes.all]\npath = \"/*\"\nupstream = \"shop\"\n\
                     [events.products]\nfrom = \"stream:s\"\npurge = [\"/products/{id}/*\"]\n";
         let loaded = config::parse("t.toml", Path::new("."), text, &|_| None).unwrap();

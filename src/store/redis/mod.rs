@@ -67,6 +67,7 @@ mod repair;
 mod reply;
 mod resp;
 mod revocations;
+mod revoke_more;
 mod rights;
 mod rung;
 mod says;
@@ -116,7 +117,6 @@ pub use self::walk::{NotWalked, STEPS_MAX, Walk, Walked, WalkedEntry};
 
 use self::cut::Cut;
 use self::follow::Follower;
-use self::index::eval;
 use self::journal::{Journal, Untold};
 use self::operator::Operator;
 use self::part::Part;
@@ -342,15 +342,6 @@ impl RedisStore {
         let mut key = redis::cmd("SET");
         key.arg(revocation.key).arg(revocation.value()).arg("PX").arg(millis(revocation.ttl));
         let told = Told::of(&revocation, follow::now_s());
-        self.tell(vec![key], told, revocation.stream_ttl.max(revocation.ttl)).await.map(|_| ())
-    }
-
-    /// See [`super::Store::revoke_more`].
-    pub async fn revoke_more(&self, revocation: Revocation<'_>) -> Result<(), StoreError> {
-        // Rare, so the script travels with the call.
-        let mut key = eval(include_str!("../scripts/revoke_more.lua"), &[revocation.key]);
-        key.arg(revocation.value()).arg(millis(revocation.ttl));
-        let told = Told::of(&revocation, follow::now_s()).more();
         self.tell(vec![key], told, revocation.stream_ttl.max(revocation.ttl)).await.map(|_| ())
     }
 

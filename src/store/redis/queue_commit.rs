@@ -38,8 +38,8 @@ type Waiting = (String, oneshot::Sender<bool>);
 pub(super) struct Commits(Mutex<HashMap<(String, Durability), mpsc::Sender<Waiting>>>);
 
 impl Commits {
-    /// Whether the item of this key, which was acknowledged before this call, is as durable as it is
-    /// to be; `key` names its shard. Must be called within a tokio runtime.
+    /// Whether the item of this key, which was acknowledged before this call, is as durable as it
+    /// is to be; `key` names its shard. Must be called within a tokio runtime.
     pub(super) async fn wait(
         &self,
         topology: &Arc<Topology>,

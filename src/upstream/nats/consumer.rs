@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::ack::ApiError;
+use super::known::Known;
 use super::link::Live;
 use super::listening::{Bus, Unheard, next, publish};
 use super::position::Position;
@@ -48,17 +49,6 @@ pub struct Consumer<'b> {
     is_whole: bool,
     /// The last message of the stream that came, or is done.
     last: u64,
-}
-
-/// What is known of a consumer beyond one connection.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// When it was made, and its stream.
-    made: Option<[String; 2]>,
-    /// The first message that the stream had when it was last noted that earlier ones are missed.
-    first: u64,
-    /// Whether some were missed that nobody was told of.
-    has_missed: bool,
 }
 
 /// A message that is to be acknowledged.

@@ -11,10 +11,9 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::HEARD_MAX;
 use super::link::Live;
 
-/// Most messages that wait.
-pub(super) const HEARD_MAX: usize = 1_024;
 /// Most bytes of them; one alone may be longer.
 const HEARD_BYTES_MAX: usize = 4 * 1024 * 1024;
 

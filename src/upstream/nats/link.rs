@@ -18,10 +18,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::MESSAGE_BYTES_MAX;
-use super::heard::HEARD_MAX;
 use super::replies::Replies;
 use super::users::{User, Users};
+use super::{HEARD_MAX, MESSAGE_BYTES_MAX};
 use crate::config;
 
 /// How often a server is asked whether it lives. One that does not answer twice is lost.

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
-use super::consumer::Known;
 use super::heard::{Heard, Queue};
+use super::known::Known;
 use super::link::{Link, Live};
 use super::replies::Reply;
 

@@ -15,6 +15,7 @@ mod ack;
 mod asking;
 mod consumer;
 mod heard;
+mod known;
 mod link;
 mod listening;
 mod message;
@@ -35,3 +36,5 @@ pub use position::Position;
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most messages that are one answer.
 const REPLIES_MAX: usize = 1000;
+/// Most messages that wait.
+const HEARD_MAX: usize = 1_024;
