@@ -209,9 +209,9 @@ def promoted(s, options, queue=""):
     under_load(s, options, gateways, [event])
     sums = stages.Sums(s)
     if queue:
-        sums.check(s, is_equal=False)
+        sums.check(s, is_equal=False, anew=True)
         return options.times, "durability = \"replicas:1\""
-    sums.check(s, loses=True, is_equal=False)
+    sums.check(s, loses=True, is_equal=False, anew=True)
     return options.times, "a replica that nobody waits for: what is lost is reported"
 
 

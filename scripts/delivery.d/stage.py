@@ -217,6 +217,9 @@ class Sums:
                               default=0)
         self.other_id = sum(1 for key, one in acked.items()
                             if any(send.id != one for send in by_key[key]))
+        began = stage.load.began
+        self.late_id = sum(1 for key, one in acked.items() if any(
+            send.id != one and send.at > began[key] for send in by_key[key]))
         self.deaths, self.refused = len(stage.died_with), stage.refused()
         self.broken = self.order_broken(stage)
         self.bodies, self.alone = stage.bodies()
@@ -235,13 +238,15 @@ class Sums:
                 last[send.line] = max(number, last.get(send.line, -1))
         return broken
 
-    def check(self, stage, loses=False, is_equal=True):
-        """The laws: what does not hold is a problem of the row."""
+    def check(self, stage, loses=False, is_equal=True, anew=False):
+        """The laws: what does not hold is a problem of the row. `anew`: what nobody had
+        acknowledged may be gone, and be queued anew under the same key by who asks again."""
         expect = stage.expect
         if not loses:
             expect(self.lost == 0, f"{self.lost} lost")
             expect(self.not_done == 0, f"{self.not_done} acknowledged and not done")
-        expect(self.ids_of_key <= 1 and self.other_id == 0, "a key was queued more than once")
+        once = self.late_id == 0 if anew else self.ids_of_key <= 1 and self.other_id == 0
+        expect(once, "a key was queued more than once")
         expect(self.broken == 0, f"order broken {self.broken} times")
         if is_equal:
             expect(self.repeats == self.deaths + self.refused,
