@@ -8,10 +8,10 @@ use portcullis::base::units::Secret;
 use portcullis::config::{self, StoreUrl, StoreUse};
 use portcullis::store::keys::Keys;
 use portcullis::store::{
-    ApiKeyWrite, Cached, CachedEntry, Charges, ClaimKey, ConcurrencyLimit, Ending, Entry, HeldLock,
-    Leases, Mark, MarkKeys, Mode, Purge, Questions, RedisStore, Release, Remembered, Renewal,
-    Revocation, RevocationKeys, SessionKey, SessionWrite, Store, Swap, VARIANTS_MAX, WantedLock,
-    Window, WindowSet,
+    ApiKeyWrite, Cached, CachedEntry, Charges, ClaimKey, ConcurrencyLimit, Ending, Entry,
+    EventStream, HeldLock, Leases, Mark, MarkKeys, Mode, Purge, Questions, RedisStore, Release,
+    Remembered, Renewal, Revocation, RevocationKeys, SessionKey, SessionWrite, Store, Swap, Unread,
+    VARIANTS_MAX, WantedLock, Window, WindowSet,
 };
 
 use super::{runtime, words};
@@ -191,6 +191,7 @@ fn do_everything(servers: &[Redis], url: StoreUrl) {
         sessions(&store).await;
         api_keys(&store).await;
         super::queue_hands::everything(&store).await;
+        events(&store).await;
         revoke_and_follow(&store, &blacklist[0]).await;
         let outside = store.put("other:key", b"1", Duration::from_secs(60)).await;
         assert!(outside.is_err(), "the user reaches beyond its prefix");
@@ -335,6 +336,16 @@ async fn api_keys(store: &Store) {
     let key = "app:auth:blacklist:key:k1";
     let revocation = Revocation { key, not_before: None, ttl: day, stream_ttl: day };
     assert_eq!(store.end_api_key(&at, revocation).await, Ok(true));
+}
+
+/// What is read of an application's stream of events.
+async fn events(store: &Store) {
+    let stream = EventStream { key: "app:told", group: "app:events:told" };
+    for unread in [Unread::New, Unread::Gone(0)] {
+        store.begin_events(stream, unread).await.expect("a group");
+        let page = store.read_events(stream).await.expect("a look");
+        assert_eq!((page.unread, page.entries), (None, vec![]));
+    }
 }
 
 /// Tells of a revocation and reads of it.
