@@ -117,7 +117,7 @@ fn whatever_the_program_shows_is_valid() {
 const MISTAKES: [(&str, &str); 20] = [
     ("[server]\ndrian = \"30s\"", "additionalProperties server"),
     ("[sever]\ndrain = \"30s\"", "additionalProperties "),
-    ("events = {}", "additionalProperties "),
+    ("include = []", "additionalProperties "),
     ("[server]\ndrain = 30", "type server.drain"),
     ("[server]\ndrain = \"30\"", "pattern server.drain"),
     ("[server]\nlisten = \"0.0.0.0:80\"", "type server.listen"),
