@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::names::names;
+use super::own_answer;
 use crate::base::http::authority::Authority;
 use crate::config::{self, Config, EventSource, OnGap, Problems, StoreUrl, StoreUse};
 use crate::events::{Rule, Signer};
@@ -166,18 +167,7 @@ pub(super) fn check_route(
         }
         return None;
     }
-    let others = [
-        ("cache", written.cache.is_some()),
-        ("grpc", written.grpc.is_some()),
-        ("upgrade", written.tunnel.is_some()),
-        ("respond", written.respond.is_some()),
-        ("split", written.split.is_some()),
-        ("mirror", written.mirror.is_some()),
-        ("deliver", written.deliver.is_some()),
-        ("rewrite", written.rewrite.is_some()),
-        ("upstream", !written.upstream.is_empty()),
-    ];
-    for (key, _) in others.into_iter().filter(|(_, is_written)| *is_written) {
+    for key in own_answer::beside(written) {
         let what = "the gateway itself answers on this route".to_owned();
         problem(key, what, "remove it, or answers");
     }

@@ -11,6 +11,7 @@ mod jetstream;
 mod loose;
 mod names;
 mod nats;
+mod own_answer;
 mod pools;
 mod purging;
 mod queue_bodies;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::names::names;
+use super::own_answer;
 use super::queue_bodies;
 use super::queue_fields;
 use crate::config::{self, Config, Problems, QueueDurability, StoreUrl, StoreUse};
@@ -165,21 +166,7 @@ pub(super) fn telling(
     let mut problem = |key: &str, what: &str, remedy: &str| {
         problems.push(at(key), what.to_owned(), remedy.to_owned());
     };
-    let others = [
-        ("cache", written.cache.is_some()),
-        ("grpc", written.grpc.is_some()),
-        ("upgrade", written.tunnel.is_some()),
-        ("respond", written.respond.is_some()),
-        ("split", written.split.is_some()),
-        ("mirror", written.mirror.is_some()),
-        ("deliver", written.deliver.is_some()),
-        ("rewrite", written.rewrite.is_some()),
-        ("upstream", !written.upstream.is_empty()),
-        ("subject", written.subject.is_some()),
-        ("idempotency", written.idempotency.is_some()),
-        ("invalidates", !written.invalidates.is_empty()),
-    ];
-    for (key, _) in others.into_iter().filter(|(_, is_written)| *is_written) {
+    for key in own_answer::beside(written) {
         problem(key, "the gateway itself answers on this route", "remove it, or answers");
     }
     let prefix = prefix(&written.path);

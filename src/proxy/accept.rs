@@ -165,11 +165,11 @@ pub(super) struct Held {
 ///
 /// # Errors
 /// It is too long, does not come, or there is no room for it in time.
-pub(super) async fn read(
+pub(super) async fn read<R: Into<Rejection>>(
     request: &Request<'_>,
     (head, body): (&Parts, Inbound),
     most: u64,
-    full: impl Fn() -> Refused,
+    full: impl Fn() -> R,
 ) -> Result<Held, Rejection> {
     let of_route = request.route.edge.as_ref().and_then(|edge| edge.body_bytes);
     let most = of_route.unwrap_or(request.plan().upload.bytes_max).min(most);

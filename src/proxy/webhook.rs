@@ -3,16 +3,15 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
-use http_body_util::BodyExt as _;
 
+use super::accept;
 use super::content::Content;
 use super::rejection::Rejection;
 use super::request::Request;
-use crate::base::body::{Inbound, Upload, UploadFault, UploadLimits};
+use crate::base::body::Inbound;
 use crate::events::{Refused, Signed, Signer, Skipped, of_body, verify};
 use crate::runtime::AppEvent;
 use crate::store::StoreError;
@@ -31,21 +30,23 @@ pub(super) async fn take(
     names: &[String],
     (head, body): (&Parts, Inbound),
 ) -> Result<Response<Content>, Rejection> {
-    let body = read(request, head, body).await?;
+    let full = || Refused::Away("too many bodies are being read".to_owned());
+    let held = accept::read(request, (head, body), BODY_BYTES_MAX, full).await?;
+    let body = &held.body;
     let plan = request.plan();
     let known: Vec<(&String, &Signer)> =
         names.iter().filter_map(|name| Some((name, &plan.events.get(name)?.signer))).collect();
     let signers: Vec<&Signer> = known.iter().map(|(_, signer)| *signer).collect();
     let signed = signed(&head.headers);
     let events = &request.gateway().events;
-    let by = verify(&signers, signed, &body, now_s()).inspect_err(|_| {
+    let by = verify(&signers, signed, body, now_s()).inspect_err(|_| {
         known.iter().for_each(|(name, _)| events.of(name).meter.count("refused"));
     })?;
     let (id, time_s) = (signed.id()?, signed.time()?);
     let event = AppEvent {
         id: id.to_owned(),
         told_ms: time_s.saturating_mul(1000),
-        said: of_body(&body).ok_or(Skipped::NoObject),
+        said: of_body(body).ok_or(Skipped::NoObject),
     };
     for ((name, _), _) in known.iter().zip(by).filter(|(_, is_by)| *is_by) {
         take_for(request, name, &event).await.map_err(|error| Refused::Away(error.to_string()))?;
@@ -82,30 +83,6 @@ fn signed(fields: &HeaderMap) -> Signed<'_> {
         timestamp: one("webhook-timestamp"),
         signatures: one("webhook-signature"),
     }
-}
-
-/// Reads the whole body, within its bound and that of all bodies that are being read.
-async fn read(request: &Request<'_>, head: &Parts, body: Inbound) -> Result<Bytes, Rejection> {
-    let announced = head.headers.get(CONTENT_LENGTH);
-    let announced = announced.and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
-    let of_route = request.route.edge.as_ref().and_then(|edge| edge.body_bytes);
-    let most = of_route.unwrap_or(request.plan().upload.bytes_max).min(BODY_BYTES_MAX);
-    if announced.is_some_and(|bytes| bytes > most) {
-        return Err(UploadFault::TooLarge.into());
-    }
-    let limits = UploadLimits { bytes_max: most, ..request.plan().upload };
-    let (mut upload, _) = Upload::new(body, limits, false);
-    let mut room = request.gateway().deliveries.room(request.plan().config.store.timeout);
-    let mut whole = BytesMut::new();
-    while let Some(frame) = upload.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        // Only for what is here: a client that sends slowly must not hold up others.
-        if !room.grow((whole.len() + data.len()) as u64).await {
-            return Err(Refused::Away("too many bodies are being read".to_owned()).into());
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole.freeze())
 }
 
 fn now_s() -> u64 {
