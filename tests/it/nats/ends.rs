@@ -187,5 +187,7 @@ fn nothing_arrives_after_its_caller_was_told_that_it_failed() {
     let late: Vec<_> = asked.iter().filter(|it| is_late(&it.text(), it.at)).collect();
     assert!(late.is_empty(), "{} of {} came late: {statuses:?}", late.len(), asked.len());
     assert!(statuses.keys().all(|status| [200, 502, 503].contains(status)), "{statuses:?}");
-    assert!(statuses[&200] >= 1000 && statuses[&503] >= 100, "{statuses:?}");
+    // Whose answer died with the server was told so: a 502.
+    let asked = statuses[&200] + statuses.get(&502).unwrap_or(&0);
+    assert!(asked >= 1000 && statuses[&503] >= 100, "{statuses:?}");
 }

@@ -457,9 +457,13 @@ fn a_server_without_http1_has_no_tunnels_and_is_not_avoided_for_it() {
 async fn what_comes_too_early_waits_for_the_answer_and_a_wrong_one_is_a_502() {
     let heard = Arc::<Mutex<Vec<u8>>>::default();
     let seen = Arc::clone(&heard);
+    let (is_sent, sent) = std::sync::mpsc::channel();
+    let sent = Mutex::new(sent);
     let upstream = Upstream::raw(move |mut stream| {
         let mut chunks = Chunks::of(stream.try_clone().unwrap());
         let Ok(Some(head)) = chunks.until(b"\r\n\r\n") else { return };
+        // An answer ends the stream, and then nothing can be sent on it.
+        let _ = sent.lock().unwrap().recv();
         let said = if head.starts_with(b"GET /live/403") {
             response("403 Forbidden\r\nConnection: close", "no tunnel")
         } else {
@@ -479,6 +483,7 @@ async fn what_comes_too_early_waits_for_the_answer_and_a_wrong_one_is_a_502() {
     for (path, expected) in [("/live/403", 403), ("/live/1", 502)] {
         let (future, mut send) = ask(&mut client, path, "websocket");
         send.send_data(frame(TEXT, true, "too early").into(), false).expect("bytes");
+        is_sent.send(()).expect("an upstream");
         assert_eq!(answer(future).await.status(), expected, "{path}");
         eventually("its connection is closed", || upstream.open() == 0);
     }
