@@ -16,6 +16,7 @@ use super::deliver::Answer;
 use super::rejection::Rejection;
 use super::request::{Received, Request};
 use crate::base::body::{Inbound, Progress, Upload};
+use crate::base::boxed;
 use crate::base::digested::Digested;
 use crate::base::facts::is_event_stream;
 use crate::capture::{BodyReader, Capture, Captured, Keep, NotKept, SharedBody};
@@ -108,6 +109,17 @@ impl Prints {
             },
         }
     }
+}
+
+/// The answer to the first request with its key, which is kept; `progress` is its body's.
+///
+/// # Errors
+/// There is none.
+pub(super) fn keep<'f>(
+    (first, progress): (Box<First>, Arc<Progress>),
+    sent: Result<Response<Content>, Rejection>,
+) -> Pin<Box<dyn Future<Output = Result<Answer, Rejection>> + Send + 'f>> {
+    boxed::rare(|| async move { first.end(sent, &progress).await.map(Answer::fetched) })
 }
 
 fn fingerprinter(request: &Request<'_>, headers: &HeaderMap) -> Fingerprinter {

@@ -22,7 +22,7 @@ use super::deliveries;
 use super::dispatch::{self, Dispatch, Fields, Outbound, Outline};
 use super::faults;
 use super::mirror;
-use super::once::{self, Turn};
+use super::once::{self, Before, First, Turn};
 use super::pools;
 use super::record::Record;
 use super::rejection::Rejection;
@@ -35,7 +35,7 @@ use super::transport::CacheTransport;
 use super::upgrade;
 use super::webhook;
 use crate::auth::Places;
-use crate::base::body::Inbound;
+use crate::base::body::{Inbound, Progress};
 use crate::base::boxed;
 use crate::base::facts::Caller;
 use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served, Write};
@@ -156,9 +156,22 @@ async fn answer(
         Ok(passed) => {
             let write = note_pass(passed, cache);
             let told = write.as_ref().map(|write| write.told());
-            let store_is_away = degraded.cache_is_away;
-            let passing = Passing { head, body, added, write, store_is_away };
-            let sent = pass(&request, passing, (turn, asked), record).await;
+            let message = Message { head, body, added };
+            let sent = match way(&request, turn, asked) {
+                Way::Aside(aside) => {
+                    boxed::rare(|| answer_aside(&request, aside, message, record)).await
+                }
+                Way::Forward(first) => {
+                    let (outbound, first) = outbound(&request, message, first);
+                    let write = (write, degraded.cache_is_away);
+                    // The one place that calls it: a second one costs each request 400 instructions.
+                    let sent = dispatch::forward(&request, outbound, write, record).await;
+                    match first {
+                        None => sent.map(Answer::fetched),
+                        Some(first) => once::keep(first, sent).await,
+                    }
+                }
+            };
             if let Some(notes) = told.as_ref().and_then(|told| told.get()) {
                 *cache = Some(notes.clone());
             }
@@ -199,54 +212,81 @@ fn note_pass(passed: Option<Found>, cache: &mut Option<CacheNotes>) -> Option<Bo
     }
 }
 
-/// A request that is passed on.
-struct Passing<'h> {
+/// What is left of a request that was admitted.
+struct Message<'h> {
     head: &'h mut Parts,
     body: &'h mut Inbound,
     /// What the upstream is told beside that.
     added: Fields,
-    /// What becomes of its answer, where that may be stored.
-    write: Option<Box<Write>>,
-    store_is_away: bool,
 }
 
-/// Passes a request on to its upstream, as its turn is. The first one with its idempotency key has
-/// its answer kept.
-///
-/// # Errors
-/// As for [`dispatch::forward`]; or it must not be sent again.
-async fn pass(
-    request: &Request<'_>,
-    passing: Passing<'_>,
-    (turn, asked): (Turn, Option<Box<Handshake>>),
-    record: &mut Record,
-) -> Result<Answer, Rejection> {
-    let Passing { head, body, added, write, store_is_away } = passing;
-    if let Some(edge) = request.route.edge.as_deref().filter(|edge| edge.answers()) {
-        let answered = boxed::rare(|| answered(request, edge, (head, body), added, record));
-        return answered.await.map(Answer::fetched);
+/// Who answers a request that the cache does not.
+enum Way {
+    /// Its upstream. The first one with its idempotency key has its answer kept.
+    Forward(Option<Box<First>>),
+    /// Few requests go another way.
+    Aside(Aside),
+}
+
+/// Ways that few requests take.
+enum Aside {
+    /// The gateway itself answers on this route.
+    Own,
+    /// It asks for another protocol.
+    Upgrade(Box<Handshake>),
+    /// It was answered before.
+    Replay(Box<Before>),
+}
+
+fn way(request: &Request<'_>, turn: Turn, asked: Option<Box<Handshake>>) -> Way {
+    if request.route.edge.as_deref().is_some_and(RouteEdge::answers) {
+        return Way::Aside(Aside::Own);
     }
-    let first = match (turn, asked) {
-        (Turn::Any, None) => None,
-        (Turn::First(mut first), _) => {
-            *body = first.send(request, body.take());
-            Some(first)
-        }
-        (Turn::Any, Some(handshake)) => {
-            let opened = boxed::rare(|| upgrade::open(request, head, added, *handshake, record));
-            return opened.await.map(Answer::fetched);
-        }
-        (Turn::Again(before), _) => {
-            return boxed::rare(|| once::replay(request, head, body.take(), before)).await;
-        }
-    };
+    match (turn, asked) {
+        (Turn::Any, None) => Way::Forward(None),
+        (Turn::First(first), _) => Way::Forward(Some(first)),
+        (Turn::Any, Some(handshake)) => Way::Aside(Aside::Upgrade(handshake)),
+        (Turn::Again(before), _) => Way::Aside(Aside::Replay(before)),
+    }
+}
+
+/// What is sent on, and a copy of it where its route wants one.
+fn outbound<'a>(
+    request: &Request<'a>,
+    message: Message<'_>,
+    mut first: Option<Box<First>>,
+) -> (Outbound<'a>, Option<(Box<First>, Arc<Progress>)>) {
+    let Message { head, body, added } = message;
+    if let Some(first) = &mut first {
+        *body = first.send(request, body.take());
+    }
     mirror::copy(request, head, body, &added);
     let outbound = Outbound::new(request, head, body.take(), added);
-    let kept = first.map(|first| (first, outbound.progress()));
-    // The one place that calls it: a second one costs every request 400 instructions.
-    let sent = dispatch::forward(request, outbound, (write, store_is_away), record).await;
-    let Some((first, progress)) = kept else { return sent.map(Answer::fetched) };
-    boxed::rare(|| first.end(sent, &progress)).await.map(Answer::fetched)
+    let first = first.map(|first| (first, outbound.progress()));
+    (outbound, first)
+}
+
+/// Answers a request in one of the ways that few take.
+///
+/// # Errors
+/// It is refused there.
+async fn answer_aside(
+    request: &Request<'_>,
+    aside: Aside,
+    message: Message<'_>,
+    record: &mut Record,
+) -> Result<Answer, Rejection> {
+    let Message { head, body, added } = message;
+    match aside {
+        Aside::Own => {
+            let edge = request.route.edge.as_deref().ok_or(Refused::NotFound)?;
+            answered(request, edge, (head, body), added, record).await.map(Answer::fetched)
+        }
+        Aside::Upgrade(handshake) => {
+            upgrade::open(request, head, added, *handshake, record).await.map(Answer::fetched)
+        }
+        Aside::Replay(before) => once::replay(request, head, body.take(), before).await,
+    }
 }
 
 /// What the gateway itself answers to a request that was admitted: that it is delivered later or
