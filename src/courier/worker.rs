@@ -246,11 +246,11 @@ impl Worker {
         }
     }
 
-    /// Puts back what a lost stream has taken along, before anything is taken and once a day, and
-    /// has what waits live on. False where
-    /// the store did not answer.
+    /// Puts back what a lost stream has taken along, once a day in the fleet, and has what waits
+    /// live on. False where the store did not answer.
     async fn repair(&mut self, round: &Round) -> bool {
-        let Ok(put_back) = round.gateway.store.queue_repair(&round.keys).await else {
+        let Ok(put_back) = round.gateway.store.queue_repair(&round.keys, REPAIR_INTERVAL).await
+        else {
             return false;
         };
         self.repair_at = Instant::now() + REPAIR_INTERVAL;

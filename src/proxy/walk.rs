@@ -164,7 +164,7 @@ async fn answer(
                 Way::Forward(first) => {
                     let (outbound, first) = outbound(&request, message, first);
                     let write = (write, degraded.cache_is_away);
-                    // The one place that calls it: a second one costs each request 400 instructions.
+                    // The one place that calls it: a second one costs 400 instructions a request.
                     let sent = dispatch::forward(&request, outbound, write, record).await;
                     match first {
                         None => sent.map(Answer::fetched),

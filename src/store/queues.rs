@@ -294,14 +294,18 @@ impl Store {
     }
 
     /// Puts back what a lost stream has taken along; how many. All that is open lives for 30 days
-    /// from then, at least. At the start of whoever takes and now and then, and
-    /// [`Self::queue_take`] does it by itself where it finds the group gone.
+    /// from then, at least. Nothing is done where a node of the fleet did it within `interval`,
+    /// which may be none; [`Self::queue_take`] does it by itself where it finds the group gone.
     ///
     /// # Errors
     /// The store did not answer, or refused; some may be put back then.
-    pub async fn queue_repair(&self, keys: &QueueKeys) -> Result<u64, StoreError> {
+    pub async fn queue_repair(
+        &self,
+        keys: &QueueKeys,
+        interval: Duration,
+    ) -> Result<u64, StoreError> {
         match self.queues() {
-            One::Redis(store) => store.queue_repair(keys).await,
+            One::Redis(store) => store.queue_repair_due(keys, interval).await,
             One::Memory(store) => Ok(store.queue_repair(keys)),
         }
     }

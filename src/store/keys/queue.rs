@@ -22,6 +22,8 @@ pub struct QueueKeys {
     pub pause: String,
     /// Sum of the bytes of open items, of their heads and bodies.
     pub bytes: String,
+    /// There while nobody need look for what the stream has lost.
+    pub repaired: String,
     /// What stands before an id in the key of its record, a hash.
     pub items: String,
     /// What stands before an id in the key of its body.
@@ -81,6 +83,7 @@ impl Keys {
             dead: key("dead"),
             pause: key("pause"),
             bytes: key("bytes"),
+            repaired: key("repaired"),
             items: key("item:"),
             bodies: key("body:"),
             answers: key("answer:"),
@@ -114,6 +117,7 @@ mod tests {
             (keys.dead.clone(), "app:queue:{mail.3}:dead"),
             (keys.pause.clone(), "app:queue:{mail.3}:pause"),
             (keys.bytes.clone(), "app:queue:{mail.3}:bytes"),
+            (keys.repaired.clone(), "app:queue:{mail.3}:repaired"),
             (keys.item(&id), "app:queue:{mail.3}:item:03zzzzzzzzzzzzzzzzzzzzzzzz"),
             (keys.body(&id), "app:queue:{mail.3}:body:03zzzzzzzzzzzzzzzzzzzzzzzz"),
             (keys.answer(&id, 2), "app:queue:{mail.3}:answer:03zzzzzzzzzzzzzzzzzzzzzzzz:2"),

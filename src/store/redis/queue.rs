@@ -471,7 +471,31 @@ impl RedisStore {
     ///
     /// # Errors
     /// See there.
-    pub async fn queue_repair(&self, keys: &QueueKeys) -> Result<u64, StoreError> {
+    pub async fn queue_repair_due(
+        &self,
+        keys: &QueueKeys,
+        interval: Duration,
+    ) -> Result<u64, StoreError> {
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg(&keys.repaired);
+        if integer(self.ask_patiently(exists).await?)? == 1 {
+            return Ok(0);
+        }
+        let put_back = self.queue_repair(keys).await?;
+        if interval.is_zero() {
+            return Ok(put_back);
+        }
+        let mut set = redis::cmd("SET");
+        set.arg(&keys.repaired).arg(1).arg("PX").arg(millis(interval));
+        self.ask_patiently(set).await?;
+        Ok(put_back)
+    }
+
+    /// Puts back what the stream has lost.
+    ///
+    /// # Errors
+    /// As for [`Self::queue_repair_due`].
+    pub(super) async fn queue_repair(&self, keys: &QueueKeys) -> Result<u64, StoreError> {
         let mut pipeline = Pipeline::with_capacity(3);
         let create = pipeline.cmd("XGROUP").arg("CREATE").arg(&keys.ready).arg("g");
         // From the beginning, so that what was never read is not passed over.

@@ -31,10 +31,17 @@ pub(super) struct QueueScripts {
     pub(super) repair: &'static str,
 }
 
+/// A script of queues that puts ids into the stream.
+macro_rules! with_entry {
+    ($file:literal) => {
+        concat!(include_str!("../scripts/q_entry.lua"), include_str!($file))
+    };
+}
+
 /// A script of queues that puts items into lines.
 macro_rules! with_lines {
     ($file:literal) => {
-        concat!(include_str!("../scripts/q_unblock.lua"), include_str!($file))
+        concat!(with_entry!("../scripts/q_unblock.lua"), include_str!($file))
     };
 }
 
@@ -49,7 +56,7 @@ impl QueueScripts {
     fn new() -> Self {
         Self {
             accept: Script::new(with_lines!("../scripts/q_accept.lua")),
-            take: Script::new(include_str!("../scripts/q_take.lua")),
+            take: Script::new(with_entry!("../scripts/q_take.lua")),
             settle: Script::new(concat!(
                 with_common!("../scripts/q_follow.lua"),
                 include_str!("../scripts/q_settle.lua")
@@ -59,7 +66,7 @@ impl QueueScripts {
             requeue: with_common!("../scripts/q_requeue.lua"),
             list: include_str!("../scripts/q_list.lua"),
             drop_dead: with_common!("../scripts/q_drop_dead.lua"),
-            repair: include_str!("../scripts/q_repair.lua"),
+            repair: with_entry!("../scripts/q_repair.lua"),
         }
     }
 

@@ -39,16 +39,23 @@ if line ~= '' and redis.call('RPUSH', KEYS[8], ARGV[1]) > 1 then
 elseif delay > 0 then
   redis.call('ZADD', KEYS[2], text(due), ARGV[1])
 else
-  entry = redis.call('XADD', KEYS[1], '*', 'i', ARGV[1])
+  entry = redis.call('XADD', KEYS[1], '*', 'i', ARGV[1], 'p', pad)
 end
 redis.call('HSET', KEYS[5], 's', state, 'a', 0, 'q', entry, 'f', 0, 'z', 0, 'h', ARGV[8], 'o', ARGV[9],
   'u', text(due + ARGV[10]), 'd', text(due), 't', text(now), 'l', line, 'y', counted, 'n', '', 'c', 0, 'e', '', 'x', '')
 redis.call('PEXPIRE', KEYS[5], ARGV[5])
 redis.call('ZADD', KEYS[3], text(now), ARGV[1])
-redis.call('INCRBY', KEYS[4], counted)
--- Renewed and never shortened; GT does nothing on a key that has no end yet.
-for _, at in ipairs({1, 2, 3, 4, 8}) do
+local is_new = redis.call('INCRBY', KEYS[4], counted) == counted
+-- Renewed and never shortened; GT does nothing on a key that has no end yet. For an hour more than is needed, so that
+-- the next ones need not.
+local renew = function(at, must)
   local left = redis.call('PTTL', KEYS[at])
-  if left ~= -2 and left < life then redis.call('PEXPIRE', KEYS[at], ARGV[5]) end
+  if left == -2 or left >= life and not must then return false end
+  redis.call('PEXPIRE', KEYS[at], math.max(life + 3600000, left))
+  return true
 end
+renew(1)
+if renew(3, is_new) then renew(4, true) end
+if state == 'w' and entry == '' then renew(2) end
+if line ~= '' then renew(8) end
 return {0, text(now), text(due)}

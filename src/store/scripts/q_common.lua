@@ -25,7 +25,7 @@ local ready = function(id, item, due)
     redis.call('HSET', item, 's', 'w', 'q', '')
     touch(2, item)
   else
-    redis.call('HSET', item, 's', 'w', 'q', redis.call('XADD', KEYS[1], '*', 'i', id))
+    redis.call('HSET', item, 's', 'w', 'q', redis.call('XADD', KEYS[1], '*', 'i', id, 'p', pad))
     touch(1, item)
   end
 end

@@ -21,7 +21,7 @@ local follow = function(at, from, of_line)
   if line ~= '' and redis.call('RPUSH', line, id) > 1 then
     state = 'b'
   else
-    entry = redis.call('XADD', KEYS[at], '*', 'i', id)
+    entry = redis.call('XADD', KEYS[at], '*', 'i', id, 'p', pad)
   end
   if body ~= '' then redis.call('SET', KEYS[at + 4], body, 'PX', life) end
   redis.call('HSET', KEYS[at + 3], 's', state, 'a', 0, 'q', entry, 'f', 0, 'z', 0, 'h', head, 'o', ARGV[from + 4],

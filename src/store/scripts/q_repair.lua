@@ -51,7 +51,8 @@ for _, id in ipairs(ids) do
   end
   if state and entry == false then
     -- Its holder may still settle it, until somebody takes it.
-    redis.call('HSET', item, 's', state == 'd' and 'd' or 'w', 'n', '', 'q', redis.call('XADD', KEYS[1], '*', 'i', id))
+    entry = redis.call('XADD', KEYS[1], '*', 'i', id, 'p', pad)
+    redis.call('HSET', item, 's', state == 'd' and 'd' or 'w', 'n', '', 'q', entry)
     back = back + 1
   end
   if state then

@@ -17,15 +17,19 @@ local id = ARGV[2]
 drop(ARGV[1], id)
 if its[3] ~= ARGV[1] and its[3] ~= '' then drop(its[3], id) end
 local outcome, due = ARGV[4], now + ARGV[5]
-redis.call('HSET', KEYS[5], 'c', ARGV[6], 'e', ARGV[7])
 if ARGV[10] == '1' then redis.call('HINCRBY', KEYS[5], 'f', 1) end
 if outcome == 'r' or outcome == 'w' then
-  redis.call('HSET', KEYS[5], 'd', text(due))
+  redis.call('HSET', KEYS[5], 'd', text(due), 'c', ARGV[6], 'e', ARGV[7])
   ready(id, KEYS[5], due)
   if outcome == 'r' and due > now then redis.call('HSET', KEYS[5], 's', 'r') end
   return {1, 0, 0}
 end
-redis.call('HSET', KEYS[5], 's', outcome, 'x', text(now), 'q', '')
+if outcome == 'k' then
+  redis.call('HSET', KEYS[5], 's', 'k', 'x', text(now), 'q', '', 'c', ARGV[6], 'e', ARGV[7], 'h', '',
+    'y', its[4] - redis.call('HSTRLEN', KEYS[5], 'h'))
+else
+  redis.call('HSET', KEYS[5], 's', outcome, 'x', text(now), 'q', '', 'c', ARGV[6], 'e', ARGV[7])
+end
 redis.call('PEXPIRE', KEYS[5], ARGV[8])
 close(id, tonumber(its[4]))
 if outcome == 'k' or ARGV[11] ~= '1' then leave(its[5], id) end
@@ -33,7 +37,6 @@ local followed = 0
 for n = 0, ARGV[12] - 1 do followed = followed + follow(11 + 9 * n, 13 + 9 * n, its[5]) end
 if outcome == 'k' then
   redis.call('UNLINK', KEYS[6])
-  redis.call('HSET', KEYS[5], 'h', '', 'y', its[4] - #redis.call('HGET', KEYS[5], 'h'))
   return {1, 0, followed}
 end
 redis.call('PEXPIRE', KEYS[6], ARGV[8])

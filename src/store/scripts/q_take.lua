@@ -23,7 +23,7 @@ for _, id in ipairs(due) do
   local state = redis.call('HGET', item, 's')
   redis.call('ZREM', KEYS[2], id)
   if state == 'w' or state == 'r' then
-    redis.call('HSET', item, 's', 'w', 'q', redis.call('XADD', KEYS[1], '*', 'i', id))
+    redis.call('HSET', item, 's', 'w', 'q', redis.call('XADD', KEYS[1], '*', 'i', id, 'p', pad))
     local left, life = redis.call('PTTL', KEYS[1]), redis.call('PTTL', item)
     if left < life then redis.call('PEXPIRE', KEYS[1], life) end
   elseif not state then
@@ -38,11 +38,10 @@ local claim = function(entries, stalled)
     local id = entry and entry[2] and entry[2][2]
     if id then
       local item = KEYS[4] .. id
-      local its = redis.call('HMGET', item, 's', 'q', 'z', 'y')
+      local its = redis.call('HMGET', item, 's', 'q', 'z', 'y', 'a')
       if its[2] == entry[1] and (its[1] == 'w' or its[1] == 'd') then
-        local token = redis.call('HINCRBY', item, 'a', 1)
-        local stalls = tonumber(its[3]) + stalled
-        redis.call('HSET', item, 's', 'd', 'n', ARGV[3], 'z', stalls)
+        local token, stalls = its[5] + 1, its[3] + stalled
+        redis.call('HSET', item, 's', 'd', 'a', token, 'n', ARGV[3], 'z', stalls)
         reply[#reply + 1] = {entry[1], id, token, stalls, its[4]}
         most = most - 1
       else

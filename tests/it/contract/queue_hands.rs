@@ -195,7 +195,7 @@ pub(super) async fn everything(store: &Store) {
         let accept = Accept { order: Some("0f"), ..one(&body) };
         store.queue_accept(&keys, &accept).await.expect("an item");
     }
-    store.queue_repair(&keys).await.expect("a repair");
+    store.queue_repair(&keys, Duration::ZERO).await.expect("a repair");
     for outcome in [BACK, Outcome::Dead, Outcome::Done] {
         let taken = store.queue_take(&keys, take).await;
         let Ok(Taken::Items { claims, .. }) = taken else { panic!("{taken:?}") };

@@ -1,5 +1,7 @@
 //! Lines that a dead item holds: those behind it wait for somebody to look at it.
 
+use std::time::Duration;
+
 use portcullis::store::queue::{After, DeliveryId, Hold, ItemState, Outcome, Settle, Settled};
 
 use super::queue_hands::{BLINK, HOUR, Of, Queue, WRITTEN, ids};
@@ -56,7 +58,7 @@ async fn a_dead_item_holds_its_line_until_it_is_done_after_all(it: Subject) {
     queue.cancel(&last).await;
     assert_eq!(queue.take(9).await, []);
     // A repair finds nothing to do.
-    assert_eq!(it.store.queue_repair(&queue.keys).await, Ok(0));
+    assert_eq!(it.store.queue_repair(&queue.keys, Duration::ZERO).await, Ok(0));
     assert_eq!(queue.take(9).await, []);
     // Tried again, it is the first as before; dead once more, it holds them once more.
     for outcome in [Outcome::Dead, Outcome::Done] {
@@ -113,7 +115,7 @@ async fn a_line_goes_on_when_its_dead_one_has_ended(it: Subject) {
     let [_, next, _] = held(&queue, "0f", Settle { keep: BLINK, ..dying(&other) }).await;
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
-        assert!(it.store.queue_repair(&queue.keys).await.is_ok());
+        assert!(it.store.queue_repair(&queue.keys, Duration::ZERO).await.is_ok());
         let claims = queue.take(9).await;
         if !claims.is_empty() {
             assert_eq!(ids(&claims), [next]);

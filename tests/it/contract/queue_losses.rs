@@ -1,5 +1,7 @@
 //! What becomes of queues when Redis loses a part of them, or may not keep them at all.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use portcullis::config::{self, StoreUrl};
 use portcullis::store::RedisStore;
@@ -77,7 +79,11 @@ fn a_lost_stream_is_put_back_with_all_that_waited_in_it() {
         assert_eq!(queue.take(1).await.len(), 1);
         assert_eq!(redis(&it).cli(&["DEL", &queue.keys.ready]), "1");
         assert_eq!(queue.try_take(ANY).await, Taken::Reset { put_back: 251 });
-        assert_eq!(it.store.queue_repair(&queue.keys).await, Ok(0), "nothing is put back twice");
+        assert_eq!(
+            it.store.queue_repair(&queue.keys, Duration::ZERO).await,
+            Ok(0),
+            "nothing is put back twice"
+        );
         let mut taken = Vec::new();
         for _ in 0..3 {
             taken.extend(queue.take_by(ANY).await.into_iter().map(|claim| claim.hold.id));
@@ -151,7 +157,7 @@ fn claimed_entries_that_were_deleted_or_trimmed_are_put_back() {
             over = queue.take_by(sweep).await;
         }
         assert_eq!(over.len(), 1, "{over:?}");
-        assert_eq!(it.store.queue_repair(&queue.keys).await, Ok(3));
+        assert_eq!(it.store.queue_repair(&queue.keys, Duration::ZERO).await, Ok(3));
         assert_eq!(queue.take(9).await.len(), 3);
         assert_eq!(queue.counts().await, [0, 0, 0, 4, 0, 4]);
     });
@@ -232,7 +238,7 @@ fn a_repair_goes_on_where_the_last_record_it_saw_has_ended() {
         let last = redis(&it).cli(&["ZRANGE", &queue.keys.open, "99", "99"]);
         assert_eq!(redis(&it).cli(&["DEL", &[&*queue.keys.items, last.trim()].concat()]), "1");
         assert_eq!(redis(&it).cli(&["DEL", &queue.keys.ready]), "1");
-        assert_eq!(it.store.queue_repair(&queue.keys).await, Ok(249));
+        assert_eq!(it.store.queue_repair(&queue.keys, Duration::ZERO).await, Ok(249));
         assert_eq!(queue.counts().await, [249, 0, 0, 0, 0, 249]);
     });
 }
@@ -259,14 +265,14 @@ fn a_record_that_ended_while_it_was_open_leaves_nothing_behind() {
         end(&first);
         assert_eq!(queue.take(9).await, []);
         // Whoever stood behind it may go.
-        assert_eq!(it.store.queue_repair(&queue.keys).await, Ok(1));
+        assert_eq!(it.store.queue_repair(&queue.keys, Duration::ZERO).await, Ok(1));
         let claim = queue.take(9).await.remove(0);
         assert_eq!(claim.hold.id, second);
         // Its bytes are gone with it when nothing is open any more.
         assert_eq!(queue.settle(&claim.hold, Outcome::Done).await, WRITTEN);
         assert_eq!((queue.counts().await, queue.bytes().await), ([0; 6], 0));
         end(&queue.put(Of { body: "one", ..Of::default() }).await);
-        assert_eq!(it.store.queue_repair(&queue.keys).await, Ok(0));
+        assert_eq!(it.store.queue_repair(&queue.keys, Duration::ZERO).await, Ok(0));
         assert_eq!((queue.counts().await[5], queue.bytes().await), (0, 0));
     });
 }
@@ -277,7 +283,7 @@ fn what_is_open_lives_on_by_a_repair() {
         let queue = Queue::of(&it);
         let of = Of { order: Some("0f"), body: "one", ..Of::default() };
         let [id, _] = [queue.put(of).await, queue.put(of).await];
-        assert_eq!(it.store.queue_repair(&queue.keys).await, Ok(0));
+        assert_eq!(it.store.queue_repair(&queue.keys, Duration::ZERO).await, Ok(0));
         let keys = &queue.keys;
         let (item, body, line) = (keys.item(&id), keys.body(&id), keys.line("0f"));
         for key in [&item, &body, &line, &keys.ready, &keys.open, &keys.bytes] {
