@@ -26,6 +26,7 @@ mod load;
 mod log;
 mod mirror;
 mod nats;
+mod nats_key;
 mod origin;
 mod pem_file;
 mod pools;
@@ -89,6 +90,7 @@ pub use log::{
 };
 pub use mirror::{Faults, Mirror};
 pub use nats::{Nats, NatsServer, Packet};
+pub use nats_key::NatsKey;
 pub use origin::Origin;
 pub use pem_file::{PemFile, reread_secret};
 pub use pools::{Pools, Position};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use toml::de::DeValue;
 
+use super::nats_key::{self, NatsKey};
 use super::reader::Section;
 use super::upstream_tls::{self, UpstreamTls};
 use super::value::{Mistake, Read, choice, echo, host_and_port, no_credentials, string, text};
@@ -55,6 +56,8 @@ pub struct Nats {
     pub password: Option<Secret>,
     /// What it shows in place of both.
     pub token: Option<Secret>,
+    /// By what it proves that it knows a key, in place of all three.
+    pub key: Option<NatsKey>,
 }
 
 /// One server of NATS.
@@ -94,7 +97,7 @@ impl NatsServer {
 pub(super) fn read(upstream: &mut Section<'_>) -> Option<Nats> {
     let is_nats = upstream.has("nats");
     if !is_nats && !upstream.is_survey() {
-        for key in ["packet", "username", "password", "token"] {
+        for key in ["packet", "username", "password", "token", "nkey", "creds"] {
             if upstream.has(key) {
                 let remedy = "add nats = [\"nats://127.0.0.1:4222\"], or remove it";
                 upstream.problem(key, "is for upstreams over NATS", remedy);
@@ -108,6 +111,7 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Option<Nats> {
         username: upstream.get("username", text),
         password: upstream.secret("password"),
         token: upstream.secret("token"),
+        key: nats_key::read(upstream),
     };
     if !is_nats {
         return None;
@@ -125,6 +129,7 @@ pub(super) fn read(upstream: &mut Section<'_>) -> Option<Nats> {
         let remedy = "keep one of them: a server asks for a token, or for a name and a password";
         upstream.problem("token", "is beside username and password", remedy);
     }
+    nats_key::beside(upstream);
     for (one, other) in [("username", "password"), ("password", "username")] {
         if upstream.has(one) && !upstream.has(other) {
             upstream.problem(one, format!("is of no use without {other}"), format!("add {other}"));

@@ -281,7 +281,7 @@ fn parent(path: &str) -> &str {
 
 /// Whether a key's value is a secret. A misspelt `pasword` bears one too.
 pub(super) fn bears_secret(key: &str) -> bool {
-    const PARTS: [&str; 4] = ["secret", "pass", "pwd", "token"];
+    const PARTS: [&str; 6] = ["secret", "pass", "pwd", "token", "nkey", "creds"];
     const MISSPELT: [&str; 3] = ["secret", "password", "token"];
     const HARMLESS: [&str; 2] = ["token_bytes", "forward_token"];
     let key = key.to_ascii_lowercase();
@@ -436,6 +436,8 @@ mod tests {
             ("client_secret", true),
             ("pasword", true),
             ("Token", true),
+            ("nkey", true),
+            ("creds", true),
             ("token_bytes", false),
             ("forward_token", false),
             ("servers", false),

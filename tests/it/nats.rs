@@ -4,6 +4,8 @@
 mod ends;
 /// Requests that a stream of JetStream stores.
 mod jetstream;
+/// Keys in place of passwords.
+mod keys;
 /// What else holds for any upstream: cache, limits, retries, breaker, metrics, spans.
 mod like_others;
 /// Who listens to a subject, or to a stream by a consumer.

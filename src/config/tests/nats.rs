@@ -3,6 +3,9 @@
 use super::read;
 use crate::config::Packet;
 
+/// A seed of a user.
+const SEED: &str = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY";
+
 /// What stands in an upstream, what is wrong with it, and what the remedy shows.
 const MISTAKES: &[(&str, &str, &str)] = &[
     ("nats = []", "is an empty list", "at least one"),
@@ -26,11 +29,17 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("servers = ['http://a']\npacket = 'nest'", "upstreams over NATS", "add nats"),
     ("servers = ['http://a']\ntoken = 'x'", "upstreams over NATS", "add nats"),
+    ("servers = ['http://a']\nnkey = 'SEED'", "upstreams over NATS", "add nats"),
+    ("nats = ['nats://a']\nnkey = 'SUsecret'", "is no seed of NATS", "nk -gen user"),
+    ("nats = ['nats://a']\nnkey = 'Usecret'", "a public key in place", "nk -gen user"),
+    ("nats = ['nats://a']\ncreds = 'secret'", "no credential file", "nsc generate creds"),
+    ("nats = ['nats://a']\ntoken = 'x'\nnkey = 'SEED'", "is beside token", "keep one"),
 ];
 
 #[test]
 fn each_mistake_gives_one_problem_with_its_remedy() {
     for (lines, what, remedy) in MISTAKES.iter().copied() {
+        let lines = lines.replace("SEED", SEED);
         let text = "[routes.r]\npath = '/'\nupstream = 'u'\nsubject = 's'\n[upstreams.u]\n";
         let loaded = read(&format!("{text}{lines}"));
         let report = loaded.source.render(&loaded.problems);
@@ -87,6 +96,9 @@ fn an_upstream_over_nats_has_what_is_written_and_defaults_of_its_own() {
     assert_eq!(nats.password.as_ref().unwrap().expose(), b"correct horse");
     assert_eq!((upstream.max_connections, upstream.max_requests), (1024, 1024));
     assert!(upstream.continue_timeout.is_zero() && upstream.tls.is_none());
+    let seed = read(&format!("[upstreams.u]\nnats = ['nats://a']\nnkey = '{SEED}'"));
+    let key = seed.config.upstreams["u"].nats.as_ref().unwrap().key.as_ref().unwrap();
+    assert!(key.key.public().starts_with("UDXU4RCS") && key.jwt.is_none());
     let loaded = read("[upstreams.u]\nnats = ['tls://a']");
     assert!(loaded.config.upstreams["u"].tls.is_some());
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::replies::Replies;
 use super::users::{User, Users};
 use super::{HEARD_MAX, MESSAGE_BYTES_MAX};
-use crate::config;
+use crate::config::{self, NatsKey};
 
 /// How often a server is asked whether it lives. One that does not answer twice is lost.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -226,8 +226,8 @@ impl Link {
         is_made: &Arc<AtomicBool>,
     ) -> ConnectOptions {
         let (nats, is_made) = (Arc::clone(&self.nats), Arc::clone(is_made));
-        let options = ConnectOptions::with_auth_callback(move |_nonce| {
-            let auth = auth(&nats, is_made.load(Ordering::Relaxed));
+        let options = ConnectOptions::with_auth_callback(move |nonce| {
+            let auth = auth(&nats, &nonce, is_made.load(Ordering::Relaxed));
             async move { auth }
         });
         let (lost, label, purpose) = (lost.clone(), self.label.clone(), self.purpose);
@@ -277,8 +277,9 @@ impl Purpose {
     }
 }
 
-/// Who the gateway is. A second connection of the same client gets no further than this.
-fn auth(nats: &config::Nats, is_made: bool) -> Result<Auth, AuthError> {
+/// Who the gateway is, and the signature of what the server has chosen, where it proves that by a
+/// key. A second connection of the same client gets no further than this.
+fn auth(nats: &config::Nats, nonce: &[u8], is_made: bool) -> Result<Auth, AuthError> {
     if is_made {
         return Err(AuthError::new("each connection has a client of its own"));
     }
@@ -290,6 +291,14 @@ fn auth(nats: &config::Nats, is_made: bool) -> Result<Auth, AuthError> {
     auth.username.clone_from(&nats.username);
     auth.password = text(&nats.password);
     auth.token = text(&nats.token);
+    // A server that chooses nothing asks for no key.
+    if let Some(NatsKey { key, jwt }) = nats.key.as_ref().filter(|_| !nonce.is_empty()) {
+        let signature = key.sign(nonce).ok_or_else(|| AuthError::new("nothing could be signed"))?;
+        auth.signature = Some(signature);
+        auth.jwt = text(jwt);
+        // With a JWT it is the key that the JWT names.
+        auth.nkey = jwt.is_none().then(|| key.public().to_owned());
+    }
     Ok(auth)
 }
 
@@ -297,7 +306,7 @@ fn auth(nats: &config::Nats, is_made: bool) -> Result<Auth, AuthError> {
 fn explain(error: &async_nats::ConnectError) -> String {
     let help = match error.kind() {
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-            "; see username, password and token"
+            "; see username, password, token, nkey and creds"
         }
         ConnectErrorKind::Tls => "; see tls.ca_file, and tls.client_cert",
         _ => "",

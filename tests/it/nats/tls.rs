@@ -70,7 +70,7 @@ fn a_name_and_a_password_or_a_token_let_the_gateway_in() {
         let reply = Client::get(gateway.public, "/").send();
         assert_eq!((reply.status, &*code(&reply)), (503, "upstream_unreachable"));
         let said = gateway.stderr();
-        assert!(said.contains("see username, password and token"), "{said}");
+        assert!(said.contains("see username, password, token, nkey and creds"), "{said}");
         assert!(!said.contains("-8"), "{said}");
         gateway.rewrite(&config(keys));
         gateway.signal("HUP");

@@ -14,6 +14,7 @@ pub(crate) mod grpc_upstream;
 mod http2_upstream;
 mod issuer;
 mod nats;
+pub(crate) mod nkeys;
 mod pebble;
 mod proxy;
 mod redis;
