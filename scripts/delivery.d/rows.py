@@ -331,9 +331,10 @@ def lines_of(s, count, width):
     return [s.jobs(each, f"l{number}") for number in range(width)]
 
 
-def in_order(s, options):
+def in_order(s, options, shards=1):
     """Lines, and a gateway that dies ten times under load: no order is ever broken."""
-    order = 'order_by = "header:x-line"'
+    s.shards = shards
+    order = f'order_by = "header:x-line"\nshards = {shards}'
     gateways = [s.gateway(name, 16, queue=order) for name in "abc"]
     lines = lines_of(s, options.times, 50)
     asked = s.begin_lines([it.port for it in gateways], lines, 50)
@@ -345,7 +346,15 @@ def in_order(s, options):
     asked.result(300)
     s.wait_empty()
     stages.Sums(s).check(s)
+    if shards > 1:
+        used = sum(s.run("EXISTS", it + "ready") for it in s.prefixes())
+        s.expect(used == shards, f"{used} of {shards} shards had something")
     return s.count, "50 lines, 10 deaths"
+
+
+def in_order_in_shards(s, options):
+    """The same in four shards."""
+    return in_order(s, options, 4)
 
 
 def end_to_end(s, options):
@@ -376,6 +385,7 @@ ROWS = [
     ("after-settle", "gateway, after settle", after_the_settle, ()),
     ("stopped", "gateway stopped beyond a lease", stopped, ()),
     ("order", "gateways, with lines", in_order, ()),
+    ("order-in-shards", "gateways, with lines in 4 shards", in_order_in_shards, ()),
     ("redis", "Redis -9, AOF everysec", redis_dies, AOF),
     ("replica", "primary -9, nobody waits", promoted, ()),
     ("replica-waited", "primary -9, replicas:1", promoted_waiting, ()),

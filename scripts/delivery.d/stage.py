@@ -41,19 +41,29 @@ deliver = {{ queue = "work", key = "required" }}
 """
 HERE = pathlib.Path(__file__).resolve().parent
 PREFIX = "app:queue:{work.0}:"
+LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
 LEASE_S = 5  # the shortest that there is
 END_S = 120  # longest wait for a queue to be empty
 CLAIMED = """
 local claimed = {}
-for i = 2, #ARGV do
-  if redis.call("HGET", ARGV[1] .. "item:" .. ARGV[i], "s") == "d" then
-    claimed[#claimed + 1] = ARGV[i]
-  end
+for _, item in ipairs(ARGV) do
+  if redis.call("HGET", item, "s") == "d" then claimed[#claimed + 1] = item end
 end
 return claimed
 """
 COLUMNS = ["row", "times", "acknowledged", "lost", "sent", "repeats", "deaths after the send",
            "settles refused", "order broken", "bodies left", "dead", "verdict"]
+
+
+def shard(number):
+    """What the keys of a shard begin with."""
+    return PREFIX.replace(".0}", f".{number}}}")
+
+
+def item(one):
+    """The key of an item, which lies in the shard that its id names."""
+    high, low = (LETTERS.index(letter) for letter in one[:2])
+    return f"{shard(high << 3 | low >> 2)}item:{one}"
 
 
 class Gateway:
@@ -127,7 +137,7 @@ class Stage:
         port, = harness.free_ports(1)
         self.redis = servers.plain(children, "redis", port, *redis)
         self.redis.start()
-        self.problems, self.count = [], 0
+        self.problems, self.count, self.shards = [], 0, 1
 
     def gateway(self, name, concurrency, **more):
         return Gateway(self, name, concurrency, **more).start()
@@ -137,7 +147,10 @@ class Stage:
 
     def open(self):
         """Items that are not settled."""
-        return self.run("ZCARD", PREFIX + "open")
+        return sum(self.run("ZCARD", it + "open") for it in self.prefixes())
+
+    def prefixes(self):
+        return [shard(number) for number in range(self.shards)]
 
     def claimed(self):
         return self.run("XPENDING", PREFIX + "ready", "g")[0]
@@ -163,10 +176,11 @@ class Stage:
         often they were sent."""
         sends = self.sends()
         last, times = {it.id: it.port for it in sends}, collections.Counter(it.id for it in sends)
-        mine = [one for one, port in last.items() if port == site]
+        mine = {item(one): one for one, port in last.items() if port == site}
+        keys = list(mine)
         # At once: who takes them over waits for no more than a lease.
-        claimed = [one for first in range(0, len(mine), 5000)
-                   for one in self.run("EVAL", CLAIMED, 0, PREFIX, *mine[first:first + 5000])]
+        claimed = [mine[key] for first in range(0, len(keys), 5000)
+                   for key in self.run("EVAL", CLAIMED, 0, *keys[first:first + 5000])]
         return {(one, times[one]) for one in claimed}
 
     def wait_empty(self, seconds=END_S):
@@ -193,10 +207,11 @@ class Stage:
     def bodies(self):
         """Bodies of items, and bodies that nothing was queued for."""
         own, alone, at = 0, 0, "0"
+        # Of all shards.
+        pattern = PREFIX.replace("{", "[{]").replace(".0}", ".*}") + "body:*"
         with self.redis.connect(10) as redis:
             while True:
-                at, keys = redis.run("SCAN", at, "MATCH", PREFIX.replace("{", "[{]") + "body:*",
-                                     "COUNT", 1000)
+                at, keys = redis.run("SCAN", at, "MATCH", pattern, "COUNT", 1000)
                 for key in keys:
                     if redis.run("EXISTS", key.replace(":body:", ":item:")):
                         own += 1
@@ -221,7 +236,7 @@ class Sums:
         self.acked, self.sent = len(acked), sum(map(len, by_key.values()))
         self.lost = sum(1 for key in acked if not by_key[key])
         with stage.redis.connect(10) as redis:
-            states = {key: redis.run("HGET", f"{PREFIX}item:{one}", "s")
+            states = {key: redis.run("HGET", item(one), "s")
                       for key, one in acked.items()}
         self.not_done = sum(1 for state in states.values() if state != "k")
         self.repeats = sum(len(sends) - 1 for sends in by_key.values() if sends)
@@ -235,9 +250,11 @@ class Sums:
         self.deaths, self.refused = len(stage.died_with), stage.refused()
         self.broken = self.order_broken(stage)
         self.bodies, self.alone = stage.bodies()
-        self.dead = stage.run("ZCARD", PREFIX + "dead")
-        self.bytes = int(stage.run("GET", PREFIX + "bytes") or 0)
-        self.lines = len(stage.run("KEYS", PREFIX.replace("{", "[{]") + "line:*"))
+        prefixes = stage.prefixes()
+        self.dead = sum(stage.run("ZCARD", it + "dead") for it in prefixes)
+        self.bytes = sum(int(stage.run("GET", it + "bytes") or 0) for it in prefixes)
+        self.lines = sum(len(stage.run("KEYS", it.replace("{", "[{]") + "line:*"))
+                         for it in prefixes)
 
     @staticmethod
     def order_broken(stage):

@@ -8,23 +8,38 @@ use serde_json::{Map, Value, json};
 use super::query;
 use super::reply::{Effect, Fault, Reply, json as reply_json, parse};
 use crate::base::http::hex;
-use crate::config::Queue;
+use crate::config::{QUEUE_SHARDS_MAX, Queue};
 use crate::deliver::Head;
 use crate::plan::queue_bounds;
 use crate::runtime::{Gateway, Parcels, Running};
-use crate::store::keys::QueueKeys;
+use crate::store::keys::{Keys, QueueKeys};
 use crate::store::queue::{
     Cancelled, DeliveryId, Item, ItemState, Pause, QUEUE_DEAD_ROUND, QueueSafety, Requeued,
 };
-
-/// The shard of a queue that has one.
-const SHARD: u8 = 0;
 
 /// A queue that is configured.
 struct Named<'a> {
     name: &'a str,
     queue: &'a Queue,
-    keys: QueueKeys,
+    keys: &'a Keys,
+}
+
+impl Named<'_> {
+    /// Its shards, and those that hold something yet though it has fewer by now.
+    async fn shards(&self, gateway: &Gateway) -> Result<Vec<QueueKeys>, Fault> {
+        let store = &gateway.store;
+        Ok(store.queue_shards(self.keys, self.name, self.queue.shards).await?)
+    }
+
+    /// All that it can have, now or later.
+    fn all_shards(&self) -> Vec<QueueKeys> {
+        (0..QUEUE_SHARDS_MAX).map(|shard| self.keys.queue(self.name, shard)).collect()
+    }
+
+    /// The shard that a delivery lies in.
+    fn shard_of(&self, id: &DeliveryId) -> QueueKeys {
+        self.keys.queue(self.name, id.shard())
+    }
 }
 
 fn named<'a>(running: &'a Running, name: &str) -> Result<Named<'a>, Fault> {
@@ -35,7 +50,7 @@ fn named<'a>(running: &'a Running, name: &str) -> Result<Named<'a>, Fault> {
         detail: format!("No queue is named {name:?}; GET /v1/queues names them."),
     };
     let (name, queue) = found.ok_or_else(unknown)?;
-    Ok(Named { name, queue, keys: running.plan.keys.queue(name, SHARD) })
+    Ok(Named { name, queue, keys: &running.plan.keys })
 }
 
 /// `GET /v1/queues`: all of them, and whether the store may be trusted with them.
@@ -65,8 +80,8 @@ pub(super) async fn show(gateway: &Gateway, name: &str) -> Result<Reply, Fault> 
 }
 
 async fn tell(gateway: &Gateway, named: &Named<'_>) -> Result<Value, Fault> {
-    let Named { name, queue, keys } = named;
-    let look = gateway.store.queue_look(keys).await?;
+    let Named { name, queue, .. } = named;
+    let look = gateway.store.queue_look_all(&named.shards(gateway).await?).await?;
     let meter = &gateway.deliveries.queue(name).meter;
     let attempts = ["done", "retry", "dead", "back", "lost"];
     let attempts = attempts.map(|word| (word.to_owned(), json!(meter.attempts(word))));
@@ -84,6 +99,7 @@ async fn tell(gateway: &Gateway, named: &Named<'_>) -> Result<Value, Fault> {
         "warned": is_old || look.open > queue.warn.items,
         "paused": look.pause.as_ref().map(tell_pause),
         "concurrency": queue.concurrency,
+        "shards": queue.shards,
         "attempts_here": Map::from_iter(attempts),
     }))
 }
@@ -113,7 +129,8 @@ pub(super) async fn items(gateway: &Gateway, uri: &Uri, name: &str) -> Result<Re
             }
         }
     }
-    let page = gateway.store.queue_list(&named.keys, state, after.as_ref()).await?;
+    let shards = named.shards(gateway).await?;
+    let page = gateway.store.queue_list_all(&shards, state, after.as_ref()).await?;
     let items: Vec<Value> = page.items.iter().map(|item| tell_item(&named, item)).collect();
     let next = page.next.map(|id| id.to_string());
     Ok(reply_json(StatusCode::OK, &json!({ "items": items, "next": next })))
@@ -155,7 +172,8 @@ fn time(unix_ms: u64) -> Option<String> {
 
 fn id_of(text: &str) -> Result<DeliveryId, Fault> {
     let wrong = || Fault::Invalid(format!("{text:?} is no id of a delivery."));
-    DeliveryId::parse(text).ok_or_else(wrong)
+    let is_known = |id: &DeliveryId| id.shard() < QUEUE_SHARDS_MAX;
+    DeliveryId::parse(text).filter(is_known).ok_or_else(wrong)
 }
 
 /// The delivery of an id, in whichever queue it is.
@@ -167,7 +185,7 @@ async fn find<'r>(
     let id = id_of(id)?;
     for name in running.plan.config.queues.keys() {
         let named = named(running, name)?;
-        if let Some(item) = gateway.store.queue_find(&named.keys, &id).await? {
+        if let Some(item) = gateway.store.queue_find(&named.shard_of(&id), &id).await? {
             return Ok((named, item));
         }
     }
@@ -192,7 +210,7 @@ pub(super) async fn body(gateway: &Gateway, id: &str, body: &[u8]) -> Result<Rep
     let _: Nothing = parse_or_empty(body, "{}")?;
     let running = gateway.running();
     let (named, item) = find(gateway, &running, id).await?;
-    let body = gateway.store.queue_body(&named.keys, &item.id).await?;
+    let body = gateway.store.queue_body(&named.shard_of(&item.id), &item.id).await?;
     let gone = || Fault::Problem {
         status: StatusCode::NOT_FOUND,
         code: "body_not_kept",
@@ -219,8 +237,9 @@ fn unreadable(queue: &str) -> Fault {
 pub(super) async fn requeue(gateway: &Gateway, id: &str, body: &[u8]) -> Result<Reply, Fault> {
     let _: Nothing = parse_or_empty(body, "{}")?;
     let running = gateway.running();
-    let (Named { name, queue, keys }, item) = find(gateway, &running, id).await?;
-    let bounds = queue_bounds(queue);
+    let (named, item) = find(gateway, &running, id).await?;
+    let Named { name, queue, .. } = named;
+    let (keys, bounds) = (named.shard_of(&item.id), queue_bounds(queue, item.id.shard()));
     let requeued = gateway.store.queue_requeue(&keys, &item.id, queue.max_age, bounds).await?;
     let refused = |status, code, detail| Err(Fault::Problem { status, code, detail });
     match requeued {
@@ -247,8 +266,9 @@ pub(super) async fn requeue(gateway: &Gateway, id: &str, body: &[u8]) -> Result<
 pub(super) async fn cancel(gateway: &Gateway, id: &str, body: &[u8]) -> Result<Reply, Fault> {
     let _: Nothing = parse_or_empty(body, "{}")?;
     let running = gateway.running();
-    let (Named { queue, keys, .. }, item) = find(gateway, &running, id).await?;
-    let state = match gateway.store.queue_cancel(&keys, &item.id, queue.keep).await? {
+    let (named, item) = find(gateway, &running, id).await?;
+    let (keys, keep) = (named.shard_of(&item.id), named.queue.keep);
+    let state = match gateway.store.queue_cancel(&keys, &item.id, keep).await? {
         Cancelled::Cancelled => return Ok(done(&item.id, ItemState::Cancelled)),
         Cancelled::InProgress => ItemState::Delivering,
         Cancelled::Settled(state) => state,
@@ -297,17 +317,19 @@ pub(super) async fn pause(gateway: &Gateway, name: &str, body: &[u8]) -> Result<
         return Err(Fault::Invalid(format!("why has at most {WHY_BYTES_MAX} bytes.")));
     }
     let running = gateway.running();
-    let Named { name, keys, .. } = named(&running, name)?;
-    gateway.store.queue_pause(&keys, &Pause { why, left: None }).await?;
-    Ok(changed(name, true))
+    let named = named(&running, name)?;
+    // Also those that it has not yet: a reload must not end what an operator began.
+    gateway.store.queue_pause_all(&named.all_shards(), &Pause { why, left: None }).await?;
+    Ok(changed(named.name, true))
 }
 
 /// `POST /v1/queues/{queue}/resume`: ends a pause, whoever began it.
 pub(super) async fn resume(gateway: &Gateway, name: &str, body: &[u8]) -> Result<Reply, Fault> {
     let _: Nothing = parse_or_empty(body, "{}")?;
     let running = gateway.running();
-    let Named { name, keys, .. } = named(&running, name)?;
-    gateway.store.queue_resume(&keys).await?;
+    let named = named(&running, name)?;
+    gateway.store.queue_resume_all(&named.all_shards()).await?;
+    let name = named.name;
     gateway.deliveries.queue(name).wake.notify_one();
     Ok(changed(name, false))
 }
@@ -340,11 +362,12 @@ pub(super) async fn requeue_dead(
         return Err(Fault::Invalid(format!("limit is a number from 1 to {QUEUE_DEAD_ROUND}.")));
     }
     let running = gateway.running();
-    let Named { name, queue, keys } = named(&running, name)?;
-    let bounds = queue_bounds(queue);
-    let which = (error.as_deref(), limit);
+    let named = named(&running, name)?;
+    let Named { name, queue, .. } = named;
+    let (shards, which) = (named.shards(gateway).await?, (error.as_deref(), limit));
+    let bounds = |shard| queue_bounds(queue, shard);
     let store = &gateway.store;
-    let requeued = store.queue_requeue_dead(&keys, which, queue.max_age, bounds).await?;
+    let requeued = store.queue_requeue_dead(&shards, which, queue.max_age, bounds).await?;
     gateway.deliveries.queue(name).wake.notify_one();
     let mut reply = reply_json(StatusCode::OK, &json!({ "queue": name, "requeued": requeued }));
     reply.extensions_mut().insert(Effect("requeued", requeued.to_string()));
@@ -354,8 +377,9 @@ pub(super) async fn requeue_dead(
 /// `DELETE /v1/queues/{queue}/dead`: deletes dead ones for good, the oldest first.
 pub(super) async fn drop_dead(gateway: &Gateway, name: &str) -> Result<Reply, Fault> {
     let running = gateway.running();
-    let Named { name, keys, .. } = named(&running, name)?;
-    let deleted = gateway.store.queue_drop_dead(&keys).await?;
+    let named = named(&running, name)?;
+    let deleted = gateway.store.queue_drop_dead_all(&named.shards(gateway).await?).await?;
+    let name = named.name;
     let mut reply = reply_json(StatusCode::OK, &json!({ "queue": name, "deleted": deleted }));
     reply.extensions_mut().insert(Effect("deleted", deleted.to_string()));
     Ok(reply)

@@ -96,7 +96,7 @@ pub use pem_file::{PemFile, reread_secret};
 pub use pools::{Pools, Position};
 pub use problem::{Problem, Problems, Source};
 pub use query::{Parameters, Query};
-pub use queue::{Answers, Deliver, OrderBy, Queue, QueueDurability, QueueWarn};
+pub use queue::{Answers, Deliver, OrderBy, QUEUE_SHARDS_MAX, Queue, QueueDurability, QueueWarn};
 pub use queue_ends::{CALLBACKS, QueueEnds};
 pub use queue_keys::{SealKey, SealKeyId};
 pub use retry::{Retry, RetryOn};

@@ -33,6 +33,8 @@ const BODY_BYTES_MAX: u64 = 8 * MIB;
 const STREAM_BYTES_MAX: usize = 255;
 /// What says how a request is delivered, and not that it is stored in a stream.
 const OF_QUEUES: [&str; 3] = ["delay_from", "max_delay", "max_wait"];
+/// Most shards of one queue.
+pub const QUEUE_SHARDS_MAX: u8 = 16;
 /// Most requests of one queue.
 const ITEMS_MAX: u64 = 100_000_000;
 
@@ -93,6 +95,8 @@ pub struct Queue {
     pub rate: Option<Rate>,
     /// With what all that is kept is sealed: the first one seals, each opens.
     pub seal: Vec<SealKey>,
+    /// In how many parts it lies, each of which may be on another server of a Redis Cluster.
+    pub shards: u8,
 }
 
 /// `durability`
@@ -156,6 +160,7 @@ impl Default for Queue {
             recheck: false,
             rate: None,
             seal: Vec::new(),
+            shards: 1,
         }
     }
 }
@@ -236,12 +241,32 @@ pub(super) fn read(queue: &mut Section<'_>) -> Queue {
         recheck: queue.or("recheck", default.recheck, flag),
         rate: queue.get("rate", rate),
         seal: queue_keys::read(queue),
+        shards: queue.or("shards", default.shards, count(1..=QUEUE_SHARDS_MAX.into())),
     };
     if read.backoff > read.max_backoff {
         let what = "is longer than max_backoff";
         queue.problem("backoff", what, "write a shorter one, or a longer max_backoff");
     }
+    divided(queue, &read);
     read
+}
+
+/// Bounds of which each shard has a part that must let something in.
+fn divided(queue: &Section<'_>, read: &Queue) {
+    let shards = u64::from(read.shards);
+    let least = [
+        ("max_items", read.max_items, 1),
+        ("max_in_flight", read.max_in_flight, 1),
+        ("max_dead", read.max_dead, 1),
+        ("max_bytes", read.max_bytes, read.max_body),
+    ];
+    for (key, all, one) in least.into_iter().filter(|_| shards > 1) {
+        if all / shards < one {
+            let of = if key == "max_bytes" { "one max_body" } else { "1" };
+            let what = format!("{key} is divided over them: each would have less than {of}");
+            queue.problem("shards", what, format!("write fewer, or a larger {key}"));
+        }
+    }
 }
 
 fn read_warn(warn: &mut Section<'_>) -> QueueWarn {

@@ -17,6 +17,7 @@ use crate::cache;
 use crate::config::Queue;
 use crate::deliver::{Answered, Bounds, Head, Kept, Pauses, Verdict, Why, judge, retry_after};
 use crate::observe::access::Line;
+use crate::plan::share;
 use crate::proxy::{Attempted, Delivery, NoAnswer};
 use crate::runtime::{Gateway, Loose, Opened, Packed, Parcels, QueueState, Running};
 use crate::store::keys::QueueKeys;
@@ -35,7 +36,8 @@ pub(super) struct Attempt {
     /// The queue's name.
     pub(super) name: String,
     pub(super) queue: Queue,
-    pub(super) keys: QueueKeys,
+    /// Of the shard that it lies in.
+    pub(super) keys: Arc<QueueKeys>,
     /// When it was taken, and what the store's clock said then, in Unix milliseconds.
     pub(super) began: Instant,
     pub(super) now_ms: u64,
@@ -273,6 +275,11 @@ impl Attempt {
         true
     }
 
+    /// Most dead ones of the shard that it lies in.
+    fn dead_most(&self) -> u64 {
+        share(self.queue.max_dead, self.queue.shards.into(), self.keys.shard.into())
+    }
+
     /// What the store is told, but for what follows.
     fn settling<'a>(
         &self,
@@ -288,7 +295,7 @@ impl Attempt {
             error: judged.error,
             answer,
             keep,
-            dead_most: self.queue.max_dead,
+            dead_most: self.dead_most(),
             after: After::default(),
         }
     }

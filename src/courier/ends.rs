@@ -17,11 +17,9 @@ use crate::deliver::{Head, Why, kept_fields};
 use crate::forwarding::fields;
 use crate::plan::{Route, Undo, callback_upstream, queue_bounds};
 use crate::runtime::{Loose, Packed, Parcels, Running};
-use crate::store::keys::QueueKeys;
+use crate::store::keys::{QueueKeys, shard_of};
 use crate::store::queue::{Claim, DeliveryId, FollowUp, Outcome, Settle};
 
-/// The shard of a queue that has one.
-const SHARD: u8 = 0;
 /// What is told of a target at most, in bytes, so that all of it fits.
 const TARGET_BYTES_MAX: usize = 32 << 10;
 /// Fields that are kept of the request which is undone, beside those that the gateway owns.
@@ -182,7 +180,9 @@ impl Ending<'_> {
         let body = serde_json::to_vec(&died).map_err(|_| Unmade)?;
         let key = format!("{}:undo", claim.hold.id);
         let undoing = self.undoing(undo, &key, head);
-        let following = self.put_into(&undo.queue, key, (undoing, body.into()))?;
+        // Whatever has one order key lies in one shard.
+        let digest = claim.order.as_ref().unwrap_or(&key).clone();
+        let following = self.put_into(&undo.queue, (key, &digest), (undoing, body.into()))?;
         let owner = claim.owner.clone();
         Ok(following.map(|following| Following { owner, keeps_order: true, ..following }))
     }
@@ -233,14 +233,16 @@ impl Ending<'_> {
             accepted_ms: self.now_ms,
             due_ms: self.now_ms,
         };
-        self.put_into(CALLBACKS, key, (telling, body.into()))
+        let digest = key.clone();
+        self.put_into(CALLBACKS, (key, &digest), (telling, body.into()))
     }
 
-    /// A request for another queue; nobody's, and in no line. Nothing where that queue is gone.
+    /// A request for the shard of another queue that a digest is of; nobody's, and in no line.
+    /// Nothing where that queue is gone.
     fn put_into(
         &self,
         name: &str,
-        key: String,
+        (key, digest): (String, &str),
         (head, body): (Head, Bytes),
     ) -> Result<Option<Following>, Unmade> {
         let plan = &self.running.plan;
@@ -248,13 +250,14 @@ impl Ending<'_> {
             tracing::warn!(queue = name, key, "this queue is configured no more: nothing follows");
             return Ok(None);
         };
-        let Some(id) = DeliveryId::new(SHARD, self.now_ms) else {
+        let shard = shard_of(digest, queue.shards);
+        let Some(id) = DeliveryId::new(shard, self.now_ms) else {
             tracing::error!(queue = name, key, "the system has no random bytes");
             return Err(Unmade);
         };
         Ok(Some(Following {
             queue: name.to_owned(),
-            keys: plan.keys.queue(name, SHARD),
+            keys: plan.keys.queue(name, shard),
             id,
             key,
             // As long as the request that it follows from can be tried again, and longer.
@@ -264,7 +267,7 @@ impl Ending<'_> {
             owner: String::new(),
             keeps_order: false,
             max_age: queue.max_age,
-            ttl: queue_bounds(queue).ttl,
+            ttl: queue_bounds(queue, shard).ttl,
         }))
     }
 

@@ -1,20 +1,27 @@
 //! What a queue holds, looked at once a second for metrics and operators, who are warned when it is
 //! too much.
 
-use crate::config::Queue;
+use crate::config::{QUEUE_SHARDS_MAX, Queue};
 use crate::observe::QueueNow;
 use crate::runtime::{Gateway, Running};
 use crate::store::queue::{ItemState, QueueLook};
 
-/// The shard of a queue that has one.
-const SHARD: u8 = 0;
-
 /// Looks at a queue. Where the store does not answer, what was seen last stays.
 pub(super) async fn look(gateway: &Gateway, running: &Running, name: &str, queue: &Queue) {
-    let keys = running.plan.keys.queue(name, SHARD);
-    let Ok(looked) = gateway.store.queue_look(&keys).await else { return };
+    let state = gateway.deliveries.queue(name);
+    let beyond: Vec<_> = (queue.shards..QUEUE_SHARDS_MAX)
+        .map(|shard| running.plan.keys.queue(name, shard))
+        .collect();
+    let Ok(uses) = gateway.store.queue_uses(&beyond).await else { return };
+    let open = beyond.iter().zip(&uses).filter(|(_, it)| it.is_open).map(|(keys, _)| keys.shard);
+    state.note_beyond(open);
+    let mut all: Vec<_> =
+        (0..queue.shards).map(|shard| running.plan.keys.queue(name, shard)).collect();
+    let used = beyond.into_iter().zip(uses).filter(|(_, it)| it.is_open || it.has_dead);
+    all.extend(used.map(|(keys, _)| keys));
+    let Ok(looked) = gateway.store.queue_look_all(&all).await else { return };
     let now = now(name, queue, &looked);
-    if gateway.deliveries.queue(name).looked(now) {
+    if state.looked(now) {
         tracing::warn!(
             queue = name,
             items = looked.open,

@@ -7,6 +7,7 @@ mod look;
 mod rate;
 mod recheck;
 mod signed;
+mod turn;
 mod worker;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! The task of one queue on one node: it takes what is due as far as there are places, keeps the
 //! leases of what is under way, and pauses the queue where its destination fails.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Attempt, Ended};
 use super::rate::{self, Charged, Granted, Owed};
+use super::turn::Turns;
 use crate::base::instance;
-use crate::config::Queue;
+use crate::config::{QUEUE_SHARDS_MAX, Queue};
 use crate::deliver::Streak;
+use crate::plan::share;
 use crate::runtime::{Gateway, QueueState, Running};
 use crate::store::StoreError;
 use crate::store::keys::QueueKeys;
@@ -23,8 +25,6 @@ use crate::store::queue::{After, Claim, Hold, Outcome, Pause, Settle, Take, Take
 const POLL: Duration = Duration::from_millis(250);
 /// How long nothing is asked of a store that has not answered, or has lost the stream.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// The shard of a queue that has one.
-const SHARD: u8 = 0;
 /// How often what waits is looked through: it lives 30 days from then on.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -48,13 +48,20 @@ pub(super) struct Worker {
     paused_until: Option<Instant>,
     take_at: Instant,
     renew_at: Instant,
-    sweep_at: Instant,
-    repair_at: Instant,
+    /// Whose turn it is among its shards.
+    turns: Turns,
+    /// Their keys, by the plan that they are of and the shards that it had beyond.
+    known: Option<KnownShards>,
 }
+
+/// See [`Worker::known`].
+type KnownShards = (Weak<Running>, u32, Arc<[Arc<QueueKeys>]>);
 
 /// A delivery that is under way.
 struct Held {
     hold: Hold,
+    /// Of the shard that it lies in.
+    keys: Arc<QueueKeys>,
     /// The pause of the queue that it began behind.
     pauses: u64,
     /// What it was charged to.
@@ -66,7 +73,18 @@ struct Round {
     gateway: Arc<Gateway>,
     running: Arc<Running>,
     queue: Queue,
-    keys: QueueKeys,
+    /// What is taken from: its shards, and those that it had once and that hold something yet.
+    shards: Arc<[Arc<QueueKeys>]>,
+}
+
+impl Round {
+    /// Most claims of the fleet in the shard at this place.
+    fn in_flight(&self, keys: &QueueKeys) -> usize {
+        let at = self.shards.iter().position(|it| it.shard == keys.shard).unwrap_or_default();
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let most = share(self.queue.max_in_flight, count(self.shards.len()), count(at));
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
 }
 
 impl Worker {
@@ -87,8 +105,8 @@ impl Worker {
             paused_until: None,
             take_at: now,
             renew_at: now,
-            sweep_at: now,
-            repair_at: now,
+            turns: Turns::default(),
+            known: None,
         }
     }
 
@@ -118,15 +136,32 @@ impl Worker {
 
     /// What holds now; nothing where the gateway is gone, or the queue is configured no more and
     /// nothing of it is under way.
-    fn round(&self) -> Option<Round> {
+    fn round(&mut self) -> Option<Round> {
         let gateway = self.gateway.upgrade()?;
         let running = gateway.running();
         let configured = running.plan.config.queues.get(&self.name).cloned();
         // Without its section, what is under way ends by the defaults.
         let gone = || Queue { concurrency: 0, ..Queue::default() };
         let queue = configured.unwrap_or_else(gone);
-        let keys = running.plan.keys.queue(&self.name, SHARD);
-        Some(Round { gateway, running, queue, keys })
+        let shards = self.shards(&running, queue.shards);
+        Some(Round { gateway, running, queue, shards })
+    }
+
+    /// The keys of the shards that are taken from.
+    fn shards(&mut self, running: &Arc<Running>, shards: u8) -> Arc<[Arc<QueueKeys>]> {
+        let beyond = self.state.beyond();
+        if let Some((of, bits, known)) = &self.known
+            && *bits == beyond
+            && std::ptr::eq(of.as_ptr(), Arc::as_ptr(running))
+        {
+            return Arc::clone(known);
+        }
+        let is_meant = |shard: &u8| *shard < shards || beyond & (1 << *shard) != 0;
+        let all = (0..QUEUE_SHARDS_MAX).filter(is_meant);
+        let keys = all.map(|shard| Arc::new(running.plan.keys.queue(&self.name, shard)));
+        let keys: Arc<[_]> = keys.collect();
+        self.known = Some((Arc::downgrade(running), beyond, Arc::clone(&keys)));
+        keys
     }
 
     /// Waits until there is something to do. False where all is given back.
@@ -158,11 +193,12 @@ impl Worker {
 
     /// Takes what is due, as far as there are places for it.
     async fn take(&mut self, round: &Round) {
-        let Round { gateway, queue, keys, .. } = round;
+        let Round { gateway, queue, .. } = round;
         let now = Instant::now();
         self.take_at = now + POLL.mul_f64(0.8 + 0.4 * fastrand::f64());
         self.paused_until = None;
-        if Instant::now() >= self.repair_at && !self.repair(round).await {
+        let shards = self.repaired(round, now).await;
+        if shards.is_empty() {
             self.take_at = now + STORE_PAUSE;
             return;
         }
@@ -172,18 +208,54 @@ impl Worker {
             return;
         }
         let Some(Granted { most, charged }) = self.granted(round, most).await else { return };
-        let sweep = now >= self.sweep_at;
-        if sweep {
-            self.sweep_at = now + queue.lease / 4;
+        let (mut taken, mut is_paused) = (0, false);
+        for keys in &shards {
+            self.turns.asked(keys.shard);
+            let left = most - taken;
+            let Some(more) = self.take_from(round, keys, left, charged.as_ref()).await else {
+                is_paused = true;
+                break;
+            };
+            taken += more;
+            if taken >= most {
+                self.take_at = Instant::now();
+                break;
+            }
         }
-        let in_flight = usize::try_from(queue.max_in_flight).unwrap_or(usize::MAX);
-        let node = instance::unique();
-        let take = Take { node, most, in_flight, lease: queue.lease, sweep };
-        let taken = gateway.store.queue_take(keys, take).await;
-        let count = if let Ok(Taken::Items { claims, .. }) = &taken { claims.len() } else { 0 };
-        self.owed.add(charged.as_ref(), most.saturating_sub(count));
+        self.owed.add(charged.as_ref(), most.saturating_sub(taken));
         self.owed.pay(gateway).await;
-        self.taken(round, taken, (most, sweep, now), charged.as_ref());
+        if taken > 0 {
+            self.found_none = false;
+        } else if self.are_away(round, now) {
+            self.take_at = now + STORE_PAUSE;
+        } else if !is_paused {
+            self.found_none = true;
+        }
+    }
+
+    /// Whether none of the shards answers.
+    fn are_away(&self, round: &Round, now: Instant) -> bool {
+        round.shards.iter().all(|keys| self.turns.is_away(keys.shard, now))
+    }
+
+    /// Takes from one shard: how many. Nothing where the queue is paused.
+    async fn take_from(
+        &mut self,
+        round: &Round,
+        keys: &Arc<QueueKeys>,
+        most: usize,
+        charged: Option<&Arc<Charged>>,
+    ) -> Option<usize> {
+        let now = Instant::now();
+        let known = self.turns.of(keys.shard, now);
+        let sweep = now >= known.sweep_at;
+        if sweep {
+            known.sweep_at = now + round.queue.lease / 4;
+        }
+        let (node, in_flight) = (instance::unique(), round.in_flight(keys));
+        let take = Take { node, most, in_flight, lease: round.queue.lease, sweep };
+        let taken = round.gateway.store.queue_take(keys, take).await;
+        self.taken(round, keys, taken, (sweep, charged))
     }
 
     /// How many of these may be taken now, where the queue has a rate.
@@ -203,24 +275,29 @@ impl Worker {
         }
     }
 
-    /// Begins what was taken; where nothing could be, waits.
+    /// Begins what was taken of a shard: how many. Where nothing could be, waits; nothing where all
+    /// are to wait.
     fn taken(
         &mut self,
         round: &Round,
+        keys: &Arc<QueueKeys>,
         taken: Result<Taken, StoreError>,
-        (most, sweep, now): (usize, bool, Instant),
-        charged: Option<&Arc<Charged>>,
-    ) {
+        (sweep, charged): (bool, Option<&Arc<Charged>>),
+    ) -> Option<usize> {
+        let now = Instant::now();
         match taken {
             Err(error) => {
-                tracing::debug!(queue = self.name, %error, "nothing could be taken");
-                self.take_at = now + STORE_PAUSE;
+                let shard = keys.shard;
+                tracing::debug!(queue = self.name, shard, %error, "nothing could be taken");
+                self.turns.of(keys.shard, now).away_until = now + STORE_PAUSE;
+                Some(0)
             }
             Ok(Taken::Paused(pause)) => {
                 self.streak.paused();
                 let left = pause.left.map_or(STORE_PAUSE, |left| left.min(STORE_PAUSE));
-                self.take_at = Instant::now() + left;
+                self.take_at = now + left;
                 self.paused_until = Some(self.take_at);
+                None
             }
             Ok(Taken::Reset { put_back }) => {
                 self.state.meter.resets.inc();
@@ -229,42 +306,55 @@ impl Worker {
                     put_back,
                     "the store had lost the queue's stream"
                 );
-                self.take_at = now + STORE_PAUSE;
+                self.turns.of(keys.shard, now).away_until = now + STORE_PAUSE;
+                Some(0)
             }
             Ok(Taken::Items { claims, now_ms, next_ms }) => {
-                self.found_none = claims.is_empty();
-                if claims.len() == most {
-                    self.take_at = Instant::now();
-                } else if let Some(due_ms) = next_ms {
+                if let Some(due_ms) = next_ms {
                     let due = Duration::from_millis(due_ms.saturating_sub(now_ms));
-                    self.take_at = self.take_at.min(Instant::now() + due);
+                    self.take_at = self.take_at.min(now + due);
                 }
+                let count = claims.len();
                 for claim in claims {
-                    self.begin(round, claim, (now_ms, sweep), charged.cloned());
+                    self.begin((round, keys), claim, (now_ms, sweep), charged.cloned());
                 }
+                Some(count)
             }
         }
     }
 
-    /// Puts back what a lost stream has taken along, once a day in the fleet, and has what waits
-    /// live on. False where the store did not answer.
-    async fn repair(&mut self, round: &Round) -> bool {
-        let Ok(put_back) = round.gateway.store.queue_repair(&round.keys, REPAIR_INTERVAL).await
-        else {
-            return false;
-        };
-        self.repair_at = Instant::now() + REPAIR_INTERVAL;
-        if put_back > 0 {
-            self.state.meter.resets.inc();
-            let name = &self.name;
-            tracing::warn!(queue = name, put_back, "what a lost stream had taken along is back");
+    /// The shards whose turn it is. Of each, what a lost stream has taken along is put back once a
+    /// day in the fleet, so that what waits lives on. One that does not answer is left out.
+    async fn repaired(&mut self, round: &Round, now: Instant) -> Vec<Arc<QueueKeys>> {
+        let mut shards = Vec::with_capacity(round.shards.len());
+        for keys in self.turns.order(&round.shards, now) {
+            if now < self.turns.of(keys.shard, now).repair_at {
+                shards.push(keys);
+                continue;
+            }
+            let repair = round.gateway.store.queue_repair(&keys, REPAIR_INTERVAL);
+            let Ok(put_back) = repair.await else {
+                self.turns.of(keys.shard, now).away_until = now + STORE_PAUSE;
+                continue;
+            };
+            self.turns.of(keys.shard, now).repair_at = Instant::now() + REPAIR_INTERVAL;
+            if put_back > 0 {
+                self.state.meter.resets.inc();
+                let name = &self.name;
+                tracing::warn!(
+                    queue = name,
+                    put_back,
+                    "what a lost stream had taken along is back"
+                );
+            }
+            shards.push(keys);
         }
-        true
+        shards
     }
 
     fn begin(
         &mut self,
-        round: &Round,
+        (round, keys): (&Round, &Arc<QueueKeys>),
         claim: Claim,
         (now_ms, sweep): (u64, bool),
         charged: Option<Arc<Charged>>,
@@ -282,25 +372,28 @@ impl Worker {
             state: Arc::clone(&self.state),
             name: self.name.clone(),
             queue: round.queue.clone(),
-            keys: round.keys.clone(),
+            keys: Arc::clone(keys),
             began: Instant::now(),
             now_ms,
         };
         let id = self.flights.spawn(attempt.deliver(claim)).id();
-        self.holds.insert(id, Held { hold, pauses: self.pauses, charged });
+        let (keys, pauses) = (Arc::clone(keys), self.pauses);
+        self.holds.insert(id, Held { hold, keys, pauses, charged });
     }
 
     /// Keeps what is under way for another lease. Whatever was lost goes on, and is not settled:
     /// somebody else has it.
     async fn renew(&mut self, round: &Round) {
         self.renew_at = Instant::now() + round.queue.lease / 3;
-        let holds: Vec<&Hold> = self.holds.values().map(|held| &held.hold).collect();
-        if holds.is_empty() {
-            return;
+        let mut shards: BTreeMap<u8, (&QueueKeys, Vec<&Hold>)> = BTreeMap::new();
+        for Held { hold, keys, .. } in self.holds.values() {
+            shards.entry(keys.shard).or_insert_with(|| (keys, Vec::new())).1.push(hold);
         }
-        if let Err(error) = round.gateway.store.queue_renew(&round.keys, &holds).await {
-            tracing::debug!(queue = self.name, %error, "leases could not be renewed");
-            self.renew_at = Instant::now() + round.queue.lease / 10;
+        for (keys, holds) in shards.into_values() {
+            if let Err(error) = round.gateway.store.queue_renew(keys, &holds).await {
+                tracing::debug!(queue = self.name, %error, "leases could not be renewed");
+                self.renew_at = Instant::now() + round.queue.lease / 10;
+            }
         }
     }
 
@@ -328,14 +421,16 @@ impl Worker {
         let Some(round) = self.round() else { return };
         let pause = Pause { why: ended.why.to_owned(), left: Some(pause) };
         tracing::info!(queue = self.name, why = ended.why, pause = ?pause.left, "the queue pauses");
-        let _ = round.gateway.store.queue_pause(&round.keys, &pause).await;
+        for keys in round.shards.iter() {
+            let _ = round.gateway.store.queue_pause(keys, &pause).await;
+        }
     }
 
     /// Ends what is under way, and leaves it to others at once.
     async fn give_all_back(&mut self) {
         self.flights.abort_all();
         let Some(round) = self.round() else { return };
-        for Held { hold, .. } in std::mem::take(&mut self.holds).into_values() {
+        for Held { hold, keys, .. } in std::mem::take(&mut self.holds).into_values() {
             let settle = Settle {
                 hold: &hold,
                 outcome: Outcome::Back { delay: Duration::ZERO },
@@ -343,10 +438,11 @@ impl Worker {
                 error: "",
                 answer: None,
                 keep: round.queue.keep,
+                // Nothing dies by this.
                 dead_most: round.queue.max_dead,
                 after: After::default(),
             };
-            let _ = round.gateway.store.queue_settle(&round.keys, settle).await;
+            let _ = round.gateway.store.queue_settle(&keys, settle).await;
             self.state.meter.attempted("back", Duration::ZERO);
         }
     }

@@ -39,7 +39,7 @@ pub use self::jetstream::Streamed;
 pub use self::pools::{Pool, RoutePools};
 pub use self::purging::{distinct, sites};
 pub use self::queue_ends::{Undo, callback_of, callback_upstream};
-pub use self::queues::{Deferred, durability, queue_bounds};
+pub use self::queues::{Deferred, durability, queue_bounds, share};
 pub use self::respond::Respond;
 pub use self::route::{Route, Scope};
 pub use self::route_edge::RouteEdge;

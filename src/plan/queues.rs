@@ -26,10 +26,18 @@ const ID: &str = "/{id}";
 /// How long the keys of a queue outlive what they are needed for.
 const TTL_MORE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How much a queue may hold, and for how long its keys live from when an item is due.
-pub fn queue_bounds(queue: &config::Queue) -> QueueBounds {
+/// How much one shard of a queue may hold, and for how long its keys live from when an item is due.
+pub fn queue_bounds(queue: &config::Queue, shard: u8) -> QueueBounds {
     let ttl = queue.max_age + queue.keep_dead + TTL_MORE;
-    QueueBounds { items: queue.max_items, bytes: queue.max_bytes, ttl }
+    let of_shard = |all| share(all, queue.shards.into(), shard.into());
+    QueueBounds { items: of_shard(queue.max_items), bytes: of_shard(queue.max_bytes), ttl }
+}
+
+/// The part of a bound that one of so many shards has: together they have all of it, and each has
+/// 1 at least. Those beyond, of a queue that had more, have as much as the last one.
+pub fn share(all: u64, shards: u64, shard: u64) -> u64 {
+    let shards = shards.max(1);
+    (all / shards + u64::from(shard < all % shards)).max(1)
 }
 
 /// Who must have what is accepted.
@@ -231,6 +239,7 @@ fn sends_more(config: &Config, (name, queue): (&str, &config::Queue), problems: 
 
 #[cfg(test)]
 mod tests {
+    use super::share;
     use crate::plan::tests::problems_of;
 
     const BASE: &str = "[upstreams.bus]\nnats = [\"nats://127.0.0.1:1\"]\n\
@@ -240,6 +249,16 @@ mod tests {
     /// The problems of a route, by their keys.
     fn problems(route: &str) -> Vec<String> {
         problems_of(&format!("{BASE}[routes.r]\n{route}"))
+    }
+
+    #[test]
+    fn shards_have_all_of_a_bound_together_and_something_each() {
+        for (all, shards) in [(10, 1), (10, 3), (16, 16), (17, 16), (u64::MAX, 7)] {
+            let shares: Vec<u64> = (0..shards).map(|shard| share(all, shards, shard)).collect();
+            assert_eq!(shares.iter().sum::<u64>(), all, "{shares:?}");
+            assert!(shares[0] - shares[shares.len() - 1] <= 1, "{shares:?}");
+        }
+        assert_eq!((share(10, 3, 9), share(2, 3, 2), share(5, 0, 0)), (3, 1, 5));
     }
 
     #[test]

@@ -20,15 +20,17 @@ use super::rejection::Rejection;
 use super::request::Request;
 use crate::base::body::{Inbound, Upload, UploadFault, UploadLimits};
 use crate::cache;
-use crate::config::{OrderBy, Queue, StoreUse};
+use crate::config::{OrderBy, StoreUse};
 use crate::deliver::{self, Head, Kept, Recheck, Refused, due_in, kept_fields, line_of, owner_of};
 use crate::forwarding::fields::is_owned;
 use crate::idempotency::{Fingerprint, Fingerprinter, Key, Owner, scoped};
 use crate::plan::{Deferred, durability, queue_bounds};
 use crate::runtime::{Loose, Packed, Parcels, QueueState, Room};
 use crate::store::StoreError;
-use crate::store::keys::QueueKeys;
-use crate::store::queue::{Accept, Accepted, DeliveryId, Item, ItemState, QueueSafety};
+use crate::store::keys::{QueueKeys, shard_of};
+use crate::store::queue::{
+    Accept, Accepted, DeliveryId, Item, ItemState, NoteKey, Noted, QueueSafety,
+};
 
 /// Says that a request was accepted before, under the same key.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -38,8 +40,8 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 const LOOK: Duration = Duration::from_millis(200);
 /// How soon a store that is connected has been looked at.
 const LOOKED_AT: Duration = Duration::from_secs(3);
-/// The shard of a queue that has one.
-const SHARD: u8 = 0;
+/// The shard that knows what the idempotency keys of clients stand for.
+const OF_KEYS: u8 = 0;
 
 /// Accepts a request.
 ///
@@ -193,6 +195,18 @@ pub(super) async fn read<R: Into<Rejection>>(
     Ok(Held { body: whole.freeze(), _room: room })
 }
 
+/// A request as it is put into its queue.
+struct Parcel {
+    head: Head,
+    body: Bytes,
+    /// The digest of its idempotency key.
+    key: Option<String>,
+    fingerprint: String,
+    /// The digest of its order key.
+    order: Option<String>,
+    delay: Duration,
+}
+
 /// A request whose body is here.
 struct Accepting<'a, 'r> {
     request: &'a Request<'r>,
@@ -209,15 +223,15 @@ impl Accepting<'_, '_> {
         added: Fields,
     ) -> Result<(DeliveryId, Response<Content>), Rejection> {
         let Self { request, deferred, .. } = self;
-        let keys = request.plan().keys.queue(&deferred.written.queue, SHARD);
         let wait = asked.wait;
         // Whoever waits holds no body meanwhile.
         let told = self.queue(asked, head, held, added).await?;
         let id = told.id;
-        if let Some(wait) = wait
-            && let Some(answer) = self.wait(&keys, id, wait).await
-        {
-            return Ok((id, answer));
+        if let Some(wait) = wait {
+            let keys = request.plan().keys.queue(&deferred.written.queue, id.shard());
+            if let Some(answer) = self.wait(&keys, id, wait).await {
+                return Ok((id, answer));
+            }
         }
         Ok((id, told.response(deferred.told_at.as_deref())))
     }
@@ -238,26 +252,92 @@ impl Accepting<'_, '_> {
         let scoped = key.as_ref().map(|key| scoped(owner, &deferred.written.queue, key));
         let now_ms = unix_ms(SystemTime::now());
         let head = self.head(head, added, (key, now_ms, delay));
-        let id = DeliveryId::new(SHARD, now_ms)
+        let parcel = Parcel { head, body, key: scoped, fingerprint, order, delay };
+        let own = DeliveryId::new(self.shard(&parcel), now_ms)
             .ok_or_else(|| Refused::Away("the system has no random bytes".into()))?;
-        let packed = self.packed(id, &head, body).await?;
-        let queue = &deferred.queue;
+        let mut id = self.noted(own, &parcel).await?;
+        let mut accepted = self.put(id, id == own, &parcel).await?;
+        // A key of this shard may stand for an item of another one.
+        if let Accepted::Again { id: other, now: None } = accepted
+            && other.shard() != id.shard()
+        {
+            id = other;
+            accepted = self.put(id, false, &parcel).await?;
+        }
+        self.told(id, &accepted)
+    }
+
+    /// The shard that it goes to: whatever has one order key goes to the same one.
+    fn shard(&self, parcel: &Parcel) -> u8 {
+        let shards = self.deferred.queue.shards;
+        match parcel.order.as_ref().or(parcel.key.as_ref()) {
+            Some(digest) => shard_of(digest, shards),
+            None => fastrand::u8(0..shards.max(1)),
+        }
+    }
+
+    /// The id that it is accepted by: that of whoever came before with its idempotency key. Where
+    /// its own shard is the one that knows such keys, accepting it finds that out.
+    async fn noted(&self, own: DeliveryId, parcel: &Parcel) -> Result<DeliveryId, Rejection> {
+        let Self { request, deferred, .. } = self;
+        let Some(key) = parcel.key.as_deref().filter(|_| own.shard() != OF_KEYS) else {
+            return Ok(own);
+        };
+        let keys = request.plan().keys.queue(&deferred.written.queue, OF_KEYS);
+        let fingerprint = &parcel.fingerprint;
+        let note = NoteKey { key, id: own, fingerprint, ttl: self.key_ttl(parcel) };
+        match request.gateway().store.queue_note_key(&keys, note).await.map_err(away)? {
+            Noted::Own => Ok(own),
+            Noted::Same(id) => Ok(id),
+            Noted::Reused(_) => Err(Refused::KeyReused.into()),
+        }
+    }
+
+    /// How long its idempotency key stands for it.
+    fn key_ttl(&self, parcel: &Parcel) -> Duration {
+        let queue = &self.deferred.queue;
+        parcel.delay + queue.max_age + queue.keep
+    }
+
+    /// Has the store take it by this id, as durably as the queue wants that. One that is not its
+    /// own is somebody's who may have died before he put it there.
+    async fn put(
+        &self,
+        id: DeliveryId,
+        is_own: bool,
+        parcel: &Parcel,
+    ) -> Result<Accepted, Rejection> {
+        let Self { request, deferred, .. } = self;
+        let (store, queue) = (&request.gateway().store, &deferred.queue);
+        let keys = request.plan().keys.queue(&deferred.written.queue, id.shard());
+        if !is_own {
+            let again =
+                store.queue_again(&keys, (&id, parcel.key.as_deref()), durability(queue)).await;
+            if let Some(again) = again.map_err(away)? {
+                return Ok(again);
+            }
+            // In another shard than its line it would be out of order.
+            let of_line = parcel.order.as_ref().map(|order| shard_of(order, queue.shards));
+            if of_line.is_some_and(|shard| shard != id.shard()) {
+                return Ok(Accepted::Reused { id });
+            }
+        }
+        let Packed { head, body } = self.packed(id, &parcel.head, parcel.body.clone()).await?;
         let accept = Accept {
             id,
-            key: scoped.as_deref(),
-            fingerprint: &fingerprint,
-            key_ttl: delay + queue.max_age + queue.keep,
-            head: &packed.head,
-            body: &packed.body,
+            key: parcel.key.as_deref(),
+            fingerprint: &parcel.fingerprint,
+            key_ttl: self.key_ttl(parcel),
+            head: &head,
+            body: &body,
             owner: &owner_digest(request),
-            order: order.as_deref(),
-            delay,
+            order: parcel.order.as_deref(),
+            delay: parcel.delay,
             max_age: queue.max_age,
-            bounds: queue_bounds(queue),
+            bounds: queue_bounds(queue, id.shard()),
         };
-        let keys = request.plan().keys.queue(&deferred.written.queue, SHARD);
-        let accepted = accept_durably(request, &keys, (&accept, queue)).await;
-        self.told(id, &accepted.map_err(away)?)
+        let accepted = store.queue_accept_durably(&keys, &accept, durability(queue)).await;
+        accepted.map_err(away)
     }
 
     /// What lies in the store of it.
@@ -361,15 +441,6 @@ impl Accepting<'_, '_> {
             return Some(answer.map(Content::Bytes));
         }
     }
-}
-
-/// Has the store take it, as durably as the queue wants that.
-async fn accept_durably(
-    request: &Request<'_>,
-    keys: &QueueKeys,
-    (accept, queue): (&Accept<'_>, &Queue),
-) -> Result<Accepted, StoreError> {
-    request.gateway().store.queue_accept_durably(keys, accept, durability(queue)).await
 }
 
 /// The kept answer to a delivery.

@@ -9,6 +9,7 @@ use super::content::Content;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::Request;
+use crate::config::QUEUE_SHARDS_MAX;
 use crate::deliver::Refused;
 use crate::store::keys::QueueKeys;
 use crate::store::queue::{Cancelled, DeliveryId, Item, ItemState};
@@ -47,7 +48,8 @@ pub(super) async fn answer(
         Some((id, below)) => (id, Some(below)),
         None => (rest, None),
     };
-    let id = DeliveryId::parse(id).ok_or(Refused::NotFound)?;
+    let known = |id: &DeliveryId| id.shard() < QUEUE_SHARDS_MAX;
+    let id = DeliveryId::parse(id).filter(known).ok_or(Refused::NotFound)?;
     in_time(request, tell(request, id, below, record)).await
 }
 

@@ -2,6 +2,7 @@
 //! answer learns of it, and what the queues hold is known without asking.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -10,16 +11,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Problems;
+use crate::config::{Config, Problems, Queue};
 use crate::observe::{Metrics, QueueMeter, QueueNow};
 use crate::plan::Plan;
-use crate::store::Store;
-use crate::store::queue::DeliveryId;
+use crate::store::queue::{DeliveryId, QueueLook};
+use crate::store::{Store, StoreError};
 
 /// What one permit for a body stands for, in bytes.
 const PERMIT_BYTES: u64 = 1024;
-/// The shard of a queue that has one.
-const SHARD: u8 = 0;
 /// What a client is told to wait before it asks again whether there is room.
 const RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
@@ -51,6 +50,9 @@ pub struct QueueState {
     now: Mutex<QueueNow>,
     /// When something has left it, as far as this node knows.
     moved: Mutex<Instant>,
+    /// The shards beyond those that it has, of which something is to be delivered yet: one bit
+    /// each.
+    beyond: AtomicU32,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,6 +89,7 @@ impl Deliveries {
             meter: self.metrics.queue(name),
             now: Mutex::new(now),
             moved: Mutex::new(Instant::now()),
+            beyond: AtomicU32::new(0),
         });
         queues.insert(name.to_owned(), Arc::clone(&state));
         state
@@ -171,6 +174,17 @@ impl QueueState {
         is_news
     }
 
+    /// These shards beyond those that it has hold something yet, and no others.
+    pub fn note_beyond(&self, shards: impl Iterator<Item = u8>) {
+        let bits = shards.fold(0, |bits, shard| bits | 1u32.checked_shl(shard.into()).unwrap_or(0));
+        self.beyond.store(bits, Ordering::Relaxed);
+    }
+
+    /// The shards that were noted last, one bit each.
+    pub fn beyond(&self) -> u32 {
+        self.beyond.load(Ordering::Relaxed)
+    }
+
     /// Something has left it.
     pub fn moved(&self) {
         *lock(&self.moved) = Instant::now();
@@ -183,6 +197,16 @@ impl QueueState {
     }
 }
 
+/// What the shards of a queue hold together, by a plan that has it.
+async fn look(
+    store: &Store,
+    plan: &Plan,
+    (name, queue): (&str, &Queue),
+) -> Result<QueueLook, StoreError> {
+    let all = store.queue_shards(&plan.keys, name, queue.shards).await?;
+    store.queue_look_all(&all).await
+}
+
 /// The queues that are in one plan and not in the next one, and hold requests that are not
 /// delivered yet, or may: nobody would deliver them any more. Those that only drain may go so.
 pub(super) async fn left_behind(store: &Store, former: &Plan, plan: &Plan) -> Problems {
@@ -192,7 +216,7 @@ pub(super) async fn left_behind(store: &Store, former: &Plan, plan: &Plan) -> Pr
         if queue.drain_only {
             continue;
         }
-        let what = match store.queue_look(&former.keys.queue(name, SHARD)).await {
+        let what = match look(store, former, (name, queue)).await {
             Ok(look) if look.open == 0 => continue,
             Ok(look) => format!("is not there, and {} of its requests still wait", look.open),
             Err(error) => format!("is not there, and what it holds is not known: {error}"),
@@ -203,15 +227,50 @@ pub(super) async fn left_behind(store: &Store, former: &Plan, plan: &Plan) -> Pr
         );
         problems.push(format!("queues.{name}"), what, remedy);
     }
+    divided_anew(store, (former, plan), &mut problems).await;
     problems
+}
+
+/// The queues that the next plan divides into another number of shards while requests wait in them
+/// that are delivered in order: what comes next under an order key could overtake them.
+async fn divided_anew(store: &Store, (former, plan): (&Plan, &Plan), problems: &mut Problems) {
+    for (name, queue) in &former.config.queues {
+        let Some(next) = plan.config.queues.get(name) else { continue };
+        let has_lines = [former, plan].iter().any(|plan| has_lines(&plan.config, name));
+        if queue.shards == next.shards || !has_lines {
+            continue;
+        }
+        let holds_lines = queue.ends.holds_line || next.ends.holds_line;
+        let of = |look: &QueueLook| look.open + if holds_lines { look.dead } else { 0 };
+        let what = match look(store, former, (name, queue)).await {
+            Ok(look) if of(&look) == 0 => continue,
+            Ok(look) => format!(
+                "is another number, and {} of its requests stand in lines or may",
+                of(&look)
+            ),
+            Err(error) => format!("is another number, and what it holds is not known: {error}"),
+        };
+        let remedy = format!(
+            "keep shards = {} until `portcullis queues` shows that it is empty",
+            queue.shards
+        );
+        problems.push(format!("queues.{name}.shards"), what, remedy);
+    }
+}
+
+/// Whether requests of a queue may stand in lines: by its own order, or as what undoes others.
+fn has_lines(config: &Config, name: &str) -> bool {
+    let undoes = |queue: &Queue| queue.ends.on_dead.as_deref() == Some(name);
+    let is_ordered = |queue: &Queue| queue.order_by.is_some();
+    config.queues.get(name).is_some_and(is_ordered) || config.queues.values().any(undoes)
 }
 
 /// Says what the queues have left that are in one plan and not in the next one, though it is not
 /// delivered yet: it stays in the store until it ends.
 pub(super) async fn tell_of_left(store: &Store, former: &Plan, plan: &Plan) {
     let queues = former.config.queues.iter().filter(|(_, queue)| queue.drain_only);
-    for (name, _) in queues.filter(|(name, _)| !plan.config.queues.contains_key(*name)) {
-        match store.queue_look(&former.keys.queue(name, SHARD)).await {
+    for (name, queue) in queues.filter(|(name, _)| !plan.config.queues.contains_key(*name)) {
+        match look(store, former, (name, queue)).await {
             Ok(look) if look.open == 0 => {}
             Ok(look) => tracing::warn!(
                 queue = name,

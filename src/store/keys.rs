@@ -18,7 +18,7 @@ mod tls;
 mod traffic;
 
 pub use self::kind::{Kind, is_cache_base, usage};
-pub use self::queue::QueueKeys;
+pub use self::queue::{QueueKeys, shard_of};
 pub use self::revoked::{RevokedKind, RevokedParts};
 pub use self::session::SessionKeys;
 pub(super) use self::slot::{SLOTS, key_in, slot};

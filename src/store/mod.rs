@@ -24,6 +24,7 @@ mod news;
 mod purged;
 mod question;
 pub mod queue;
+mod queue_shards;
 mod queues;
 pub mod redis;
 pub mod revoked;

@@ -99,6 +99,40 @@ pub enum Accepted {
     InDoubt,
 }
 
+/// An idempotency key that is to stand for an item of another shard than the one that knows all
+/// keys of clients.
+#[derive(Debug, Clone, Copy)]
+pub struct NoteKey<'a> {
+    /// See [`Accept::key`].
+    pub key: &'a str,
+    /// The id of the item.
+    pub id: DeliveryId,
+    /// See [`Accept::fingerprint`].
+    pub fingerprint: &'a str,
+    /// How long the key stands for it.
+    pub ttl: Duration,
+}
+
+/// What an idempotency key stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// What was to be noted.
+    Own,
+    /// The same request, which has this id: it was accepted, or is to be.
+    Same(DeliveryId),
+    /// Another request, which has this id.
+    Reused(DeliveryId),
+}
+
+/// Whether a shard holds something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ShardUse {
+    /// Items that are not settled.
+    pub is_open: bool,
+    /// Dead ones.
+    pub has_dead: bool,
+}
+
 /// Where an item stands that was accepted before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Again {

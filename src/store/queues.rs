@@ -271,28 +271,6 @@ impl Store {
         }
     }
 
-    /// Requeues the oldest dead items, with this error if one is named; how many.
-    ///
-    /// # Errors
-    /// The store did not answer, or refused; some may be requeued then.
-    pub async fn queue_requeue_dead(
-        &self,
-        keys: &QueueKeys,
-        which: (Option<&str>, usize),
-        max_age: Duration,
-        bounds: QueueBounds,
-    ) -> Result<u64, StoreError> {
-        let mut requeued = 0;
-        for id in self.queue_dead(keys, which.0, which.1).await? {
-            match self.queue_requeue(keys, &id, max_age, bounds).await? {
-                Requeued::Requeued => requeued += 1,
-                Requeued::Full => break,
-                Requeued::NotDead(_) | Requeued::Unknown => {}
-            }
-        }
-        Ok(requeued)
-    }
-
     /// Puts back what a lost stream has taken along; how many. All that is open lives for 30 days
     /// from then, at least. Nothing is done where a node of the fleet did it within `interval`,
     /// which may be none; [`Self::queue_take`] does it by itself where it finds the group gone.

@@ -19,6 +19,7 @@ mod queue_lines;
 mod queue_losses;
 mod queue_model;
 mod queue_reported;
+mod queue_shards;
 mod sessions;
 mod tellings;
 mod tracking;

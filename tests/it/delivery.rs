@@ -10,6 +10,7 @@ mod operated;
 mod rates;
 mod refused;
 mod repeated;
+mod shards;
 mod undone;
 
 use serde_json::Value;

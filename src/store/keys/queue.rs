@@ -5,6 +5,17 @@
 use super::Keys;
 use crate::store::queue::DeliveryId;
 
+/// The shard, of so many, of what has this digest: of its order key or its idempotency key. The
+/// same on every node, and after each start.
+pub fn shard_of(digest: &str, shards: u8) -> u8 {
+    // FNV-1a, and a step of MurmurHash3 behind it, so that each bit counts.
+    let hash = digest.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    });
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+    u8::try_from((hash ^ (hash >> 33)) % u64::from(shards.max(1))).unwrap_or_default()
+}
+
 /// The keys of one shard of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueKeys {
@@ -104,6 +115,20 @@ mod tests {
         let key = Keys::new("app").queue_rate("mail", "1s");
         assert_eq!(key, "app:ratelimit:{queue=mail}:rate:1s");
         assert_eq!(usage(&key), StoreUse::Limits);
+    }
+
+    #[test]
+    fn the_same_digest_is_of_the_same_shard_and_all_shards_have_some() {
+        // Another answer would break the order of what lies in stores by now.
+        let expected = [("", 4, 2), ("0f", 4, 1), ("0f", 16, 5), ("0f", 1, 0), ("0f", 0, 0)];
+        for (digest, shards, shard) in expected {
+            assert_eq!(shard_of(digest, shards), shard, "{digest:?} of {shards}");
+        }
+        let mut counts = [0u32; 16];
+        for number in 0..16_000 {
+            counts[usize::from(shard_of(&format!("{number:064x}"), 16))] += 1;
+        }
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
     }
 
     #[test]

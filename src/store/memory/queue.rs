@@ -11,8 +11,9 @@ use super::{MemoryStore, lock};
 use crate::store::StoreError;
 use crate::store::keys::QueueKeys;
 use crate::store::queue::{
-    Accept, Accepted, Cancelled, DeliveryId, Hold, Item, ItemPage, ItemState, KeptAnswer, Pause,
-    QUEUE_DEAD_ROUND, QueueBounds, QueueLook, Requeued, Settle, Settled, Take, Taken,
+    Accept, Accepted, Again, Cancelled, DeliveryId, Hold, Item, ItemPage, ItemState, KeptAnswer,
+    NoteKey, Noted, Pause, QUEUE_DEAD_ROUND, QueueBounds, QueueLook, Requeued, Settle, Settled,
+    ShardUse, Take, Taken,
 };
 
 impl MemoryStore {
@@ -34,6 +35,36 @@ impl MemoryStore {
         accept: &Accept<'_>,
     ) -> Result<Accepted, StoreError> {
         Ok(self.shard(keys, |shard, now| shard.accept(accept, now)))
+    }
+
+    /// See [`crate::store::Store::queue_note_key`].
+    pub fn queue_note_key(&self, keys: &QueueKeys, note: NoteKey<'_>) -> Noted {
+        self.shard(keys, |shard, now| shard.note(note, now))
+    }
+
+    /// See [`crate::store::Store::queue_again`].
+    pub fn queue_again(
+        &self,
+        keys: &QueueKeys,
+        (id, key): (&DeliveryId, Option<&str>),
+    ) -> Option<Accepted> {
+        let found = self.queue_find(keys, id);
+        let is_known = || key.is_some_and(|key| self.shard(keys, |shard, _| shard.knows(key, id)));
+        if found.is_none() && !is_known() {
+            return None;
+        }
+        let now = found.map(|Item { state, accepted_ms, due_ms, .. }| Again {
+            state,
+            accepted_ms,
+            due_ms,
+        });
+        Some(Accepted::Again { id: *id, now })
+    }
+
+    /// See [`crate::store::Store::queue_uses`].
+    pub fn queue_uses(&self, all: &[QueueKeys]) -> Vec<ShardUse> {
+        let mut queues = lock(&self.queues);
+        all.iter().map(|keys| queues.known(&keys.ready).unwrap_or_default()).collect()
     }
 
     /// See [`crate::store::Store::queue_take`].

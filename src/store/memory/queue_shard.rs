@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::store::queue::{
-    Accept, Accepted, Again, Cancelled, Claim, DeliveryId, Hold, ItemState, KeptAnswer, Outcome,
-    Pause, QUEUE_OPEN_TTL, QueueBounds, Requeued, Settle, Settled, Take, Taken,
+    Accept, Accepted, Again, Cancelled, Claim, DeliveryId, Hold, ItemState, KeptAnswer, NoteKey,
+    Noted, Outcome, Pause, QUEUE_OPEN_TTL, QueueBounds, Requeued, Settle, Settled, Take, Taken,
 };
 
 /// Most items of which one call lets the time come.
@@ -214,7 +214,8 @@ impl Shard {
         let id = accept.id;
         let due_ms = now.saturating_add(millis(accept.delay));
         if let Some(key) = accept.key {
-            self.note_key(key, accept, now);
+            let Accept { fingerprint, key_ttl: ttl, .. } = *accept;
+            self.note_key(NoteKey { key, id, fingerprint, ttl }, now);
         }
         let record = Record {
             state: ItemState::Waiting,
@@ -266,15 +267,34 @@ impl Shard {
         })
     }
 
-    fn note_key(&mut self, key: &str, accept: &Accept<'_>, now: u64) {
+    /// See [`crate::store::Store::queue_note_key`].
+    pub(super) fn note(&mut self, note: NoteKey<'_>, now: u64) -> Noted {
+        match self.known.get(note.key) {
+            Some(known) if known.id == note.id => Noted::Own,
+            Some(known) if known.fingerprint == note.fingerprint => Noted::Same(known.id),
+            Some(known) => Noted::Reused(known.id),
+            None => {
+                self.note_key(note, now);
+                Noted::Own
+            }
+        }
+    }
+
+    /// Whether an idempotency key stands for this item.
+    pub(super) fn knows(&self, key: &str, id: &DeliveryId) -> bool {
+        self.known.get(key).is_some_and(|known| known.id == *id)
+    }
+
+    fn note_key(&mut self, note: NoteKey<'_>, now: u64) {
+        let NoteKey { key, id, fingerprint, ttl } = note;
         if self.known.len() >= KEPT_MAX
             && let Some((_, first)) = self.known_ends.pop_first()
         {
             self.known.remove(&first);
         }
-        let ends_ms = now.saturating_add(millis(accept.key_ttl));
-        let fingerprint = accept.fingerprint.to_owned();
-        self.known.insert(key.to_owned(), Known { id: accept.id, fingerprint });
+        let ends_ms = now.saturating_add(millis(ttl));
+        let fingerprint = fingerprint.to_owned();
+        self.known.insert(key.to_owned(), Known { id, fingerprint });
         self.known_ends.insert((ends_ms, key.to_owned()));
     }
 
@@ -336,6 +356,7 @@ impl Shard {
             owner: record.owner.clone(),
             accepted_ms: record.accepted_ms,
             give_up_ms: record.give_up_ms,
+            order: record.line.clone(),
         })
     }
 

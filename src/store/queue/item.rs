@@ -107,6 +107,8 @@ pub struct Claim {
     pub accepted_ms: u64,
     /// Unix ms after which it is not tried again.
     pub give_up_ms: u64,
+    /// The digest of its order key.
+    pub order: Option<String>,
 }
 
 /// The answer to a delivery, to be kept.
@@ -151,6 +153,8 @@ pub struct Item {
     pub bytes: u64,
     /// What is needed to make the request again; empty once it is done or cancelled.
     pub head: Bytes,
+    /// The digest of its order key.
+    pub order: Option<String>,
 }
 
 /// One page of a list.

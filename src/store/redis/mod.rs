@@ -61,6 +61,7 @@ mod queue_commit;
 mod queue_follow;
 mod queue_groups;
 mod queue_replies;
+mod queue_shards;
 mod queue_take;
 mod renewal;
 mod repair;

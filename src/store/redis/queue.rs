@@ -110,16 +110,26 @@ impl RedisStore {
         durability: Durability,
     ) -> Result<Accepted, StoreError> {
         let accepted = self.queue_accept(keys, accept).await?;
+        Ok(self.made_durable(keys, (accepted, &accept.id), durability).await)
+    }
+
+    /// Waits until what was accepted is as durable as it is to be.
+    pub(super) async fn made_durable(
+        &self,
+        keys: &QueueKeys,
+        (accepted, id): (Accepted, &DeliveryId),
+        durability: Durability,
+    ) -> Accepted {
         let item = match &accepted {
-            _ if durability == Durability::Memory => return Ok(accepted),
-            Accepted::New { .. } => keys.item(&accept.id),
+            _ if durability == Durability::Memory => return accepted,
+            Accepted::New { .. } => keys.item(id),
             // What was accepted before may be what was in doubt then.
             Accepted::Again { id, now: Some(_) } => keys.item(id),
-            _ => return Ok(accepted),
+            _ => return accepted,
         };
         let commits = &self.queue_commits;
         let is_durable = commits.wait(&self.topology, (&keys.ready, item), durability).await;
-        Ok(if is_durable { accepted } else { Accepted::InDoubt })
+        if is_durable { accepted } else { Accepted::InDoubt }
     }
 
     async fn accept_once(

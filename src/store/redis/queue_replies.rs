@@ -13,8 +13,8 @@ use crate::store::queue::{
 use crate::store::{Reply, StoreError};
 
 /// The fields of a record that are read, in this order.
-pub(super) const ITEM_FIELDS: [&str; 14] =
-    ["s", "o", "t", "d", "x", "u", "f", "z", "a", "n", "c", "e", "y", "h"];
+pub(super) const ITEM_FIELDS: [&str; 15] =
+    ["s", "o", "t", "d", "x", "u", "f", "z", "a", "n", "c", "e", "y", "h", "l"];
 
 /// What the script that takes answers.
 #[derive(Debug)]
@@ -162,7 +162,7 @@ pub(super) fn item(reply: Value, id: DeliveryId) -> Reply<Option<Item>> {
         values(reply, ITEM_FIELDS.len())?.try_into().map_err(|_| wrong())?;
     let [state, owner, accepted, due, settled, give_up, failures, stalls, claims, rest @ ..] =
         fields;
-    let [node, status, error, bytes, head] = rest;
+    let [node, status, error, bytes, head, line] = rest;
     let Some(state) = state else { return Ok(None) };
     let text = |field: Option<Bytes>| {
         String::from_utf8_lossy(field.unwrap_or_default().as_ref()).into_owned()
@@ -188,6 +188,8 @@ pub(super) fn item(reply: Value, id: DeliveryId) -> Reply<Option<Item>> {
         error: text(error),
         bytes: number(bytes).unwrap_or_default().saturating_sub(head_bytes),
         head,
+        // The digest is the last part of the key of its line.
+        order: text(line).rsplit(':').next().filter(|it| !it.is_empty()).map(str::to_owned),
     }))
 }
 

@@ -103,6 +103,7 @@ impl RedisStore {
                 owner: item.owner,
                 accepted_ms: item.accepted_ms,
                 give_up_ms: item.give_up_ms,
+                order: item.order,
             });
         }
         Ok(claims)

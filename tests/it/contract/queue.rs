@@ -391,7 +391,8 @@ async fn what_is_dead_may_be_tried_again(it: Subject) {
     let item = queue.find(&id).await.expect("a record");
     assert_eq!((item.state, item.failures), (ItemState::Dead, 1));
     let which = (None, 10);
-    let requeued = store.queue_requeue_dead(&queue.keys, which, HOUR, ROOMY).await;
+    let all = std::slice::from_ref(&queue.keys);
+    let requeued = store.queue_requeue_dead(all, which, HOUR, |_| ROOMY).await;
     assert_eq!((requeued, queue.counts().await), (Ok(1), [1, 0, 0, 0, 0, 1]));
     assert_eq!(queue.requeue(&new_id()).await, Requeued::Unknown);
 }

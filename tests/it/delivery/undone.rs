@@ -176,3 +176,33 @@ fn a_gateway_that_dies_around_the_end_leaves_one_that_undoes_it() {
         .collect();
     assert_eq!(users.len(), ITEMS);
 }
+
+/// What undoes a request lies where its caller's own requests of that queue do: in one shard, so
+/// that their order holds.
+#[test]
+fn what_undoes_a_request_lies_in_the_shard_of_its_order_key() {
+    let (redis, mailer) = (Redis::start(), refusing());
+    let ledger = Upstream::replying(response("200 OK", ""));
+    let more = "shards = 3\norder_by = \"claim:sub\"\n";
+    let gateway = Gateway::start(&undoing(&redis, &mailer, &ledger, "shards = 4\n", more));
+    let shard = |id: &str| portcullis::store::queue::DeliveryId::parse(id).expect("an id").shard();
+    let mut shards = BTreeSet::new();
+    for number in 0..6 {
+        let token = bearer(&format!("u{number}"));
+        let dead = accepted(&post(&gateway, "/mail", &token, "ten"));
+        until(&gateway, &token, &dead, "dead");
+        let key = format!("{dead}:undo");
+        let mut undo = None;
+        eventually("it is undone", || {
+            let sent = ledger.recorded();
+            let sent = sent.iter().find(|it| it.header("idempotency-key") == Some(&*key));
+            undo = sent.map(|it| it.header("x-delivery-id").expect("an id").to_owned());
+            undo.is_some()
+        });
+        let own = Client::request(gateway.public, "PUT", "/refunds").bearer(&token).body("x");
+        let own = accepted(&own.send());
+        assert_eq!(undo.as_deref().map(shard), Some(shard(&own)), "{number}");
+        shards.insert(shard(&own));
+    }
+    assert!(shards.len() > 1 && shards.iter().all(|it| *it < 3), "{shards:?}");
+}

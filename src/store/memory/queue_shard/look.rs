@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::Shard;
 use crate::store::queue::{
     DeliveryId, Item, ItemPage, ItemState, KeptAnswer, QUEUE_DEAD_ROUND, QUEUE_PAGE, QueueLook,
+    ShardUse,
 };
 
 impl Shard {
@@ -26,6 +27,11 @@ impl Shard {
             oldest: self.open.first().map(age),
             pause: self.pause(now),
         }
+    }
+
+    /// Whether it holds something.
+    pub(in crate::store::memory) fn usage(&self) -> ShardUse {
+        ShardUse { is_open: !self.open.is_empty(), has_dead: !self.dead.is_empty() }
     }
 
     /// See [`crate::store::Store::queue_list`].
@@ -77,6 +83,7 @@ impl Shard {
             error: record.error.clone(),
             bytes: record.length,
             head: record.head.clone(),
+            order: record.line.clone(),
         })
     }
 
