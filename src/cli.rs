@@ -1,6 +1,6 @@
 //! The commands: `run`, `init`, `check`, `acl`, `demo`, `token`, `health`, `revoke`, `keys`,
 //! `purge`, `warm`, `cache`, `explain`, `limits`, `requests`, `diff`, `status`, `doctor`,
-//! `dashboard`, `schema`, `completions`, `man`. Everything here may print; nothing else does.
+//! `dashboard`, `fmt`, `schema`, `completions`, `man`. Everything here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -14,6 +14,7 @@ mod claim;
 mod dashboard;
 mod diff;
 mod doctor;
+mod fmt;
 mod init;
 mod json;
 mod limits;
@@ -72,7 +73,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 struct ConfigFile {
     /// The configuration file.
-    #[arg(long, global = true, default_value = "gateway.toml")]
+    #[arg(long, global = true, default_value = "gateway.toml", env = "PORTCULLIS_CONFIG")]
     config: PathBuf,
 }
 
@@ -132,11 +133,14 @@ enum Command {
     /// List, show, requeue and cancel deliveries. A running gateway does it.
     Deliveries(queues::Deliveries),
     /// Show what the configuration file says otherwise than what a running gateway has in force,
-    /// and what that costs.
+    /// and what that costs. Or, of two files, what the new one says otherwise than the old one.
     Diff(diff::Diff),
     /// Print the address of a running gateway's dashboard, with a code that logs in once within a
     /// minute.
     Dashboard(dashboard::Dashboard),
+    /// Write the configuration, and the files that it includes, in the form that all have. Comments
+    /// and the order stay.
+    Fmt(fmt::Fmt),
     /// Print the JSON schema of gateway.toml, for editors.
     Schema,
     /// Print what a shell sources to complete this command line.
@@ -179,21 +183,7 @@ pub fn main(cli: Cli) -> ExitCode {
             Ok((plan, _)) => report(store::print_acl(&options, &plan.config)),
             Err(code) => code,
         },
-        Command::Check { store } => match load(&path) {
-            Ok((plan, source)) => {
-                eprint!("{}", source.render_warnings(&plan.warnings));
-                let routes = plan.route_names().len();
-                println!("ok: {routes} {}", if routes == 1 { "route" } else { "routes" });
-                let tls = plan.config.server.tls.as_ref();
-                for certificate in tls.and_then(|tls| tls.acme.as_ref()).iter().flat_map(|acme| {
-                    acme.names.iter().map(|names| (names.join(", "), &acme.directory))
-                }) {
-                    println!("{}: ordered from {}", certificate.0, certificate.1);
-                }
-                if store { block_on(store::check(plan.config.store)) } else { ExitCode::SUCCESS }
-            }
-            Err(code) => code,
-        },
+        Command::Check { store } => check(&path, store),
         Command::Demo(options) => {
             crate::auth::init();
             block_on(crate::demo::run(options))
@@ -212,12 +202,37 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Requests(options) => operated(requests::requests(&options, &path)),
         Command::Queues(options) => operated(queues::queues(&options, &path)),
         Command::Deliveries(options) => operated(queues::deliveries(&options, &path)),
-        Command::Diff(options) => compared(diff::diff(&options, &path)),
+        Command::Diff(options) => told(diff::diff(&options, &path)),
         Command::Dashboard(options) => operated(dashboard::link(&options, &path)),
+        Command::Fmt(options) => told(fmt::fmt(&options, &path)),
         Command::Schema => report(Ok(format!("{:#}", config::schema()))),
         Command::Completions(options) => report(Ok(shell::completions(&options, Cli::command()))),
         Command::Man(options) => report(shell::manual(&options, Cli::command())),
     }
+}
+
+/// Says that the configuration is right, and what it has from elsewhere.
+fn check(path: &Path, looks_at_store: bool) -> ExitCode {
+    let (plan, source) = match load(path) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    eprint!("{}", source.render_warnings(&plan.warnings));
+    let routes = plan.route_names().len();
+    println!("ok: {routes} {}", if routes == 1 { "route" } else { "routes" });
+    let tls = plan.config.server.tls.as_ref();
+    for certificate in tls.and_then(|tls| tls.acme.as_ref()).iter().flat_map(|acme| {
+        acme.names.iter().map(|names| (names.join(", "), &acme.directory))
+    }) {
+        println!("{}: ordered from {}", certificate.0, certificate.1);
+    }
+    for it in config::Shown::of(&source).from_environment() {
+        let unset = if it.unset.is_empty() { "" } else { " is not set" };
+        let from = [it.variables.join(", "), it.unset.join(", ") + unset];
+        let from: Vec<String> = from.into_iter().filter(|part| !part.is_empty()).collect();
+        println!("{} = {} ({})", it.key, it.value, from.join("; "));
+    }
+    if looks_at_store { block_on(store::check(plan.config.store)) } else { ExitCode::SUCCESS }
 }
 
 /// Has a gateway look at its store, or looks itself.
@@ -414,12 +429,12 @@ fn looked(result: Result<(String, bool), remote::Failure>) -> ExitCode {
     }
 }
 
-/// Prints what a comparison has found; the exit status says whether it was something.
-fn compared(result: Result<diff::Told, remote::Failure>) -> ExitCode {
+/// Prints what was found; the exit status says whether it was something.
+fn told(result: Result<(String, u8), remote::Failure>) -> ExitCode {
     match result {
-        Ok(told) => {
-            println!("{}", told.text);
-            ExitCode::from(told.status)
+        Ok((text, status)) => {
+            println!("{text}");
+            ExitCode::from(status)
         }
         Err(failure) => operated(Err(failure)),
     }

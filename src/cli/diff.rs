@@ -1,7 +1,8 @@
 //! `diff`: what the configuration file of a running gateway says otherwise than what it has in
-//! force, and what that costs. The gateway reads the file, on its own disk.
+//! force, and what that costs. The gateway reads the file, on its own disk. Of two files that are
+//! named, what one says otherwise than the other; no gateway is asked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use http::Method;
@@ -10,10 +11,12 @@ use serde_json::{Value, json};
 use super::json::json_text;
 use super::operate::Target;
 use super::remote::Failure;
+use crate::runtime::compare_files;
 
 const EXIT: &str = "\
-The file that is compared is the one that the gateway was started with, as it is now on the \
-gateway's disk. --config and --admin say which gateway is asked, not which file is read.
+Without OLD and NEW, the file that is compared is the one that the gateway was started with, as it \
+is now on the gateway's disk. --config and --admin say which gateway is asked, not which file is \
+read. With them, the files lie here, and what they take from the environment is that of this command.
 
 Exit status: 0 the same; 1 something differs; 2 the command line or the configuration cannot be \
 used, or the file has mistakes; 3 no gateway answered.";
@@ -22,42 +25,72 @@ used, or the file has mistakes; 3 no gateway answered.";
 #[derive(Debug, Args)]
 #[command(after_help = EXIT)]
 pub(super) struct Diff {
-    /// Print the gateway's answer as it came.
+    /// Print JSON: the gateway's answer as it came, or the same of two files.
     #[arg(long)]
     json: bool,
+    /// Two files; which changes a gateway with the first one has to expect of the second one.
+    #[arg(num_args = 2, value_names = ["OLD", "NEW"], conflicts_with_all = ["admin", "admin_token"])]
+    files: Vec<PathBuf>,
     #[command(flatten)]
     target: Target,
 }
 
 /// What there is to print, and the exit status.
-pub(super) struct Told {
-    pub(super) text: String,
-    pub(super) status: u8,
-}
-
-/// Carries out `diff`.
-pub(super) fn diff(options: &Diff, path: &Path) -> Result<Told, Failure> {
-    let remote = options.target.find(path)?;
-    let answer = remote.send(Method::GET, "/v1/config/diff", &json!({}))?;
-    let has = |name: &str| list(&answer, name).next().is_some();
+///
+/// # Errors
+/// When no gateway answers, or the old file has mistakes.
+pub(super) fn diff(options: &Diff, path: &Path) -> Result<(String, u8), Failure> {
+    let (answer, heads) = match options.files.as_slice() {
+        [old, new] => of_files(old, new)?,
+        _ => {
+            let remote = options.target.find(path)?;
+            let answer = remote.send(Method::GET, "/v1/config/diff", &json!({}))?;
+            let heads = of_gateway(&answer);
+            (answer, heads)
+        }
+    };
     let differs = answer.get("differs").and_then(Value::as_bool).unwrap_or(true);
     let status = match () {
-        () if has("problems") => 2,
+        () if list(&answer, "problems").next().is_some() => 2,
         () if differs => 1,
         () => 0,
     };
-    let text = if options.json { json_text(&answer) } else { words(&answer, differs) };
-    Ok(Told { text, status })
+    let text = if options.json { json_text(&answer) } else { words(&answer, differs, heads) };
+    Ok((text, status))
+}
+
+/// The first lines of an answer.
+struct Heads {
+    differs: String,
+    is_same: String,
+}
+
+/// The same answer of two files; it differs where a key does.
+fn of_files(old: &Path, new: &Path) -> Result<(Value, Heads), Failure> {
+    let compared = compare_files(old, new).map_err(Failure::unusable)?;
+    let mut answer = json!(compared);
+    if let Some(members) = answer.as_object_mut() {
+        members.insert("differs".to_owned(), (!compared.changes.is_empty()).into());
+    }
+    let (old, new) = (old.display(), new.display());
+    let (differs, is_same) = (format!("{new}, beside {old}:"), format!("{new} says what {old} says"));
+    Ok((answer, Heads { differs, is_same }))
+}
+
+fn of_gateway(answer: &Value) -> Heads {
+    let file = file(answer);
+    let (differs, is_same) = (format!("{file}, beside what runs:"), format!("{file} is what runs"));
+    Heads { differs, is_same }
 }
 
 fn list<'a>(answer: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
     answer.get(name).and_then(Value::as_array).into_iter().flatten()
 }
 
-fn words(answer: &Value, differs: bool) -> String {
-    let file = file(answer);
-    if !differs {
-        return format!("{file} is what runs");
+fn words(answer: &Value, differs: bool, heads: Heads) -> String {
+    let has_problems = list(answer, "problems").next().is_some();
+    if !differs && !has_problems {
+        return heads.is_same;
     }
     let mut lines: Vec<String> = list(answer, "changes").flat_map(change).collect();
     let problems: Vec<String> =
@@ -65,7 +98,7 @@ fn words(answer: &Value, differs: bool) -> String {
     if lines.is_empty() && problems.is_empty() {
         lines.push("it differs, and says the same".to_owned());
     }
-    lines.insert(0, format!("{file}, beside what runs:"));
+    lines.insert(0, heads.differs);
     lines.extend(problems);
     lines.join("\n")
 }
@@ -112,8 +145,10 @@ mod tests {
         let expected = "+ routes.b = {\"path\":\"/b\"}\n- session = {}\n\
             ~ log.level: \"info\" -> \"debug\"\n    restart\n\
             ✖ gateway.toml:1:1: x: unknown key; help: remove it";
-        assert_eq!(words(&answer, true), format!("{file}, beside what runs:\n{expected}"));
-        assert!(words(&json!({}), true).ends_with("what runs:\nit differs, and says the same"));
-        assert_eq!(words(&answer, false), format!("{file} is what runs"));
+        let said = |answer: &Value, differs| words(answer, differs, of_gateway(answer));
+        assert_eq!(said(&answer, true), format!("{file}, beside what runs:\n{expected}"));
+        assert!(said(&json!({}), true).ends_with("what runs:\nit differs, and says the same"));
+        let same = json!({ "path": "/etc/gateway.toml", "file": "77aa" });
+        assert_eq!(said(&same, false), format!("{file} is what runs"));
     }
 }

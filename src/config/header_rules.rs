@@ -4,7 +4,8 @@
 use http::{HeaderName, HeaderValue};
 use toml::de::DeValue;
 
-use super::reader::{Field, Section};
+use super::field::Field;
+use super::reader::Section;
 use super::value::{Mistake, Read, header_name, string};
 
 /// `{ set = { … }, add = { … }, remove = [ … ] }`, in the order in which it is done: removed, set,

@@ -1,76 +1,92 @@
 //! From a file to a [`Config`]: reads it, parses it, walks it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest::{SHA256, digest};
-use toml::de::DeTable;
-
-use super::problem::{Problems, Source, render_syntax_error};
+use super::document::Document;
+use super::include;
+use super::problem::Problems;
 use super::reader::Section;
+use super::source::{File, Source};
+use super::value::text;
 use super::walk::Reader;
 use super::{
     Config, admin, auth, events, limit, log, queue, route, server, session, store, telemetry,
     upstream,
 };
 use crate::base::file::{self, FileFault};
-use crate::base::http::hex;
-
-/// Largest configuration file: 4 MiB. A file cannot say how long it may be itself.
-const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
 /// A configuration, and what is wrong with it.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// What the file says; a value that is wrong or missing has its default or is empty.
+    /// What the files say; a value that is wrong or missing has its default or is empty.
     pub config: Config,
-    /// The mistakes in the file. While there is one, the configuration must not be served.
+    /// The mistakes in the files. While there is one, the configuration must not be served.
     pub problems: Problems,
     /// For printing problems, these and those that are found later.
     pub source: Source,
 }
 
-/// The SHA-256 of a configuration file, in hexadecimal; nothing where it cannot be read.
-pub fn sha256_of(path: &Path) -> Option<String> {
-    let bytes = file::read(path, CONFIG_BYTES_MAX).ok()?;
-    Some(hex::encode(digest(&SHA256, &bytes).as_ref()))
+/// What the environment says.
+pub(super) fn of_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
-/// Loads a file.
+/// The SHA-256 of a configuration, in hexadecimal, as [`Source::sha256`] has it; nothing where its
+/// main file cannot be read.
+pub fn sha256_of(path: &Path) -> Option<String> {
+    include::sha256(path, &of_environment)
+}
+
+/// The files of a configuration, the main one first.
 ///
 /// # Errors
-/// Ready-to-print text, when the file cannot be read or is not TOML.
+/// Ready-to-print text, when the main file cannot be read or does not say which others there are.
+pub fn files_of(path: &Path) -> Result<Vec<PathBuf>, String> {
+    let (name, folder, text) = read(path)?;
+    include::paths(File::main(&name, folder, &text), path, &of_environment)
+}
+
+/// Loads a file, and those that it includes.
+///
+/// # Errors
+/// Ready-to-print text, when one cannot be read or is not TOML.
 pub fn load(path: &Path) -> Result<Loaded, String> {
+    let (name, folder, text) = read(path)?;
+    parse(&name, folder, &text, &of_environment)
+}
+
+/// The main file: its name, its folder and what it holds.
+fn read(path: &Path) -> Result<(String, &Path, String), String> {
     let name = path.display().to_string();
-    let bytes = file::read(path, CONFIG_BYTES_MAX).map_err(|fault| {
+    let bytes = file::read(path, include::CONFIG_BYTES_MAX).map_err(|fault| {
         let remedy = match &fault {
             FileFault::Unreadable(_) => "write this file, or name another one with --config",
             FileFault::Irregular(_) | FileFault::TooLarge(_) => fault.remedy(),
         };
         format!("{name}: cannot read the configuration: {fault}\n    help: {remedy}\n")
     })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-        format!("{name}:{line}: this line is not UTF-8\n    help: save the file as UTF-8\n")
-    })?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    parse(&name, folder, &text, &|variable| std::env::var(variable).ok())
+    let text = include::text(&name, bytes)?;
+    Ok((name, path.parent().unwrap_or(Path::new("")), text))
 }
 
-/// Parses `text`, the content of a file called `name` in `folder`.
+/// Parses `text`, the content of a file called `name` in `folder`, with the files that it includes.
 ///
 /// # Errors
-/// Ready-to-print text, when it is not TOML.
+/// Ready-to-print text, when one is not TOML.
 pub fn parse(
     name: &str,
     folder: &Path,
     text: &str,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, String> {
-    let table = DeTable::parse(text).map_err(|error| render_syntax_error(name, text, &error))?;
-    let table = table.get_ref();
-    let (config, problems) = Reader::new(folder, env).read(table, root);
-    Ok(Loaded { config, problems, source: Source::new(name, text, table) })
+    let mut problems = Problems::default();
+    let files = include::gather(File::main(name, folder, text), env, &mut problems)?;
+    let source = Source::new(files)?;
+    let document = Document::of(&source, env);
+    let (config, more) = Reader::of(&document, env).read(&document.table, root);
+    problems.extend(document.problems);
+    problems.extend(more);
+    Ok(Loaded { config, problems, source })
 }
 
 /// The path of every key that can be written, such as `routes.NAME.cache.ttl`; the documentation is
@@ -79,9 +95,10 @@ pub fn known_keys() -> Vec<String> {
     Reader::survey(root)
 }
 
-/// Reads the whole file.
+/// Reads all files together.
 pub(super) fn root(file: &mut Section<'_>) -> Config {
-    file.not_built("include", "no other file would be read");
+    // Which files these are was asked before all of them were read.
+    file.list_or_empty(include::INCLUDE, text);
     let mut queues = file.named("queues", queue::read);
     let mut routes = file.named("routes", route::read);
     let deferred = routes.iter_mut();

@@ -192,7 +192,7 @@ pub(super) fn read(log: &mut Section<'_>) -> Log {
     let default = Log::default();
     log.holds("access_to", || Some("stdout".into()));
     let access_to = match log.get("access_to", text) {
-        Some(name) if name != "stdout" => AccessTo::File(log.beside(&name)),
+        Some(name) if name != "stdout" => AccessTo::File(log.beside("access_to", &name)),
         _ => AccessTo::Stdout,
     };
     let read = Log {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
+use super::field::Field;
 use super::pem_file::PemFile;
 use super::problem::{Problems, distance, join};
 use super::value::{Flaw, Mistake, Read, echo, string, text};
@@ -116,9 +117,10 @@ impl<'a> Section<'a> {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
-    /// Where a file of this name is, seen from the folder of the configuration.
-    pub(super) fn beside(&self, name: &str) -> PathBuf {
-        self.reader.folder.join(name)
+    /// Where the file is that this key names: it is seen from the file that the key stands in.
+    pub(super) fn beside(&self, key: &str, name: &str) -> PathBuf {
+        let value = self.table.and_then(|table| table.get(key));
+        self.reader.folder_at(value.map_or(0, |it| it.span().start)).join(name)
     }
 
     /// Whether it is only asked which keys there are.
@@ -128,8 +130,8 @@ impl<'a> Section<'a> {
 
     fn find(&mut self, key: &'static str) -> Option<Field<'a>> {
         self.known.push(key);
-        let value = self.table?.get(key)?.get_ref();
-        Some(Field { reader: self.reader, path: join(&self.path, key), value })
+        let value = self.table?.get(key)?;
+        Some(Field::new(self.reader, join(&self.path, key), value))
     }
 
     /// The value of a key.
@@ -158,7 +160,7 @@ impl<'a> Section<'a> {
     pub(super) fn get<T>(
         &mut self,
         key: &'static str,
-        kind: impl FnOnce(&DeValue<'_>) -> Read<T>,
+        kind: impl Fn(&DeValue<'_>) -> Read<T>,
     ) -> Option<T> {
         self.field(key)?.read(kind)
     }
@@ -180,7 +182,7 @@ impl<'a> Section<'a> {
         &mut self,
         key: &'static str,
         example: &str,
-        kind: impl FnOnce(&DeValue<'_>) -> Read<T>,
+        kind: impl Fn(&DeValue<'_>) -> Read<T>,
     ) -> Option<T> {
         self.require(key, example);
         self.get(key, kind)
@@ -219,7 +221,7 @@ impl<'a> Section<'a> {
         &mut self,
         key: &'static str,
         example: &str,
-        kind: impl FnOnce(&DeValue<'_>) -> Read<T>,
+        kind: impl Fn(&DeValue<'_>) -> Read<T>,
     ) -> Option<T> {
         self.require(key, example);
         self.field(key)?.read_env(kind)
@@ -267,9 +269,10 @@ impl<'a> Section<'a> {
     ) -> Vec<T> {
         self.require(key, example);
         self.survey_table(key, &read);
-        let list = self.field(key).and_then(|field| {
-            field.list(|item| match item.value.as_table() {
-                Some(_) => item.either(&kind, &read),
+        let found = self.field(key);
+        let list = found.and_then(|field| {
+            field.list(|item| match item.table() {
+                Some(_) => either(self.reader, item, &kind, &read),
                 None => item.read_env(&kind),
             })
         });
@@ -284,7 +287,8 @@ impl<'a> Section<'a> {
         read: impl Fn(&mut Section<'_>) -> Option<T>,
     ) -> Option<T> {
         self.survey_table(key, &read);
-        self.field(key)?.either(kind, read)
+        let field = self.field(key)?;
+        either(self.reader, &field, kind, read)
     }
 
     /// Shows a survey the table that `key` may be or contain.
@@ -306,11 +310,9 @@ impl<'a> Section<'a> {
         let found = self.field(key);
         self.holds(key, || Some(Value::Object(serde_json::Map::new())));
         let Some(field) = found else { return map };
-        let wrong = || Mistake::wrong_type(field.value, "a table", "{ name = \"value\" }");
-        let table = field.keep(field.value.as_table().ok_or_else(wrong));
+        let table = field.table_or("{ name = \"value\" }");
         for (written, spanned) in table.into_iter().flatten() {
-            let path = join(&field.path, written.get_ref());
-            let entry = Field { reader: self.reader, path, value: spanned.get_ref() };
+            let entry = Field::new(self.reader, join(&field.path, written.get_ref()), spanned);
             let (Some(name), Some(value)) = (entry.keep(name(written.get_ref())), value(&entry))
             else {
                 continue;
@@ -340,11 +342,9 @@ impl<'a> Section<'a> {
         read: impl Fn(&DeValue<'_>, Secret) -> Read<T>,
     ) -> Vec<T> {
         let Some(field) = self.field(key) else { return Vec::new() };
-        let kept = |item: &Field<'_>, secret| item.keep(read(item.value, secret));
-        let one = |item: &Field<'_>| item.secret().and_then(|it| kept(item, it));
-        match field.value.as_array() {
-            Some(_) => field.list(one).unwrap_or_default(),
-            None => one(&field).into_iter().collect(),
+        match field.is_list() {
+            true => field.list(|item| item.secret_as(&read)).unwrap_or_default(),
+            false => field.secret_as(&read).into_iter().collect(),
         }
     }
 
@@ -356,7 +356,7 @@ impl<'a> Section<'a> {
         let secret = self.secret(key)?;
         let written = self.table?.get(key)?.get_ref().as_str()?;
         let name = written.strip_prefix("file:");
-        Some((secret, name.map(|name| self.reader.folder.join(name))))
+        Some((secret, name.map(|name| self.beside(key, name))))
     }
 
     /// The text of a file that a key names.
@@ -364,7 +364,7 @@ impl<'a> Section<'a> {
         let field = self.field(key)?;
         field.read(|value| {
             let name = string(value, "the path of a file in quotes")?;
-            String::from_utf8(field.reader.file(name)?).map_err(|_| {
+            String::from_utf8(self.reader.file(name, field.folder)?).map_err(|_| {
                 let what = format!("{} is not text", echo(name));
                 Mistake::new(what, "name a file in PEM or JSON")
             })
@@ -374,7 +374,7 @@ impl<'a> Section<'a> {
     /// A path that a key names, from the folder of the file.
     pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         let field = self.field(key)?;
-        field.read(|value| text(value).map(|name| field.reader.folder.join(name)))
+        field.read(|value| text(value).map(|name| field.folder.join(name)))
     }
 
     /// A file in PEM that a key names.
@@ -382,8 +382,8 @@ impl<'a> Section<'a> {
         let field = self.field(key)?;
         field.read(|value| {
             let name = string(value, "the path of a file in quotes")?;
-            let content = Secret::new(field.reader.file(name)?);
-            Ok(PemFile { path: field.reader.folder.join(name), content })
+            let content = Secret::new(self.reader.file(name, field.folder)?);
+            Ok(PemFile { path: field.folder.join(name), content })
         })
     }
 
@@ -402,11 +402,12 @@ impl<'a> Section<'a> {
     ) -> Vec<T> {
         self.require(key, example);
         self.survey_table(key, &read);
-        let read_one = |item: &Field<'_>| {
+        let found = self.field(key);
+        let read_one = |item: &Field<'a>| {
             let table = item.read_table()?;
-            Section::new(item.reader, item.path.clone(), Some(table)).read(&read)
+            Section::new(self.reader, item.path.clone(), Some(table)).read(&read)
         };
-        self.field(key).and_then(|field| field.list(read_one)).unwrap_or_default()
+        found.and_then(|field| field.list(read_one)).unwrap_or_default()
     }
 
     /// A table that has defaults.
@@ -445,11 +446,7 @@ impl<'a> Section<'a> {
         let path = join(&self.path, key);
         self.holds(key, || Some(Value::Object(serde_json::Map::new())));
         for (name, spanned) in self.table_at(key).into_iter().flatten() {
-            let field = Field {
-                reader: self.reader,
-                path: join(&path, name.get_ref()),
-                value: spanned.get_ref(),
-            };
+            let field = Field::new(self.reader, join(&path, name.get_ref()), spanned);
             field.keep(check_name(name.get_ref()));
             if let Some(table) = field.read_table() {
                 let section = Section::new(self.reader, field.path, Some(table));
@@ -494,98 +491,16 @@ impl<'a> Section<'a> {
     }
 }
 
-/// One value with its place.
-pub(super) struct Field<'a> {
+/// A table that `read` reads, or else a value of `kind`.
+fn either<'a, T>(
     reader: &'a Reader<'a>,
-    path: String,
-    value: &'a DeValue<'a>,
-}
-
-impl<'a> Field<'a> {
-    /// The value as `kind`; nothing when it is something else, which is reported.
-    pub(super) fn read<T>(&self, kind: impl FnOnce(&DeValue<'_>) -> Read<T>) -> Option<T> {
-        self.keep(kind(self.value))
-    }
-
-    /// The same; text of the form `env:NAME` stands for the value of that environment variable. A
-    /// wrong one is not shown: the name may be that of a secret.
-    pub(super) fn read_env<T>(&self, kind: impl FnOnce(&DeValue<'_>) -> Read<T>) -> Option<T> {
-        let Some(name) = self.value.as_str().and_then(|text| text.strip_prefix("env:")) else {
-            return self.read(kind);
-        };
-        self.keep(self.reader.variable(name).and_then(|text| {
-            kind(&DeValue::String(text.into())).map_err(|mistake| {
-                let what = format!("the environment variable {} has no usable value", echo(name));
-                Mistake::new(what, mistake.remedy)
-            })
-        }))
-    }
-
-    /// See [`Section::secret`].
-    pub(super) fn secret(&self) -> Option<Secret> {
-        self.reader.note(&self.path, || Note::Secret);
-        self.read(|value| {
-            let text = string(value, "env:NAME or file:PATH in quotes")?;
-            self.reader.secret(text)
-        })
-    }
-
-    fn keep<T>(&self, outcome: Read<T>) -> Option<T> {
-        outcome.map_err(|mistake| self.reader.report(&self.path, mistake)).ok()
-    }
-
-    /// The value as a table.
-    fn read_table(&self) -> Option<&'a DeTable<'a>> {
-        let wrong = || {
-            let name = self.path.rsplit('.').next().unwrap_or_default();
-            let example =
-                format!("{name} = {{ … }}, or [{}] on its own line, its keys below", self.path);
-            Mistake::wrong_type(self.value, "a table", &example)
-        };
-        let table = self.keep(self.value.as_table().ok_or_else(wrong));
-        if table.is_none() {
-            self.reader.note(&self.path, || Note::Secret);
-        }
-        table
-    }
-
-    /// The elements of a list.
-    fn items(&self) -> Option<Vec<Field<'a>>> {
-        let wrong = || Mistake::wrong_type(self.value, "a list", "it in square brackets: [ … ]");
-        let items = self.keep(self.value.as_array().ok_or_else(wrong))?;
-        let item = |(position, item): (usize, &'a toml::Spanned<DeValue<'a>>)| Field {
-            reader: self.reader,
-            path: format!("{}[{position}]", self.path),
-            value: item.get_ref(),
-        };
-        Some(items.iter().enumerate().map(item).collect())
-    }
-
-    /// A list whose elements `read` reads; the wrong ones are left out.
-    fn list<T>(&self, read: impl Fn(&Field<'a>) -> Option<T>) -> Option<Vec<T>> {
-        let items = self.items()?;
-        if items.is_empty() {
-            let mistake = Mistake::new("is an empty list", "name at least one");
-            self.keep::<()>(Err(mistake.of(Flaw::Empty)));
-        }
-        Some(items.iter().filter_map(read).collect())
-    }
-
-    /// A list of `kind` with at least one element.
-    pub(super) fn list_of<T>(&self, kind: impl Fn(&DeValue<'_>) -> Read<T>) -> Option<Vec<T>> {
-        self.list(|item| item.read(&kind))
-    }
-
-    /// A table that `read` reads, or else a value of `kind`.
-    fn either<T>(
-        &self,
-        kind: impl Fn(&DeValue<'_>) -> Read<T>,
-        read: impl Fn(&mut Section<'_>) -> Option<T>,
-    ) -> Option<T> {
-        match self.value.as_table() {
-            Some(table) => Section::new(self.reader, self.path.clone(), Some(table)).read(read),
-            None => self.read(kind),
-        }
+    field: &Field<'a>,
+    kind: impl Fn(&DeValue<'_>) -> Read<T>,
+    read: impl Fn(&mut Section<'_>) -> Option<T>,
+) -> Option<T> {
+    match field.table() {
+        Some(table) => Section::new(reader, field.path.clone(), Some(table)).read(read),
+        None => field.read(kind),
     }
 }
 

@@ -28,6 +28,8 @@ const TYPES: [&str; 5] = ["true", "-1", "\"?\"", "[]", "{}"];
 /// A reference to an environment variable, as a value and as a form.
 const VARIABLE: &str = "\"env:PORTCULLIS_SCHEMA\"";
 const VARIABLE_FORM: &str = "^env:.+$";
+/// A text that takes something from the environment, whatever else is wanted in its place.
+const TAKES_VARIABLES: &str = "[$][{][A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?[}]";
 
 /// The schema.
 pub fn schema() -> Value {
@@ -113,6 +115,10 @@ impl Place {
         forms.extend(number.then(|| self.number()));
         forms.extend(text.then(|| self.texts()).into_iter().flatten());
         forms.extend(list.then(|| self.list(node, comments)));
+        let any_text = object(json!({ "type": "string" }));
+        if !forms.is_empty() && !forms.contains(&any_text) {
+            forms.push(object(json!({ "type": "string", "pattern": TAKES_VARIABLES })));
+        }
         forms.extend(table.then(|| self.table(node, comments)));
         match forms.len() {
             1 => forms.remove(0),

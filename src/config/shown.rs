@@ -3,13 +3,15 @@
 //! reader says; so none is forgotten.
 
 use std::fmt;
-use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
-use super::load::root;
-use super::problem::{NAMED_TABLES, Source, bears_credentials, bears_secret, join};
+use super::document::Document;
+use super::load::{of_environment, root};
+use super::problem::{NAMED_TABLES, bears_credentials, bears_secret, join};
+use super::source::Source;
+use super::variables::Taken;
 use super::walk::{Note, Reader};
 use crate::base::http::fields;
 
@@ -40,12 +42,36 @@ pub struct Shown {
     written: Value,
     /// With all defaults and with secrets, for comparing: never shown.
     raw: Value,
+    taken: Vec<FromEnvironment>,
 }
 
 /// It holds secrets.
 impl fmt::Debug for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shown").finish_non_exhaustive()
+    }
+}
+
+/// One value that has something from the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FromEnvironment {
+    /// Its key.
+    pub key: String,
+    /// What it is, without secrets.
+    pub value: Value,
+    /// The variables that it has something of.
+    pub variables: Vec<String>,
+    /// Those that are not set, or empty, so that the default of the file holds.
+    pub unset: Vec<String>,
+}
+
+impl FromEnvironment {
+    fn of(key: &str, value: Value, taken: &Taken) -> Self {
+        let names = |is_default: bool| {
+            let variables = taken.variables.iter().filter(|it| it.is_default == is_default);
+            variables.map(|it| it.name.clone()).collect()
+        };
+        Self { key: key.to_owned(), value, variables: names(false), unset: names(true) }
     }
 }
 
@@ -61,20 +87,26 @@ pub struct Difference {
 }
 
 impl Shown {
-    /// What a file says. What it says wrongly stands as it is written, and what no reader knows is
+    /// What files say. What they say wrongly stands as it is written, and what no reader knows is
     /// not shown: it may be a secret under a misspelt key.
     pub fn of(source: &Source) -> Self {
-        let text = source.text();
-        let empty = || Self { whole: json!({}), written: json!({}), raw: json!({}) };
-        let Ok(table) = DeTable::parse(text) else { return empty() };
-        let table = table.get_ref();
-        let folder = Path::new(source.name()).parent().unwrap_or(Path::new(""));
-        let env = |name: &str| std::env::var(name).ok();
-        let notes = Reader::new(folder, &env).notes(table, root);
+        let document = Document::of(source, &of_environment);
+        let table = &document.table;
+        let notes = Reader::of(&document, &of_environment).notes(table, root);
         let mut raw = raw_table(table, 0);
         let mut whole = masked_table("", table, false, 0);
+        for (path, note) in &notes {
+            if let Note::Means(value) = note {
+                have_mean(&mut whole, &mut raw, path, value);
+            }
+        }
         let secrets = notes.iter().filter(|(_, note)| *note == Note::Secret);
         secrets.for_each(|(path, _)| hide(&mut whole, path));
+        let taken = document.taken.iter().map(|(key, taken)| {
+            let value = value_at(&whole, key).cloned().unwrap_or_else(|| HIDDEN.into());
+            FromEnvironment::of(key, value, taken)
+        });
+        let taken = taken.collect();
         let written = whole.clone();
         for (path, note) in &notes {
             if let Note::Default(value) = note {
@@ -82,7 +114,12 @@ impl Shown {
                 stand_in(&mut raw, path, value);
             }
         }
-        Self { whole, written, raw }
+        Self { whole, written, raw, taken }
+    }
+
+    /// What has something from the environment by `${NAME}`, by key.
+    pub fn from_environment(&self) -> &[FromEnvironment] {
+        &self.taken
     }
 
     /// All keys with what holds.
@@ -237,6 +274,29 @@ fn hide(tree: &mut Value, path: &str) {
         at = next;
     }
     *at = hidden(at);
+}
+
+/// Has a text of the environment stand as what it was read as, where it is shown at all.
+fn have_mean(whole: &mut Value, raw: &mut Value, path: &str, value: &Value) {
+    let text = value_at(raw, path).cloned();
+    for tree in [whole, raw] {
+        let known = value_at_mut(tree, path);
+        if let Some(known) = known.filter(|it| text.as_ref() == Some(*it)) {
+            known.clone_from(value);
+        }
+    }
+}
+
+/// What stands at a path; nothing where it cannot be followed to its end.
+fn value_at<'v>(tree: &'v Value, path: &str) -> Option<&'v Value> {
+    let is_whole = !path.contains('"');
+    is_whole.then(|| steps(path).iter().try_fold(tree, |at, step| step.get(at)))?
+}
+
+/// The same, to be changed.
+fn value_at_mut<'v>(tree: &'v mut Value, path: &str) -> Option<&'v mut Value> {
+    let is_whole = !path.contains('"');
+    is_whole.then(|| steps(path).iter().try_fold(tree, |at, step| step.get_mut(at)))?
 }
 
 /// Has a default stand where nothing is written.

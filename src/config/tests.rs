@@ -1,5 +1,6 @@
 //! The configuration contract: defaults, one problem per mistake, a reference file that is true.
 
+mod files;
 mod idempotency;
 mod mistakes;
 mod nats;

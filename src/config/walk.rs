@@ -2,19 +2,27 @@
 //! file only names, which are other files and environment variables.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
 
+use super::document::Document;
 use super::pem_file::without_newline;
 use super::problem::Problems;
+use super::source::File;
 use super::value::{Flaw, Mistake, Read, echo};
+use super::variables::Taken;
 use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::base::units::Secret;
 
 /// What all sections of one walk share.
 pub(super) struct Reader<'a> {
-    pub(super) folder: &'a Path,
+    folder: &'a Path,
+    /// All files, where there are several.
+    files: &'a [File],
+    /// What was taken from the environment.
+    taken: Option<&'a BTreeMap<String, Taken>>,
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     pub(super) problems: RefCell<Problems>,
     /// The keys asked for, when that is what the walk is for.
@@ -30,6 +38,8 @@ pub(super) struct Reader<'a> {
 pub(super) enum Note {
     /// Nothing is written, and this holds; null where nothing does.
     Default(Value),
+    /// The text that the environment gives was read as this.
+    Means(Value),
     /// It must not be shown.
     Secret,
 }
@@ -37,7 +47,37 @@ pub(super) enum Note {
 impl<'a> Reader<'a> {
     /// A walk over a file in `folder`, from which the files it names are found.
     pub(super) fn new(folder: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { folder, env, problems: RefCell::default(), survey: None, flaws: None, notes: None }
+        Self {
+            folder,
+            files: &[],
+            taken: None,
+            env,
+            problems: RefCell::default(),
+            survey: None,
+            flaws: None,
+            notes: None,
+        }
+    }
+
+    /// A walk over the table of all files.
+    pub(super) fn of(
+        document: &'a Document<'a>,
+        env: &'a dyn Fn(&str) -> Option<String>,
+    ) -> Self {
+        let folder = document.files.first().map_or(Path::new(""), |file| &file.folder);
+        let (files, taken) = (document.files, Some(&document.taken));
+        Self { files, taken, ..Self::new(folder, env) }
+    }
+
+    /// The folder of the file that has this byte of all files: from there its files are found.
+    pub(super) fn folder_at(&self, at: usize) -> &'a Path {
+        let file = self.files.iter().rev().find(|file| file.start <= at);
+        file.map_or(self.folder, |file| &file.folder)
+    }
+
+    /// What the value at a path has from the environment.
+    pub(super) fn taken_at(&self, path: &str) -> Option<&'a Taken> {
+        self.taken?.get(path)
     }
 
     /// Keeps a note, where that is what the walk is for.
@@ -55,12 +95,12 @@ impl<'a> Reader<'a> {
         self.problems.borrow_mut().push(path, mistake.what, mistake.remedy);
     }
 
-    /// The content of a file that the configuration names.
-    pub(super) fn file(&self, name: &str) -> Read<Vec<u8>> {
+    /// The content of a file that the configuration names, seen from a folder.
+    pub(super) fn file(&self, name: &str, folder: &Path) -> Read<Vec<u8>> {
         if name.is_empty() {
             return Err(Mistake::new("names no file", "write the path of a file"));
         }
-        let path = self.folder.join(name);
+        let path = folder.join(name);
         file::read(&path, FILE_BYTES_MAX).map_err(|fault| {
             let what = format!("cannot read {}: {fault}", echo(&path.to_string_lossy()));
             Mistake::new(what, fault.remedy())
@@ -76,7 +116,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A secret as the file gives it: `env:NAME`, `file:PATH` or the secret itself.
-    pub(super) fn secret(&self, text: &str) -> Read<Secret> {
+    pub(super) fn secret(&self, text: &str, folder: &Path) -> Read<Secret> {
         let (bytes, origin) = if let Some(name) = text.strip_prefix("env:") {
             let missing = || {
                 Mistake::new(
@@ -87,7 +127,7 @@ impl<'a> Reader<'a> {
             let value = (self.env)(name).ok_or_else(missing)?;
             (value.into_bytes(), format!("the environment variable {}", echo(name)))
         } else if let Some(name) = text.strip_prefix("file:") {
-            (without_newline(self.file(name)?), format!("the file {}", echo(name)))
+            (without_newline(self.file(name, folder)?), format!("the file {}", echo(name)))
         } else {
             (text.as_bytes().to_vec(), "the secret".to_owned())
         };

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Gateway;
-use super::reload::{InForce, LastReload, fixed, one_line_each};
+use super::reload::{InForce, LastReload, fixed, one_line_each, read_plan};
 use crate::config::{self, Difference, Loaded, Source};
 use crate::plan::Plan;
 
@@ -95,6 +95,15 @@ async fn holding<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.ok()
 }
 
+/// A file beside another one, of which a gateway would run the first.
+///
+/// # Errors
+/// What `portcullis check` prints of the first one, where that has mistakes.
+pub fn compare_files(old: &Path, new: &Path) -> Result<Comparison, String> {
+    let (plan, source) = read_plan(old)?;
+    Ok(compare(&source, &plan, new))
+}
+
 fn compare(source: &Source, plan: &Plan, path: &Path) -> Comparison {
     let (running, place) = (source.sha256(), path.display().to_string());
     let Loaded { config, problems, source: there } = match config::load(path) {
@@ -133,7 +142,11 @@ impl Changed {
             (false, true) => "removed",
             _ => "changed",
         };
-        let cost = cost(&key, needs_restart, is_qualified);
+        let is_queue = key.strip_prefix("queues.").is_some_and(|name| !name.contains('.'));
+        let cost = match change {
+            "removed" if is_queue => Some("a reload is refused while it holds requests"),
+            _ => cost(&key, needs_restart, is_qualified),
+        };
         Self { key, change, old, new, cost }
     }
 }

@@ -52,7 +52,7 @@ use crate::tunnel::End;
 use crate::upstream::{Ahead, TICK, Upstream};
 
 pub use self::claims::{Claim, ClaimTerms, Claims};
-pub use self::compare::{Changed, Comparison, Shown};
+pub use self::compare::{Changed, Comparison, Shown, compare_files};
 pub use self::deliveries::{Deliveries, QueueState, Room, Waiting};
 pub use self::descriptors::{Descriptors, warn_of_descriptors};
 pub use self::events::{Event as AppEvent, Events, EventsNow, EventsSeen, Poison};

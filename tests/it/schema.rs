@@ -114,14 +114,16 @@ fn whatever_the_program_shows_is_valid() {
 }
 
 /// Mistakes, and what the validator says of them.
-const MISTAKES: [(&str, &str); 20] = [
+const MISTAKES: [(&str, &str); 22] = [
     ("[server]\ndrian = \"30s\"", "additionalProperties server"),
     ("[sever]\ndrain = \"30s\"", "additionalProperties "),
-    ("include = []", "additionalProperties "),
+    ("include = \"routes.d\"", "pattern include"),
     ("[server]\ndrain = 30", "type server.drain"),
     ("[server]\ndrain = \"30\"", "pattern server.drain"),
-    ("[server]\nlisten = \"0.0.0.0:80\"", "type server.listen"),
-    ("[server.limits]\nheaders = \"100\"", "type server.limits.headers"),
+    ("[server]\nlisten = \"0.0.0.0:80\"", "pattern server.listen"),
+    ("[server]\nlisten = 80", "type server.listen"),
+    ("[server.limits]\nheaders = \"100\"", "pattern server.limits.headers"),
+    ("[server.limits]\nheaders = \"${}\"", "pattern server.limits.headers"),
     ("[server.limits]\nheaders = 0", "minimum server.limits.headers"),
     ("[server.limits]\nbody_bytes = \"10MB\"", "pattern server.limits.body_bytes"),
     ("[server]\nforwarded = \"x-forwarder\"", "enum server.forwarded"),

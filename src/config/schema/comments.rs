@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
+use super::super::problem::join;
+
 /// The annotated configuration.
 const REFERENCE: &str = include_str!("../../../gateway.toml");
 /// The tables in which every value that is not commented out is the default; a test compares them.
@@ -54,7 +56,7 @@ impl Comments {
                     (words, is_used) = (String::new(), false);
                 }
                 Line::Key(key, value) => {
-                    let path = format!("{table}.{key}");
+                    let path = join(&table, key);
                     all.say(&path, &words);
                     all.show(&path, value, !written.starts_with('#'));
                     is_used = true;

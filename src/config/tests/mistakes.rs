@@ -480,9 +480,9 @@ fn ten_mistakes_give_ten_problems() {
 }
 
 #[test]
-fn what_is_planned_at_the_top_is_not_built_yet() {
+fn what_is_included_is_named_in_a_list() {
     let report = report("[include]\n");
-    assert!(report.contains("is not built yet"), "{report}");
+    assert!(report.contains("include: must be a list, is a table"), "{report}");
     assert!(report.ends_with("1 problem in gateway.toml\n"), "{report}");
 }
 

@@ -58,7 +58,8 @@ fn shown_keys() -> Vec<String> {
             // A list of tables is itself a key.
             shown.push(table.clone());
         } else if let Some((key, value)) = line.split_once(" = ") {
-            shown.push(format!("{table}.{key}"));
+            let dot = if table.is_empty() { "" } else { "." };
+            shown.push(format!("{table}{dot}{key}"));
             let inner = value.split(['{', ',']).filter_map(|part| part.split_once(" = "));
             shown.extend(inner.map(|(inner, _)| format!("{table}.{key}.{}", inner.trim())));
         }

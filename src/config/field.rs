@@ -1,0 +1,201 @@
+//! One value with its place: read as a kind, as a list of them, or as a secret. What the environment
+//! gave in the place of a whole value may stand for a number, for true or false, and for a list.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use serde_json::Value;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::value::{Flaw, Mistake, Read, echo, string};
+use super::variables::Taken;
+use super::walk::{Note, Reader};
+use crate::base::units::Secret;
+
+/// One value with its place.
+pub(super) struct Field<'a> {
+    reader: &'a Reader<'a>,
+    pub(super) path: String,
+    value: Cow<'a, DeValue<'a>>,
+    /// The folder of the file that it stands in.
+    pub(super) folder: &'a Path,
+    /// What it has from the environment.
+    taken: Option<&'a Taken>,
+}
+
+impl<'a> Field<'a> {
+    /// The value at `path`.
+    pub(super) fn new(
+        reader: &'a Reader<'a>,
+        path: String,
+        value: &'a Spanned<DeValue<'a>>,
+    ) -> Self {
+        let (folder, taken) = (reader.folder_at(value.span().start), reader.taken_at(&path));
+        Self { reader, path, value: Cow::Borrowed(value.get_ref()), folder, taken }
+    }
+
+    /// Whether it must not be looked at: what is wrong with it was said when it was taken from the
+    /// environment.
+    fn is_missing(&self) -> bool {
+        self.taken.is_some_and(|taken| taken.is_missing)
+    }
+
+    /// The text, when it may stand for another type.
+    fn loose_text(&self) -> Option<&str> {
+        self.taken.filter(|taken| taken.is_whole)?;
+        self.value.as_str()
+    }
+
+    /// The value as `kind`; nothing when it is something else, which is reported.
+    pub(super) fn read<T>(&self, kind: impl Fn(&DeValue<'_>) -> Read<T>) -> Option<T> {
+        if self.is_missing() {
+            return None;
+        }
+        let read = kind(&self.value);
+        let other = if read.is_err() { self.read_otherwise(kind) } else { None };
+        self.keep(other.unwrap_or(read))
+    }
+
+    /// The value that its text would be without quotes, as `kind`; nothing where that is of no type
+    /// that is wanted.
+    fn read_otherwise<T>(&self, kind: impl Fn(&DeValue<'_>) -> Read<T>) -> Option<Read<T>> {
+        let text = self.loose_text()?;
+        let value = DeValue::parse(text).ok()?.into_inner();
+        let note: Value = match &value {
+            DeValue::Boolean(flag) => (*flag).into(),
+            DeValue::Integer(number) => {
+                i64::from_str_radix(number.as_str(), number.radix()).ok()?.into()
+            }
+            _ => return None,
+        };
+        let read = kind(&value);
+        if read.as_ref().is_err_and(|mistake| mistake.flaw == Flaw::Type) {
+            return None;
+        }
+        self.reader.note(&self.path, || Note::Means(note));
+        Some(read)
+    }
+
+    /// The same; text of the form `env:NAME` stands for the value of that environment variable. A
+    /// wrong one is not shown: the name may be that of a secret.
+    pub(super) fn read_env<T>(&self, kind: impl Fn(&DeValue<'_>) -> Read<T>) -> Option<T> {
+        let Some(name) = self.value.as_str().and_then(|text| text.strip_prefix("env:")) else {
+            return self.read(kind);
+        };
+        self.keep(self.reader.variable(name).and_then(|text| {
+            kind(&DeValue::String(text.into())).map_err(|mistake| {
+                let what = format!("the environment variable {} has no usable value", echo(name));
+                Mistake::new(what, mistake.remedy)
+            })
+        }))
+    }
+
+    /// A secret: `env:NAME`, `file:PATH` or the secret itself.
+    pub(super) fn secret(&self) -> Option<Secret> {
+        self.reader.note(&self.path, || Note::Secret);
+        self.read(|value| {
+            let text = string(value, "env:NAME or file:PATH in quotes")?;
+            self.reader.secret(text, self.folder)
+        })
+    }
+
+    /// The same, as it is written, of which `read` makes something.
+    pub(super) fn secret_as<T>(
+        &self,
+        read: impl Fn(&DeValue<'_>, Secret) -> Read<T>,
+    ) -> Option<T> {
+        let secret = self.secret()?;
+        self.keep(read(&self.value, secret))
+    }
+
+    /// What came of the value, where nothing is wrong with it. What the environment gave is not
+    /// shown, as it may be a secret in the wrong place.
+    pub(super) fn keep<T>(&self, outcome: Read<T>) -> Option<T> {
+        if self.is_missing() {
+            return None;
+        }
+        let own = |mistake: Mistake| {
+            let variables = self.taken.into_iter().flat_map(|taken| &taken.variables);
+            let names: Vec<String> =
+                variables.filter(|it| !it.is_default).map(|it| format!("${{{}}}", it.name)).collect();
+            if names.is_empty() {
+                return mistake;
+            }
+            let what = format!("{} makes no value that can be used here", names.join(" and "));
+            Mistake { what, ..mistake }
+        };
+        outcome.map_err(|mistake| self.reader.report(&self.path, own(mistake))).ok()
+    }
+
+    /// The value, when it is a table.
+    pub(super) fn table(&self) -> Option<&'a DeTable<'a>> {
+        match &self.value {
+            Cow::Borrowed(value) => value.as_table(),
+            Cow::Owned(_) => None,
+        }
+    }
+
+    /// The value as a table; reported, when it is something else.
+    pub(super) fn read_table(&self) -> Option<&'a DeTable<'a>> {
+        let name = self.path.rsplit('.').next().unwrap_or_default();
+        let example = format!("{name} = {{ … }}, or [{}] on its own line, its keys below", self.path);
+        let table = self.table_or(&example);
+        if table.is_none() {
+            self.reader.note(&self.path, || Note::Secret);
+        }
+        table
+    }
+
+    /// The same; `example` is what the remedy shows.
+    pub(super) fn table_or(&self, example: &str) -> Option<&'a DeTable<'a>> {
+        let wrong = || Mistake::wrong_type(&self.value, "a table", example);
+        self.keep(self.table().ok_or_else(wrong))
+    }
+
+    /// Whether the value is a list as it is written.
+    pub(super) fn is_list(&self) -> bool {
+        self.value.is_array()
+    }
+
+    /// The elements of a list.
+    pub(super) fn items(&self) -> Option<Vec<Field<'a>>> {
+        if let Some(text) = self.loose_text() {
+            let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            self.reader.note(&self.path, || Note::Means(parts().collect()));
+            let element = |(position, part): (usize, &str)| Field {
+                reader: self.reader,
+                path: format!("{}[{position}]", self.path),
+                value: Cow::Owned(DeValue::String(part.to_owned().into())),
+                folder: self.folder,
+                taken: self.taken,
+            };
+            return Some(parts().enumerate().map(element).collect());
+        }
+        let array = match &self.value {
+            Cow::Borrowed(value) => value.as_array(),
+            Cow::Owned(_) => None,
+        };
+        let wrong = || Mistake::wrong_type(&self.value, "a list", "it in square brackets: [ … ]");
+        let items = self.keep(array.ok_or_else(wrong))?;
+        let element = |(position, item): (usize, &'a Spanned<DeValue<'a>>)| {
+            Field::new(self.reader, format!("{}[{position}]", self.path), item)
+        };
+        Some(items.iter().enumerate().map(element).collect())
+    }
+
+    /// A list whose elements `read` reads; the wrong ones are left out.
+    pub(super) fn list<T>(&self, read: impl Fn(&Field<'a>) -> Option<T>) -> Option<Vec<T>> {
+        let items = self.items()?;
+        if items.is_empty() {
+            let mistake = Mistake::new("is an empty list", "name at least one");
+            self.keep::<()>(Err(mistake.of(Flaw::Empty)));
+        }
+        Some(items.iter().filter_map(read).collect())
+    }
+
+    /// A list of `kind` with at least one element.
+    pub(super) fn list_of<T>(&self, kind: impl Fn(&DeValue<'_>) -> Read<T>) -> Option<Vec<T>> {
+        self.list(|item| item.read(&kind))
+    }
+}

@@ -1,0 +1,239 @@
+//! Several files, and what they take from the environment.
+
+use serde_json::json;
+
+use super::*;
+use crate::config::{FromEnvironment, Shown, files_of, sha256_of};
+
+const SHOP: &str = "[upstreams.shop]\nservers = [\"http://127.0.0.1:3000\"]\n";
+
+/// What is wrong with the main file of a folder and all that it includes.
+fn problems(folder: &Folder) -> String {
+    let path = folder.0.join("gateway.toml");
+    let text = match load(&path) {
+        Ok(loaded) => loaded.source.render(&loaded.problems),
+        Err(text) => text,
+    };
+    text.replace(&format!("{}/", folder.0.display()), "")
+}
+
+fn folder(files: &[(&str, &str)]) -> Folder {
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, it)| (*name, it.as_bytes())).collect();
+    let names = files.iter().filter_map(|(name, _)| Path::new(name).parent());
+    let folder = Folder::with(&[]);
+    names.for_each(|name| std::fs::create_dir_all(folder.0.join(name)).unwrap());
+    files.iter().for_each(|(name, it)| std::fs::write(folder.0.join(name), it).unwrap());
+    folder
+}
+
+#[test]
+fn files_are_merged_by_name() {
+    let main = "include = [\"tls.toml\", \"teams/*/*.toml\", \"none/*.toml\", \"*.toml\"]\n\
+                [server]\ndrain = \"7s\"\n[admin]\ntoken = \"file:token\"\n";
+    let folder = folder(&[
+        ("gateway.toml", main),
+        ("token", "main's"),
+        ("tls.toml", "[server.limits]\nheaders = 33\n[server]\nwatch = \"5s\"\n"),
+        ("teams/b/a.toml", "[routes.b]\npath = \"/b\"\nupstream = \"shop\"\n"),
+        ("teams/a/z.toml", SHOP),
+        ("teams/a/.hidden.toml", "no TOML"),
+        ("teams/a/a.toml", "[auth.a]\nalgorithms = [\"HS256\"]\nsecret = \"file:token\"\n"),
+        ("teams/a/token", "a secret of more than thirty-two bytes"),
+    ]);
+    assert_eq!(problems(&folder), "0 problems in gateway.toml and the 4 files that it includes\n");
+    let path = folder.0.join("gateway.toml");
+    let config = load(&path).unwrap().config;
+    assert_eq!(config.server.drain, Duration::from_secs(7));
+    assert_eq!(config.server.watch, Duration::from_secs(5));
+    assert_eq!(config.server.limits.headers, 33);
+    assert_eq!(config.upstreams.keys().collect::<Vec<_>>(), ["shop"]);
+    assert_eq!(config.routes.keys().collect::<Vec<_>>(), ["b"]);
+    // What a file names is seen from that file.
+    assert_eq!(config.admin.token.unwrap().expose(), b"main's");
+    let Some(KeySource::Secret(secret)) = &config.auth["a"].keys else { panic!("no secret") };
+    assert!(secret.expose().starts_with(b"a secret of more"));
+    let names = ["gateway.toml", "tls.toml", "teams/a/a.toml", "teams/a/z.toml", "teams/b/a.toml"];
+    assert_eq!(files_of(&path).unwrap(), names.map(|name| folder.0.join(name)));
+}
+
+#[test]
+fn each_problem_names_its_file_and_line() {
+    let main = "include = [\"a.toml\", \"routes.d/*\", \"missing.toml\", \"[a].toml\"]\n\
+                [log]\nlevel = \"loud\"\n[routes.x]\npath = \"/x\"\nupstream = \"shop\"\n";
+    let folder = folder(&[
+        ("gateway.toml", main),
+        ("a.toml", "# a\n[log]\nlevel = \"info\"\nlvel = 1\ninclude = [\"b.toml\"]\n"),
+        ("routes.d/x.toml", "\n[routes.x]\npath = \"/other\"\n[routes.y]\npaht = \"/y\"\n"),
+        ("routes.d/z.toml", "include = [\"x.toml\"]\n[routes.x.cache]\nttl = \"1m\"\n"),
+    ]);
+    let told = problems(&folder);
+    for line in [
+        "gateway.toml:1:44: include[2]: cannot read ",
+        "gateway.toml:1:60: include[3]: \"[a].toml\" has a wildcard other than",
+        "gateway.toml:3:1: log.level: \"loud\" is not a choice here",
+        "a.toml:3:1: log.level: is written in gateway.toml:3, too\n    level = \"info\"\n",
+        "a.toml:4:1: log.lvel: unknown key\n    lvel = 1\n",
+        "routes.d/x.toml:2:9: routes.x: is written in gateway.toml:4, too\n    [routes.x]\n",
+        "routes.d/x.toml:5:1: routes.y.paht: unknown key\n    paht = \"/y\"\n",
+        "routes.d/z.toml:1:1: include: stands in a file that is included itself\n",
+        "name the files in gateway.toml: it alone",
+        "routes.d/z.toml:2:9: routes.x: is written in gateway.toml:4, too\n",
+        " problems in gateway.toml and the 3 files that it includes\n",
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    // What stands in another file is not shown beside it.
+    let secrets = folder_of_secrets();
+    let told = problems(&secrets);
+    assert!(told.contains("token = ***\n") && !told.contains("hunter2"), "{told}");
+}
+
+fn folder_of_secrets() -> Folder {
+    folder(&[
+        ("gateway.toml", "include = [\"a.toml\"]\n[admin]\ntoken = [\"hunter2\"]\n"),
+        ("a.toml", "# hunter1\n\n\n[store]\nurl = \"redis://u:hunter2@h\"\n[admin]\ntoken = 2\n"),
+    ])
+}
+
+#[test]
+fn a_file_that_cannot_be_read_as_one_is_named() {
+    let main = ("gateway.toml", "include = [\"?.toml\"]\n");
+    let told = problems(&folder(&[main, ("a.toml", "[log\n"), ("b.toml", "x = \n")]));
+    assert!(told.contains("a.toml:1:5: ") && told.contains("b.toml:1:5: "), "{told}");
+    let large = format!("# {}\n", "x".repeat(4 << 20));
+    let told = problems(&folder(&[main, ("a.toml", &large)]));
+    assert!(told.contains("gateway.toml:1:12: include[0]: ") && told.contains("too large"), "{told}");
+    let files: Vec<String> = (0..257).map(|number| format!("d/{number}.toml")).collect();
+    let mut all: Vec<(&str, &str)> = files.iter().map(|name| (name.as_str(), "")).collect();
+    all.push(("gateway.toml", "include = [\"d/*.toml\"]\n"));
+    let told = problems(&folder(&all));
+    assert!(told.contains("include[0]: names more than 256 files"), "{told}");
+    assert!(told.contains("and the 256 files that it includes"), "{told}");
+}
+
+#[test]
+fn a_sum_of_all_files_says_whether_they_are_others() {
+    let folder = folder(&[("gateway.toml", "[log]\n"), ("d/a.toml", SHOP)]);
+    let path = folder.0.join("gateway.toml");
+    let sums = || (load(&path).unwrap().source.sha256(), sha256_of(&path).unwrap());
+    let same = |sums: (String, String)| {
+        assert_eq!(sums.0, sums.1);
+        sums.0
+    };
+    // What sha256sum says of these six bytes.
+    let alone = "adc32f08cc69ad7b2f5f8eddf2d63d9efe6684fe7b904366c2c486caef1f8f27";
+    assert_eq!(same(sums()), alone);
+    std::fs::write(&path, "include = [\"d/*.toml\", \"e.toml\"]\n").unwrap();
+    let unreadable = sha256_of(&path).unwrap();
+    std::fs::write(folder.0.join("e.toml"), "").unwrap();
+    let first = same(sums());
+    assert_ne!(first, unreadable);
+    std::fs::write(folder.0.join("d/b.toml"), "").unwrap();
+    let with_another = same(sums());
+    assert_ne!(with_another, first);
+    std::fs::rename(folder.0.join("d/b.toml"), folder.0.join("d/c.toml")).unwrap();
+    assert_ne!(same(sums()), with_another);
+    std::fs::remove_file(folder.0.join("d/c.toml")).unwrap();
+    assert_eq!(same(sums()), first);
+    std::fs::write(folder.0.join("d/a.toml"), format!("{SHOP}\n")).unwrap();
+    assert_ne!(same(sums()), first);
+}
+
+/// Reads a text with some variables.
+fn read_with(text: &str) -> Loaded {
+    let env = |name: &str| match name {
+        "PORT" => Some("8080".to_owned()),
+        "ON" => Some("true".to_owned()),
+        "TIME" => Some("7s".to_owned()),
+        "BYTES" => Some("4096".to_owned()),
+        "LIST" => Some("10.0.0.0/8, 192.168.0.0/16".to_owned()),
+        "NUMBERS" => Some("404,410".to_owned()),
+        "PASSWORD" => Some("hunter2 is longer than thirty-two bytes".to_owned()),
+        "PATTERNS" => Some("none/*.toml,nothing/*.toml".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    };
+    parse("gateway.toml", Path::new("/nonexistent"), text, &env).unwrap()
+}
+
+#[test]
+fn variables_stand_for_every_type() {
+    let loaded = read_with(
+        "include = \"${PATTERNS}\"\n[server]\nlisten = [\"127.0.0.1:${PORT}\", \"[::1]:${OTHER:-9}\"]\n\
+         drain = \"${TIME}\"\nhandover = \"${OFF:-false}\"\ndegraded_header = \"${ON}\"\n\
+         trusted_proxies = \"${LIST}\"\nlimits.headers = \"${HEADERS:-33}\"\n\
+         limits.body_bytes = \"${BYTES}\"\n[admin]\ntoken = \"${PASSWORD}\"\n\
+         [store]\nprefix = \"$${PORT}${PORT}\"\n",
+    );
+    assert_eq!(loaded.source.render(&loaded.problems), "0 problems in gateway.toml\n");
+    let server = loaded.config.server;
+    let listen = ["127.0.0.1:8080", "[::1]:9"].map(|address| address.parse().unwrap());
+    assert_eq!(server.listen, listen);
+    assert_eq!((server.drain, server.handover), (Duration::from_secs(7), false));
+    assert!(server.degraded_header);
+    assert_eq!(server.trusted_proxies.len(), 2);
+    assert_eq!((server.limits.headers, server.limits.body_bytes), (33, 4096));
+    assert!(loaded.config.admin.token.unwrap().expose().starts_with(b"hunter2"));
+    assert_eq!(loaded.config.store.prefix, "${PORT}8080");
+}
+
+#[test]
+fn what_the_environment_says_wrongly_is_not_shown() {
+    for (text, expected) in [
+        ("[server]\ndrain = \"${PASSWORD}\"", "2:1: server.drain: ${PASSWORD} makes no value that can"),
+        ("[server]\ndrain = \"${PORT}\"", "server.drain: ${PORT} makes no value"),
+        ("[server]\nlimits.headers = \"${TIME}\"", "server.limits.headers: ${TIME} makes no value"),
+        ("[server]\nlimits.headers = \"${NONE:-0}\"", "server.limits.headers: is out of range"),
+        ("[server]\nlimits.headers = \"1${EMPTY}\"", "${EMPTY} makes no value that can be used here"),
+        ("[server]\nhandover = \"${EMPTY}\"", "server.handover: ${EMPTY} makes no value"),
+        ("[server]\ntrusted_proxies = \"${PASSWORD}\"", "server.trusted_proxies[0]: ${PASSWORD} makes"),
+        ("[server]\nlisten = \"${EMPTY}\"", "server.listen: ${EMPTY} makes no value"),
+        ("[server]\nlisten = [\"${UNSET}\"]", "listen[0]: the environment variable \"UNSET\" is not set"),
+        ("[server]\ndrain = \"${UNSET\"", "server.drain: has a `${` that begins no variable"),
+        ("[server]\nlimits.headers = \"${UNSET}\"", "headers: the environment variable \"UNSET\""),
+        ("include = [\"${UNSET}/*.toml\"]", "1:12: include[0]: the environment variable \"UNSET\""),
+        ("[server]\n\"${TIME}\" = 1", "server.\"${TIME}\": unknown key"),
+        ("[server]\n\"${PASSWORD}\" = \"${PASSWORD}\"", "server.\"${PASSWORD}\": unknown key"),
+    ] {
+        let loaded = read_with(text);
+        let told = loaded.source.render(&loaded.problems);
+        assert!(told.contains(expected), "{text}: {told}");
+        assert!(told.ends_with("1 problem in gateway.toml\n"), "{text}: {told}");
+        assert!(!told.contains("hunter2"), "{text}: {told}");
+    }
+}
+
+/// The environment of this process is that of cargo.
+#[test]
+fn what_was_taken_is_shown_as_what_it_was_read_as() {
+    let text = |headers: &str, proxies: &str| {
+        format!(
+            "[server]\nlimits.headers = {headers}\ntrusted_proxies = {proxies}\n\
+             [auth.a]\nalgorithms = [\"HS256\"]\nsecret = \"${{CARGO_PKG_NAME:-x}}\"\n\
+             [upstreams.shop]\nservers = [\"http://${{PORTCULLIS_NO_SUCH:-a}}.${{CARGO_PKG_NAME}}\"]\n"
+        )
+    };
+    let none = "PORTCULLIS_NO_SUCH";
+    let taken = text(&format!("\"${{{none}:-33}}\""), &format!("\"${{{none}:-::1,10.0.0.1}}\""));
+    let shown = Shown::of(&read(&taken).source);
+    let from = |key: &str, value, variables: &[&str], unset: &[&str]| {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let (variables, unset) = (owned(variables), owned(unset));
+        FromEnvironment { key: key.to_owned(), value, variables, unset }
+    };
+    let cargo = "CARGO_PKG_NAME";
+    assert_eq!(
+        shown.from_environment(),
+        [
+            from("auth.a.secret", json!("[secret]"), &[cargo], &[]),
+            from("server.limits.headers", json!(33), &[], &[none]),
+            from("server.trusted_proxies", json!(["::1", "10.0.0.1"]), &[], &[none]),
+            from("upstreams.shop.servers[0]", json!("http://a.portcullis"), &[cargo], &[none]),
+        ]
+    );
+    let written = Shown::of(&read(&text("33", "[\"::1\", \"10.0.0.1\"]")).source);
+    assert_eq!(written.differences(&shown), []);
+    let other = Shown::of(&read(&text("34", "[\"::1\", \"10.0.0.1\"]")).source);
+    let keys: Vec<String> = other.differences(&shown).into_iter().map(|it| it.key).collect();
+    assert_eq!(keys, ["server.limits.headers"]);
+}
