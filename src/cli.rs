@@ -221,9 +221,11 @@ fn check(path: &Path, looks_at_store: bool) -> ExitCode {
     let routes = plan.route_names().len();
     println!("ok: {routes} {}", if routes == 1 { "route" } else { "routes" });
     let tls = plan.config.server.tls.as_ref();
-    for certificate in tls.and_then(|tls| tls.acme.as_ref()).iter().flat_map(|acme| {
-        acme.names.iter().map(|names| (names.join(", "), &acme.directory))
-    }) {
+    for certificate in tls
+        .and_then(|tls| tls.acme.as_ref())
+        .iter()
+        .flat_map(|acme| acme.names.iter().map(|names| (names.join(", "), &acme.directory)))
+    {
         println!("{}: ordered from {}", certificate.0, certificate.1);
     }
     for it in config::Shown::of(&source).from_environment() {

@@ -73,7 +73,8 @@ fn of_files(old: &Path, new: &Path) -> Result<(Value, Heads), Failure> {
         members.insert("differs".to_owned(), (!compared.changes.is_empty()).into());
     }
     let (old, new) = (old.display(), new.display());
-    let (differs, is_same) = (format!("{new}, beside {old}:"), format!("{new} says what {old} says"));
+    let (differs, is_same) =
+        (format!("{new}, beside {old}:"), format!("{new} says what {old} says"));
     Ok((answer, Heads { differs, is_same }))
 }
 

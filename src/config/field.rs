@@ -101,10 +101,7 @@ impl<'a> Field<'a> {
     }
 
     /// The same, as it is written, of which `read` makes something.
-    pub(super) fn secret_as<T>(
-        &self,
-        read: impl Fn(&DeValue<'_>, Secret) -> Read<T>,
-    ) -> Option<T> {
+    pub(super) fn secret_as<T>(&self, read: impl Fn(&DeValue<'_>, Secret) -> Read<T>) -> Option<T> {
         let secret = self.secret()?;
         self.keep(read(&self.value, secret))
     }
@@ -117,8 +114,10 @@ impl<'a> Field<'a> {
         }
         let own = |mistake: Mistake| {
             let variables = self.taken.into_iter().flat_map(|taken| &taken.variables);
-            let names: Vec<String> =
-                variables.filter(|it| !it.is_default).map(|it| format!("${{{}}}", it.name)).collect();
+            let names: Vec<String> = variables
+                .filter(|it| !it.is_default)
+                .map(|it| format!("${{{}}}", it.name))
+                .collect();
             if names.is_empty() {
                 return mistake;
             }
@@ -139,7 +138,8 @@ impl<'a> Field<'a> {
     /// The value as a table; reported, when it is something else.
     pub(super) fn read_table(&self) -> Option<&'a DeTable<'a>> {
         let name = self.path.rsplit('.').next().unwrap_or_default();
-        let example = format!("{name} = {{ … }}, or [{}] on its own line, its keys below", self.path);
+        let example =
+            format!("{name} = {{ … }}, or [{}] on its own line, its keys below", self.path);
         let table = self.table_or(&example);
         if table.is_none() {
             self.reader.note(&self.path, || Note::Secret);

@@ -185,7 +185,10 @@ mod tests {
             [[server.tls]] # a list\n# alone\n\n[log.\"a b\"]\ntext = \"\"\"\n  kept  \n\n\n\"\"\"\n";
         assert_eq!(form(WRITTEN), FORM);
         assert_eq!(form(FORM), FORM);
-        assert_eq!((form(""), form("\n\n"), form("#")), (String::new(), String::new(), "#\n".into()));
+        assert_eq!(
+            (form(""), form("\n\n"), form("#")),
+            (String::new(), String::new(), "#\n".into())
+        );
     }
 
     #[test]
@@ -235,8 +238,18 @@ mod tests {
     /// A value, however it is written.
     fn value() -> impl Strategy<Value = String> {
         let plain = prop::sample::select(vec![
-            "1", "0x1F", "1.5e-3", "true", "\"a # b = [\"", "'c,d'", "1979-05-27 07:32:00.25",
-            "\"\"\"\n x \n\n\"\"\"", "'''\n#y'''", "inf", "07:32:00", "\"\"",
+            "1",
+            "0x1F",
+            "1.5e-3",
+            "true",
+            "\"a # b = [\"",
+            "'c,d'",
+            "1979-05-27 07:32:00.25",
+            "\"\"\"\n x \n\n\"\"\"",
+            "'''\n#y'''",
+            "inf",
+            "07:32:00",
+            "\"\"",
         ]);
         let space = prop::sample::select(vec!["", " ", "\t ", "\n", " # c\n", "\n\n\n", "\r\n"]);
         plain.prop_map(str::to_owned).prop_recursive(3, 12, 3, move |inner| {
@@ -277,7 +290,7 @@ mod tests {
             let form = form(&written);
             prop_assert_eq!(said_by(&form), said_by(&written));
             prop_assert_eq!(comments(&form), comments(&written));
-            prop_assert_eq!(super::formatted("t.toml", &form).unwrap(), form.clone());
+            prop_assert_eq!(formatted("t.toml", &form).unwrap(), form.clone());
             prop_assert!(!form.contains("\n\n\n") || written.contains("\"\"\""), "{}", form);
         }
 

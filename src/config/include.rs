@@ -152,7 +152,8 @@ pub(super) fn sha256(path: &Path, env: Env<'_>) -> Option<String> {
     // Most files include nothing, and this is asked again and again.
     let text = String::from_utf8_lossy(&bytes);
     let folder = path.parent().unwrap_or(Path::new(""));
-    let main = text.contains(INCLUDE).then(|| File::main(&path.display().to_string(), folder, &text));
+    let main =
+        text.contains(INCLUDE).then(|| File::main(&path.display().to_string(), folder, &text));
     if let Some(main) = &main
         && let Ok(table) = main.table()
     {

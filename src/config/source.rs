@@ -40,7 +40,8 @@ pub(super) struct File {
 impl File {
     /// The main file: called `name`, in `folder`.
     pub(super) fn main(name: &str, folder: &Path, text: &str) -> Self {
-        let short = Path::new(name).file_name().map_or_else(|| name.into(), |it| it.to_string_lossy());
+        let short =
+            Path::new(name).file_name().map_or_else(|| name.into(), |it| it.to_string_lossy());
         Self {
             name: name.to_owned(),
             short: short.into_owned(),

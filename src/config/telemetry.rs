@@ -6,8 +6,8 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue};
 use toml::de::DeValue;
 
-use super::jwks::{self, KeysUrl};
 use super::field::Field;
+use super::jwks::{self, KeysUrl};
 use super::reader::Section;
 use super::value::{
     Mistake, Read, check_text, choice, duration, echo, header_name, no_credentials, share, string,

@@ -60,10 +60,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A walk over the table of all files.
-    pub(super) fn of(
-        document: &'a Document<'a>,
-        env: &'a dyn Fn(&str) -> Option<String>,
-    ) -> Self {
+    pub(super) fn of(document: &'a Document<'a>, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
         let folder = document.files.first().map_or(Path::new(""), |file| &file.folder);
         let (files, taken) = (document.files, Some(&document.taken));
         Self { files, taken, ..Self::new(folder, env) }

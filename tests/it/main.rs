@@ -36,6 +36,8 @@ mod caching;
 mod canaries;
 /// `portcullis check`, and what a gateway says that cannot start.
 mod check;
+/// Two files of which one is to follow the other: `portcullis diff OLD NEW`.
+mod compare_files;
 /// Responses that are compressed.
 mod compression;
 /// What every store promises, over the embedded one and over a real Redis.
@@ -60,6 +62,8 @@ mod events;
 mod expect;
 /// What one client may take of an upstream's connections.
 mod fair_share;
+/// The form of configuration files: `portcullis fmt`.
+mod fmt;
 /// What trusted proxies say of the client, and what upstreams are told of it.
 mod forwarding;
 /// Where a request begins and ends: everything that could smuggle one past the gateway.
@@ -156,6 +160,8 @@ mod security_counters;
 mod separate_stores;
 /// The application's own sessions, attached to requests.
 mod sessions;
+/// A configuration of several files, with values from the environment.
+mod several_files;
 /// What shells complete, and the manual.
 mod shell;
 /// How long one request waits for the store in all.

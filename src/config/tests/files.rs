@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::config::{FromEnvironment, Shown, files_of, sha256_of};
+use crate::config::{AccessTo, FromEnvironment, Shown, files_of, sha256_of};
 
 const SHOP: &str = "[upstreams.shop]\nservers = [\"http://127.0.0.1:3000\"]\n";
 
@@ -62,14 +62,14 @@ fn each_problem_names_its_file_and_line() {
                 [log]\nlevel = \"loud\"\n[routes.x]\npath = \"/x\"\nupstream = \"shop\"\n";
     let folder = folder(&[
         ("gateway.toml", main),
-        ("a.toml", "# a\n[log]\nlevel = \"info\"\nlvel = 1\ninclude = [\"b.toml\"]\n"),
+        ("a.toml", "# a\n[log]\nlevel = \"info\"\nlvel = 1\n"),
         ("routes.d/x.toml", "\n[routes.x]\npath = \"/other\"\n[routes.y]\npaht = \"/y\"\n"),
         ("routes.d/z.toml", "include = [\"x.toml\"]\n[routes.x.cache]\nttl = \"1m\"\n"),
     ]);
     let told = problems(&folder);
     for line in [
-        "gateway.toml:1:44: include[2]: cannot read ",
-        "gateway.toml:1:60: include[3]: \"[a].toml\" has a wildcard other than",
+        "gateway.toml:1:36: include[2]: cannot read ",
+        "gateway.toml:1:52: include[3]: \"[a].toml\" has a wildcard other than",
         "gateway.toml:3:1: log.level: \"loud\" is not a choice here",
         "a.toml:3:1: log.level: is written in gateway.toml:3, too\n    level = \"info\"\n",
         "a.toml:4:1: log.lvel: unknown key\n    lvel = 1\n",
@@ -102,7 +102,10 @@ fn a_file_that_cannot_be_read_as_one_is_named() {
     assert!(told.contains("a.toml:1:5: ") && told.contains("b.toml:1:5: "), "{told}");
     let large = format!("# {}\n", "x".repeat(4 << 20));
     let told = problems(&folder(&[main, ("a.toml", &large)]));
-    assert!(told.contains("gateway.toml:1:12: include[0]: ") && told.contains("too large"), "{told}");
+    assert!(
+        told.contains("gateway.toml:1:12: include[0]: ") && told.contains("too large"),
+        "{told}"
+    );
     let files: Vec<String> = (0..257).map(|number| format!("d/{number}.toml")).collect();
     let mut all: Vec<(&str, &str)> = files.iter().map(|name| (name.as_str(), "")).collect();
     all.push(("gateway.toml", "include = [\"d/*.toml\"]\n"));
@@ -163,7 +166,7 @@ fn variables_stand_for_every_type() {
          drain = \"${TIME}\"\nhandover = \"${OFF:-false}\"\ndegraded_header = \"${ON}\"\n\
          trusted_proxies = \"${LIST}\"\nlimits.headers = \"${HEADERS:-33}\"\n\
          limits.body_bytes = \"${BYTES}\"\n[admin]\ntoken = \"${PASSWORD}\"\n\
-         [store]\nprefix = \"$${PORT}${PORT}\"\n",
+         [log]\naccess_to = \"$${PORT}${PORT}\"\n",
     );
     assert_eq!(loaded.source.render(&loaded.problems), "0 problems in gateway.toml\n");
     let server = loaded.config.server;
@@ -174,21 +177,34 @@ fn variables_stand_for_every_type() {
     assert_eq!(server.trusted_proxies.len(), 2);
     assert_eq!((server.limits.headers, server.limits.body_bytes), (33, 4096));
     assert!(loaded.config.admin.token.unwrap().expose().starts_with(b"hunter2"));
-    assert_eq!(loaded.config.store.prefix, "${PORT}8080");
+    let access_to = AccessTo::File("/nonexistent/${PORT}8080".into());
+    assert_eq!(loaded.config.log.access_to, access_to);
 }
 
 #[test]
 fn what_the_environment_says_wrongly_is_not_shown() {
     for (text, expected) in [
-        ("[server]\ndrain = \"${PASSWORD}\"", "2:1: server.drain: ${PASSWORD} makes no value that can"),
+        (
+            "[server]\ndrain = \"${PASSWORD}\"",
+            "2:1: server.drain: ${PASSWORD} makes no value that can",
+        ),
         ("[server]\ndrain = \"${PORT}\"", "server.drain: ${PORT} makes no value"),
         ("[server]\nlimits.headers = \"${TIME}\"", "server.limits.headers: ${TIME} makes no value"),
         ("[server]\nlimits.headers = \"${NONE:-0}\"", "server.limits.headers: is out of range"),
-        ("[server]\nlimits.headers = \"1${EMPTY}\"", "${EMPTY} makes no value that can be used here"),
+        (
+            "[server]\nlimits.headers = \"1${EMPTY}\"",
+            "${EMPTY} makes no value that can be used here",
+        ),
         ("[server]\nhandover = \"${EMPTY}\"", "server.handover: ${EMPTY} makes no value"),
-        ("[server]\ntrusted_proxies = \"${PASSWORD}\"", "server.trusted_proxies[0]: ${PASSWORD} makes"),
+        (
+            "[server]\ntrusted_proxies = \"${PASSWORD}\"",
+            "server.trusted_proxies[0]: ${PASSWORD} makes",
+        ),
         ("[server]\nlisten = \"${EMPTY}\"", "server.listen: ${EMPTY} makes no value"),
-        ("[server]\nlisten = [\"${UNSET}\"]", "listen[0]: the environment variable \"UNSET\" is not set"),
+        (
+            "[server]\nlisten = [\"${UNSET}\"]",
+            "listen[0]: the environment variable \"UNSET\" is not set",
+        ),
         ("[server]\ndrain = \"${UNSET\"", "server.drain: has a `${` that begins no variable"),
         ("[server]\nlimits.headers = \"${UNSET}\"", "headers: the environment variable \"UNSET\""),
         ("include = [\"${UNSET}/*.toml\"]", "1:12: include[0]: the environment variable \"UNSET\""),
