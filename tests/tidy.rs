@@ -665,7 +665,8 @@ fn shown_keys() -> BTreeSet<String> {
             // A list of tables is itself a key.
             shown.insert(table.clone());
         } else if let Some((key, value)) = line.split_once(" = ") {
-            shown.insert(format!("{table}.{key}"));
+            let dot = if table.is_empty() { "" } else { "." };
+            shown.insert(format!("{table}{dot}{key}"));
             for part in value.split(['{', ',']).filter_map(|part| part.split_once(" = ")) {
                 shown.insert(format!("{table}.{key}.{}", part.0.trim()));
             }

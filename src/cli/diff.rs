@@ -16,7 +16,8 @@ use crate::runtime::compare_files;
 const EXIT: &str = "\
 Without OLD and NEW, the file that is compared is the one that the gateway was started with, as it \
 is now on the gateway's disk. --config and --admin say which gateway is asked, not which file is \
-read. With them, the files lie here, and what they take from the environment is that of this command.
+read. With them, the files lie here, and what they take from the environment is what this command \
+has.
 
 Exit status: 0 the same; 1 something differs; 2 the command line or the configuration cannot be \
 used, or the file has mistakes; 3 no gateway answered.";
@@ -29,7 +30,8 @@ pub(super) struct Diff {
     #[arg(long)]
     json: bool,
     /// Two files; which changes a gateway with the first one has to expect of the second one.
-    #[arg(num_args = 2, value_names = ["OLD", "NEW"], conflicts_with_all = ["admin", "admin_token"])]
+    #[arg(num_args = 2, value_names = ["OLD", "NEW"])]
+    #[arg(conflicts_with_all = ["admin", "admin_token"])]
     files: Vec<PathBuf>,
     #[command(flatten)]
     target: Target,

@@ -19,8 +19,8 @@ const STDIN: &str = "-";
 const EXIT: &str = "\
 Only spaces, the ends of lines and empty lines change. Comments and the order stay.
 
-Exit status: 0 all files have the form, or have it now; 1 with --check, one has not; 2 a file cannot \
-be read or written, or is not TOML: none is written then.";
+Exit status: 0 all files have the form, or have it now; 1 with --check, one has not; 2 a file \
+cannot be read or written, or is not TOML.";
 
 /// Options of `fmt`.
 #[derive(Debug, Args)]
@@ -29,8 +29,8 @@ pub(super) struct Fmt {
     /// Write nothing; print the names of the files that would change.
     #[arg(long)]
     check: bool,
-    /// The files; `-` is standard input, printed in its form. Without any, the configuration and the
-    /// files that it includes.
+    /// The files; `-` is standard input, printed in its form. Without any, the configuration and
+    /// the files that it includes.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 }

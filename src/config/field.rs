@@ -1,5 +1,5 @@
-//! One value with its place: read as a kind, as a list of them, or as a secret. What the environment
-//! gave in the place of a whole value may stand for a number, for true or false, and for a list.
+//! One value with its place: read as a kind, as a list of them, or as a secret. What the
+//! environment gave in the place of a whole value may stand for a number, a flag or a list.
 
 use std::borrow::Cow;
 use std::path::Path;

@@ -175,14 +175,20 @@ mod tests {
 
     #[test]
     fn spaces_and_empty_lines_are_those_of_all_files() {
-        const WRITTEN: &str = "\n\n# about all\n\ninclude=[ 'a' ,'b' , ]  # why\n\n\n  x . y={a=1,b = [ ]}\n\
-            time = 1979-05-27 07:32:00.5\nnone = {  }\n# about server   \n[ server ]\n\n\n  drain = \"30s\"\t\n\
+        const WRITTEN: &str = "\n\n# about all\n\n\
+            include=[ 'a' ,'b' , ]  # why\n\n\n  x . y={a=1,b = [ ]}\n\
+            time = 1979-05-27 07:32:00.5\nnone = {  }\n\
+            # about server   \n[ server ]\n\n\n  drain = \"30s\"\t\n\
             list = [\n\n1,# one\n  # two\n\n\n2\n\n]\ndeep = [{ a = 1 }, {\nb = 2\n}]\r\n\
-            [[server.tls]]   # a list\n# alone\n\n[ log . \"a b\" ]\ntext = \"\"\"\n  kept  \n\n\n\"\"\"\n\n\n";
-        const FORM: &str = "# about all\n\ninclude = ['a', 'b',] # why\n\nx.y = { a = 1, b = [] }\n\
-            time = 1979-05-27 07:32:00.5\nnone = {}\n\n# about server\n[server]\n\ndrain = \"30s\"\n\
+            [[server.tls]]   # a list\n# alone\n\n\
+            [ log . \"a b\" ]\ntext = \"\"\"\n  kept  \n\n\n\"\"\"\n\n\n";
+        const FORM: &str = "# about all\n\n\
+            include = ['a', 'b',] # why\n\nx.y = { a = 1, b = [] }\n\
+            time = 1979-05-27 07:32:00.5\nnone = {}\n\n\
+            # about server\n[server]\n\ndrain = \"30s\"\n\
             list = [\n    1, # one\n    # two\n\n    2\n]\ndeep = [{ a = 1 }, {\n    b = 2\n}]\n\n\
-            [[server.tls]] # a list\n# alone\n\n[log.\"a b\"]\ntext = \"\"\"\n  kept  \n\n\n\"\"\"\n";
+            [[server.tls]] # a list\n# alone\n\n\
+            [log.\"a b\"]\ntext = \"\"\"\n  kept  \n\n\n\"\"\"\n";
         assert_eq!(form(WRITTEN), FORM);
         assert_eq!(form(FORM), FORM);
         assert_eq!(

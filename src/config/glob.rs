@@ -13,9 +13,9 @@ pub(super) fn is_glob(pattern: &str) -> bool {
     pattern.contains(['*', '?'])
 }
 
-/// The files that a pattern means, seen from a folder: sorted by name, folder by folder. A name that
-/// begins with a dot is only meant by one that does, too. What has no wildcard is the file that it
-/// names, whether that is there or not.
+/// The files that a pattern means, seen from a folder: sorted by name, folder by folder. A name
+/// that begins with a dot is only meant by one that does, too. What has no wildcard is the file
+/// that it names, whether that is there or not.
 ///
 /// # Errors
 /// What is wrong with the pattern, or with a folder.

@@ -144,8 +144,8 @@ pub(super) fn text(name: &str, bytes: Vec<u8>) -> Result<String, String> {
     })
 }
 
-/// The SHA-256 of a configuration as it is now, as [`Source::sha256`](super::Source::sha256) has it;
-/// nothing where the main file cannot be read.
+/// The SHA-256 of a configuration as it is now, as [`Source::sha256`](super::Source::sha256) has
+/// it; nothing where the main file cannot be read.
 pub(super) fn sha256(path: &Path, env: Env<'_>) -> Option<String> {
     let bytes = file::read(path, CONFIG_BYTES_MAX).ok()?;
     let mut others: Vec<(String, Option<Vec<u8>>)> = Vec::new();

@@ -1,5 +1,5 @@
-//! The files that were read, main file first: what is needed to show a problem in its place. A place
-//! is a number of bytes from the beginning of the first file, with all files behind each other.
+//! The files that were read, main file first: what is needed to show a problem in its place. A
+//! place is a number of bytes from the beginning of the first file, with all behind each other.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -97,8 +97,8 @@ fn moved(value: Spanned<DeValue<'_>>, by: usize) -> Spanned<DeValue<'_>> {
 }
 
 /// The SHA-256 of a configuration, in hexadecimal: what `sha256sum` says of the main file; where
-/// that includes others, what it says of what it says of all of them, by their names from the folder
-/// of the main file. Of a file that cannot be read there is a dash.
+/// that includes others, what it says of what it says of all of them, by their names from the
+/// folder of the main file. Of a file that cannot be read there is a dash.
 pub(super) fn sha256_of_all(files: &[(&str, Option<&[u8]>)]) -> String {
     let sum = |bytes: &[u8]| hex::encode(digest(&SHA256, bytes).as_ref());
     let line = |(name, bytes): &(&str, Option<&[u8]>)| {

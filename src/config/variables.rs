@@ -1,5 +1,5 @@
-//! `${NAME}` and `${NAME:-default}` in values: what the environment says takes their place, once the
-//! file is parsed. So no value can end its string, and keys stay as they are.
+//! `${NAME}` and `${NAME:-default}` in values: what the environment says takes their place, once
+//! the file is parsed. So no value can end its string, and keys stay as they are.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

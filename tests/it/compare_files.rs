@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::{BINARY, Folder, run};
 
 const OLD: &str = "[limits.api]\nkey = [\"address\"]\nallow = [\"5/1h\"]\n\
-    [queues.mail]\n\
+    [queues.mail]\ndurable = false\n\
     [upstreams.shop]\nservers = [\"http://127.0.0.1:3000\"]\n\
     [routes.a]\npath = \"/a\"\nupstream = \"shop\"\nlimits = [\"api\"]\n";
 
@@ -25,9 +25,9 @@ const CHANGES: [(&str, &str, &[&str]); 10] = [
         ],
     ),
     (
-        "[queues.mail]\n",
+        "[queues.mail]\ndurable = false\n",
         "",
-        &["- queues.mail = {}", "    a reload is refused while it holds requests"],
+        &["- queues.mail = {\"durable\":false}", "    a reload is refused while it holds requests"],
     ),
     (
         "[limits",

@@ -81,7 +81,8 @@ fn the_sum_of_several_files_is_one_that_a_shell_finds() {
 fn the_environment_differs_and_the_file_does_not() {
     let upstream = Upstream::replying(response("200 OK", "fine"));
     let text = "[server]\nlimits.headers = \"${HEADERS:-64}\"\n[admin]\ntoken = \"${TOKEN}\"\n\
-                [upstreams.shop]\nservers = \"${SHOP}\"\n[routes.a]\npath = \"/a\"\nupstream = \"shop\"\n";
+                [upstreams.shop]\nservers = \"${SHOP}\"\n\
+                [routes.a]\npath = \"/a\"\nupstream = \"shop\"\n";
     const TOKEN: &str = "hunter2-hunter2-hunter2-hunter2-hunter2";
     let folder = Folder::new();
     folder.write("other.toml", text);
@@ -99,7 +100,8 @@ fn the_environment_differs_and_the_file_does_not() {
         said,
         format!(
             "ok: 1 route\nadmin.token = \"[secret]\" (TOKEN)\n\
-             server.limits.headers = 64 (HEADERS is not set)\nupstreams.shop.servers = [\"{url}\"] (SHOP)\n"
+             server.limits.headers = 64 (HEADERS is not set)\n\
+             upstreams.shop.servers = [\"{url}\"] (SHOP)\n"
         ),
         "{}",
         String::from_utf8_lossy(&checked.stderr)

@@ -162,7 +162,8 @@ fn read_with(text: &str) -> Loaded {
 #[test]
 fn variables_stand_for_every_type() {
     let loaded = read_with(
-        "include = \"${PATTERNS}\"\n[server]\nlisten = [\"127.0.0.1:${PORT}\", \"[::1]:${OTHER:-9}\"]\n\
+        "include = \"${PATTERNS}\"\n[server]\n\
+         listen = [\"127.0.0.1:${PORT}\", \"[::1]:${OTHER:-9}\"]\n\
          drain = \"${TIME}\"\nhandover = \"${OFF:-false}\"\ndegraded_header = \"${ON}\"\n\
          trusted_proxies = \"${LIST}\"\nlimits.headers = \"${HEADERS:-33}\"\n\
          limits.body_bytes = \"${BYTES}\"\n[admin]\ntoken = \"${PASSWORD}\"\n\
@@ -226,7 +227,8 @@ fn what_was_taken_is_shown_as_what_it_was_read_as() {
         format!(
             "[server]\nlimits.headers = {headers}\ntrusted_proxies = {proxies}\n\
              [auth.a]\nalgorithms = [\"HS256\"]\nsecret = \"${{CARGO_PKG_NAME:-x}}\"\n\
-             [upstreams.shop]\nservers = [\"http://${{PORTCULLIS_NO_SUCH:-a}}.${{CARGO_PKG_NAME}}\"]\n"
+             [upstreams.shop]\n\
+             servers = [\"http://${{PORTCULLIS_NO_SUCH:-a}}.${{CARGO_PKG_NAME}}\"]\n"
         )
     };
     let none = "PORTCULLIS_NO_SUCH";

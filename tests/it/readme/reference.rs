@@ -169,10 +169,14 @@ fn url_for(table: &str, key: &str) -> Option<&'static str> {
 /// What the reader makes of the least configuration with a key, or without it: the configuration,
 /// and the paths of its problems.
 fn read(path: &str, value: Option<&str>) -> (String, String) {
-    let (table, key) = path.rsplit_once('.').unwrap();
+    let (table, key) = path.rsplit_once('.').unwrap_or(("", path));
     let tables = least(path);
-    let mut text = String::new();
-    let mut is_written = false;
+    // What is of no table stands before all tables.
+    let mut text = match value {
+        Some(value) if table.is_empty() => format!("{key} = {value}\n"),
+        _ => String::new(),
+    };
+    let mut is_written = table.is_empty();
     for (name, lines) in tables {
         match name {
             "upstreams.NAME.servers" | "upstreams.NAME.readers" | "routes.NAME.split" => {
@@ -205,13 +209,15 @@ fn read(path: &str, value: Option<&str>) -> (String, String) {
 
 /// The default of a key: of the values that gateway.toml shows, the one that makes no difference.
 fn default(path: &str, shown: &BTreeMap<String, Vec<String>>) -> String {
-    let (_, key) = path.rsplit_once('.').unwrap();
+    let key = path.rsplit('.').next().unwrap();
     let (without, problems) = read(path, None);
     if problems.contains(&format!(".{key}: is missing")) {
         return "needed".to_owned();
     }
     let plain = ["false", "true", "[]", "{}", "\"0s\"", "1"].map(str::to_owned);
-    let candidates = shown.get(key).into_iter().flatten().chain(&plain);
+    // Files that are not there would make no difference either.
+    let shown = shown.get(key).filter(|_| path != "include");
+    let candidates = shown.into_iter().flatten().chain(&plain);
     let clean = |text: &str| text.lines().filter(|line| !line.contains(" problem")).count();
     let makes_none = |value: &&String| {
         let (with, more) = read(path, Some(value));
