@@ -175,9 +175,9 @@ pub(super) fn sha256(path: &Path, env: Env<'_>) -> Option<String> {
 ///
 /// # Errors
 /// Ready-to-print text, when one cannot be read.
-pub(super) fn paths(main: File, path: &Path, env: Env<'_>) -> Result<Vec<PathBuf>, String> {
+pub(super) fn paths(main: &File, path: &Path, env: Env<'_>) -> Result<Vec<PathBuf>, String> {
     let mut problems = Problems::default();
-    let found = named(&main, &main.table()?, env, &mut problems);
+    let found = named(main, &main.table()?, env, &mut problems);
     let faults: String = problems
         .iter()
         .map(|it| format!("{}: {}: {}\n    help: {}\n", main.name, it.path, it.what, it.remedy))

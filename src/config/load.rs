@@ -43,7 +43,7 @@ pub fn sha256_of(path: &Path) -> Option<String> {
 /// Ready-to-print text, when the main file cannot be read or does not say which others there are.
 pub fn files_of(path: &Path) -> Result<Vec<PathBuf>, String> {
     let (name, folder, text) = read(path)?;
-    include::paths(File::main(&name, folder, &text), path, &of_environment)
+    include::paths(&File::main(&name, folder, &text), path, &of_environment)
 }
 
 /// Loads a file, and those that it includes.
