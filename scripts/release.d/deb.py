@@ -7,7 +7,9 @@ import shutil
 
 import stage
 
-MAINTAINER = "Portcullis maintainers <maintainers@portcullis.invalid>"
+# Whoever publishes a package answers for it.
+MAINTAINER = os.environ.get("PORTCULLIS_MAINTAINER",
+                            "Portcullis maintainers <maintainers@portcullis.invalid>")
 # Libraries that a program may want, and the packages that have them. Anything else is a mistake.
 LIBRARIES = {
     "libc.so.6": "libc6", "libm.so.6": "libc6", "libdl.so.2": "libc6", "libpthread.so.0": "libc6",
@@ -66,8 +68,10 @@ def glibc(program):
     if unknown := set(wanted) - set(LIBRARIES):
         raise SystemExit(f"release: the program wants {', '.join(sorted(unknown))}, and no package"
                          " that the .deb depends on has that")
-    versions = re.findall(r"GLIBC_(\d+)\.(\d+)", headers)
-    return ".".join(str(part) for part in max(tuple(map(int, it)) for it in versions))
+    versions = [tuple(map(int, it)) for it in re.findall(r"GLIBC_(\d+)\.(\d+)", headers)]
+    # Relocations in their short form: no symbol says of which version they are.
+    versions += [(2, 36)] * ("GLIBC_ABI_DT_RELR" in headers)
+    return ".".join(str(part) for part in max(versions))
 
 
 def fill(tree, root, version):

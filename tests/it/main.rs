@@ -113,6 +113,8 @@ mod once;
 mod one_value;
 /// What still works while Redis does not.
 mod outage;
+/// What is published: archive, package, units, inventory.
+mod packages;
 /// Idle connections that have given their buffers back, and go on.
 mod parking;
 /// Spellings of a path against routes with different protection.
