@@ -126,7 +126,8 @@ fn scripts_touch_nothing_but_the_machine_that_is_meant() {
         let text = script(name);
         for line in text.lines().map(str::trim).filter(|line| line.starts_with("rm")) {
             let mut paths = line.split_whitespace().filter(|word| word.contains('/'));
-            let is_meant = paths.all(|path| path.starts_with("\"$DPKG_ROOT/") || path == "2>/dev/null");
+            let is_meant =
+                paths.all(|path| path.starts_with("\"$DPKG_ROOT/") || path == "2>/dev/null");
             assert!(is_meant, "{name}: {line}");
         }
         let parsed = tool("sh", &["-n", &format!("{ROOT}/deploy/deb/{name}")], Path::new("/"));

@@ -31,9 +31,8 @@ fn faults(name: &str, folder: &Path) -> String {
 /// `name version` of each component.
 fn components(sbom: &Value) -> BTreeSet<String> {
     let each = sbom["components"].as_array().unwrap().iter();
-    let named = each.map(|it| {
-        format!("{} {}", it["name"].as_str().unwrap(), it["version"].as_str().unwrap())
-    });
+    let named = each
+        .map(|it| format!("{} {}", it["name"].as_str().unwrap(), it["version"].as_str().unwrap()));
     named.collect()
 }
 
@@ -45,7 +44,8 @@ fn named_by_the_program() -> BTreeSet<String> {
     let named = folders.filter_map(|folder| {
         // A version begins behind the first hyphen before a digit.
         let (at, _) = folder.match_indices('-').find(|(at, _)| {
-            folder[at + 1..].starts_with(|c: char| c.is_ascii_digit()) && folder[*at..].contains('.')
+            folder[at + 1..].starts_with(|c: char| c.is_ascii_digit())
+                && folder[*at..].contains('.')
         })?;
         Some(format!("{} {}", &folder[..at], &folder[at + 1..]))
     });
@@ -142,7 +142,10 @@ fn what_cannot_be_packed_is_told_in_one_line() {
     let folder = Folder::new();
     let script = format!("{ROOT}/scripts/release");
     for (arguments, expected) in [
-        (["--only", "rpm", "--fast"], "release: --only knows tarball, deb, sbom, licenses, and not rpm\n"),
+        (
+            ["--only", "rpm", "--fast"],
+            "release: --only knows tarball, deb, sbom, licenses, and not rpm\n",
+        ),
         (["--binary", "gone", "--fast"], "release: there is no file gone\n"),
     ] {
         let refused = tool(&script, &arguments, folder.path());
