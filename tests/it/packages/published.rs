@@ -113,6 +113,7 @@ fn archive(folder: &Path) {
     let name = file(folder, ".tar.gz");
     let list = said("tar", &["--numeric-owner", "-tvzf", &name], folder);
     assert!(list.lines().all(|line| line.contains(" 0/0 ")), "{list}");
+    assert!(list.lines().all(|line| line.contains(" 2023-11-14 ")), "{list}");
     said("tar", &["-xzf", &name], folder);
     let top = name.rsplit('/').next().unwrap().trim_end_matches(".tar.gz");
     let tree = folder.join(top);
