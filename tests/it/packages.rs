@@ -1,5 +1,5 @@
-//! What is published: the archive, the package of Debian, the units of systemd, and the inventory of
-//! what is linked. The gateway under test is what is packed.
+//! What is published: the archive, the package of Debian, the units of systemd, and the inventory
+//! of what is linked. The gateway under test is what is packed.
 
 mod debian;
 mod published;

@@ -19,7 +19,8 @@ schema = load("bom-1.6")
 beside = {f"http://cyclonedx.org/schema/{name}.SNAPSHOT.schema.json": load(name)
           for name in ("spdx", "jsf-0.82")}
 resolver = jsonschema.RefResolver.from_schema(schema, store=beside)
-for error in jsonschema.Draft7Validator(schema, resolver=resolver).iter_errors(json.load(open(name))):
+validator = jsonschema.Draft7Validator(schema, resolver=resolver)
+for error in validator.iter_errors(json.load(open(name))):
     print("/".join(str(part) for part in error.absolute_path), error.message[:200])
 "#;
 
