@@ -2,16 +2,19 @@
 # Portcullis as a small image: one binary on a plain Debian, run by a user without rights.
 #
 # build:  docker build --build-arg PORTCULLIS_COMMIT="$(git rev-parse --short=12 HEAD)" -t portcullis .
-# run:    docker run -p 8080:8080 -v "$PWD/gateway.toml:/etc/portcullis/gateway.toml:ro" portcullis
-# check:  docker run --rm -v "$PWD/gateway.toml:/etc/portcullis/gateway.toml:ro" portcullis \
-#             check --config /etc/portcullis/gateway.toml
+# packed: docker build --build-context binary=FOLDER -t portcullis .
+#           takes FOLDER/portcullis, which is built already, and compiles nothing
+# run:    docker run --read-only -p 8080:8080 -v "$PWD:/etc/portcullis:ro" portcullis
+# check:  docker run --rm -v "$PWD:/etc/portcullis:ro" portcullis check
 #
-# The image holds no configuration: what it serves is what you mount. The admin listener stays on
-# the container's own loopback unless [admin] says otherwise; the health check runs inside and
-# reaches it there. Stopping sends SIGTERM: give `docker stop -t` more time than server.drain_delay
-# and server.drain together.
+# The image holds no configuration: what it serves is gateway.toml in the folder that you mount.
+# The admin listener stays on the container's own loopback unless [admin] says otherwise; the health
+# check runs inside and reaches it there. Nothing is written but /var/lib/portcullis, and that only
+# where server.tls.acme.folder names it: the root may be read-only. Stopping sends SIGTERM: give
+# `docker stop -t` more time than server.drain_delay and server.drain together.
+# docs/deployment.md has all of it, and tests/it/deployment/image.rs runs what stands here.
 
-FROM rust:1-slim-bookworm AS build
+FROM rust:1.89-slim-bookworm AS build
 WORKDIR /src
 # gateway.toml is in the binary: its comments are those of the schema.
 COPY Cargo.toml Cargo.lock build.rs gateway.toml ./
@@ -26,18 +29,33 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     && cargo build --locked --profile dist --bin portcullis \
     && install -D target/dist/portcullis /out/portcullis
 
+# A folder of this name, given to the builder, stands in for this stage and for the one above.
+FROM scratch AS binary
+COPY --from=build /out/portcullis /portcullis
+
+# Whom this machine trusts: those who vouch for issuers' jwks_url and for upstreams over TLS.
+FROM debian:bookworm-slim AS certificates
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
+
+# Not pinned further: a build gets Debian's latest security updates.
 FROM debian:bookworm-slim
+LABEL org.opencontainers.image.title="Portcullis" \
+      org.opencontainers.image.description="An edge gateway" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# The folder for certificates is the user's own, so that a new volume in its place is, too.
 RUN useradd --system --uid 65532 --user-group --no-create-home --shell /usr/sbin/nologin portcullis \
-    && mkdir /etc/portcullis
-# The authorities that vouch for issuers' jwks_url; the slim image has none of its own.
-COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+    && install -d /etc/portcullis \
+    && install -d -o 65532 -g 65532 -m 0700 /var/lib/portcullis
+COPY --from=certificates /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY LICENSE /usr/share/doc/portcullis/LICENSE
-COPY --from=build /out/portcullis /usr/local/bin/portcullis
+COPY --from=binary /portcullis /usr/local/bin/portcullis
 USER 65532:65532
+# Where every command finds gateway.toml: `docker exec CONTAINER portcullis status`.
 WORKDIR /etc/portcullis
+# The admin port is not listed here: `docker run -P` would publish it.
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 \
-    CMD ["/usr/local/bin/portcullis", "health", "--config", "/etc/portcullis/gateway.toml"]
+    CMD ["/usr/local/bin/portcullis", "health"]
 ENTRYPOINT ["/usr/local/bin/portcullis"]
-CMD ["run", "--config", "/etc/portcullis/gateway.toml"]
+CMD ["run"]

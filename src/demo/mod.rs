@@ -19,7 +19,7 @@ use clap::Args;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::http::hex;
@@ -61,6 +61,9 @@ pub struct Options {
     /// Print the demo's gateway.toml, to start your own from, and end. Its secret is new each time.
     #[arg(long)]
     print_config: bool,
+    /// Only the sample API, where --listen says: a service to put a gateway in front of.
+    #[arg(long, conflicts_with_all = ["print_config", "admin", "store", "store_timeout"])]
+    api_only: bool,
 }
 
 impl Options {
@@ -91,8 +94,12 @@ pub async fn run(options: Options) -> ExitCode {
         };
     }
     diagnostics::init(&Log { level: Level::Warn, ..Log::default() });
-    let habits = Habits::receive().ok();
-    match start(&options, habits).await {
+    let ended = if options.api_only {
+        serve_api(&options.listen).await
+    } else {
+        start(&options, Habits::receive().ok()).await
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             eprintln!("{text}");
@@ -127,6 +134,28 @@ async fn start(options: &Options, habits: Option<Habits>) -> Result<(), String> 
         .await
         .map_err(|error| format!("cannot write the demo session to {}: {error}", options.store))?;
     serve(&gateway, &secret, &session_key).await
+}
+
+/// The sample API without a gateway, until a signal ends it.
+async fn serve_api(listen: &str) -> Result<(), String> {
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|error| format!("the sample API cannot listen on {listen}: {error}"))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    // The first process of a container has no default actions of signals.
+    let [mut interrupt, mut terminate] = receive_ends().map_err(|error| error.to_string())?;
+    println!("The sample API is on http://{address}. Ctrl-C ends it.");
+    tokio::select! {
+        () = shop::serve(listener) => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// The signals that end a process.
+fn receive_ends() -> std::io::Result<[Signal; 2]> {
+    Ok([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?])
 }
 
 /// A new secret, 32 random bytes in hex. The demo makes one for each run: its tokens must be
@@ -174,10 +203,7 @@ async fn serve(gateway: &Arc<Gateway>, secret: &str, session_key: &str) -> Resul
 
 /// Ends the demo as `run` ends: the first signal drains, the second ends at once.
 async fn heed(gateway: Arc<Gateway>, stop: CancellationToken) {
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
-    let [Ok(mut interrupt), Ok(mut terminate)] = kinds.map(signal) else {
-        return stop.cancel();
-    };
+    let Ok([mut interrupt, mut terminate]) = receive_ends() else { return stop.cancel() };
     let mut told = async || {
         tokio::select! {
             _ = interrupt.recv() => {}
