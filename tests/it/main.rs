@@ -54,6 +54,8 @@ mod dashboard;
 mod deadlines;
 /// Requests that are accepted now and delivered later.
 mod delivery;
+/// The image, compose and the manifests for Kubernetes.
+mod deployment;
 /// More than the embedded store has room for.
 mod embedded_room;
 /// What applications tell of changes.

@@ -304,6 +304,7 @@ fn every_configuration_is_one() {
         folder.write("gateway.pem", &site.cert);
         folder.write("gateway.key", &site.key);
         folder.write("tls.key", "0123456789abcdef".repeat(4));
+        folder.write("admin.token", "0123456789abcdef".repeat(4));
         let ran = run(&folder, &["check"]);
         assert_eq!(ran.code, Some(0), "{}:\n{}\n{config}", block.at, ran.stderr);
         checked += 1;
