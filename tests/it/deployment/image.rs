@@ -1,7 +1,7 @@
 //! The image without an engine: the files that the Dockerfile puts together, with a read-only root
 //! and its user, run by the words that stand in it.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -53,7 +53,7 @@ fn lay_out(root: &Path) {
     }
     std::fs::write(root.join("etc/passwd"), passwd).unwrap();
     let own = root.join("var/lib/portcullis");
-    std::fs::set_permissions(&own, PermissionsExt::from_mode(0o700)).unwrap();
+    std::fs::set_permissions(&own, Permissions::from_mode(0o700)).unwrap();
     if is_root() {
         chown(own, Some(65532), Some(65532)).unwrap();
     }

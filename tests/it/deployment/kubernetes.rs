@@ -186,6 +186,14 @@ fn the_configuration_of_the_manifests_is_one() {
     let pod = at(of(&all, "Deployment", "portcullis"), "/spec/template/spec");
     let map = at(kustomization, "/configMapGenerator/0/name");
     assert_eq!(at(pod, "/volumes/0/configMap/name"), map);
+    // The chart brings the same along.
+    let values = &read("deploy/helm/portcullis/values.yaml")[0];
+    folder.write("values.toml", text_at(values, "/config"));
+    let of_chart = read(folder.path().join("values.toml").to_str().unwrap());
+    assert_eq!(of_chart, read(&format!("{FOLDER}/gateway.toml")));
+    let chart = &read("deploy/helm/portcullis/Chart.yaml")[0];
+    assert_eq!(text_at(chart, "/appVersion"), text_at(kustomization, "/images/0/newTag"));
+    assert_eq!(text_at(chart, "/appVersion"), env!("CARGO_PKG_VERSION"));
 }
 
 /// Puts files in place as the kubelet does: a new folder, and one link that is swapped.
