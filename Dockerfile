@@ -2,6 +2,7 @@
 # Portcullis as a small image: one binary on a plain Debian, run by a user without rights.
 #
 # build:  docker build --build-arg PORTCULLIS_COMMIT="$(git rev-parse --short=12 HEAD)" -t portcullis .
+#           (buildah and podman: with --format docker, or the health check is left out)
 # packed: docker build --build-context binary=FOLDER -t portcullis .
 #           takes FOLDER/portcullis, which is built already, and compiles nothing
 # run:    docker run --read-only -p 8080:8080 -v "$PWD:/etc/portcullis:ro" portcullis
@@ -43,7 +44,9 @@ LABEL org.opencontainers.image.title="Portcullis" \
       org.opencontainers.image.description="An edge gateway" \
       org.opencontainers.image.licenses="Apache-2.0"
 # The folder for certificates is the user's own, so that a new volume in its place is, too.
-RUN useradd --system --uid 65532 --user-group --no-create-home --shell /usr/sbin/nologin portcullis \
+RUN groupadd --gid 65532 portcullis \
+    && useradd --system --key SYS_UID_MAX=65533 --uid 65532 --gid 65532 --no-create-home \
+        --shell /usr/sbin/nologin portcullis \
     && install -d /etc/portcullis \
     && install -d -o 65532 -g 65532 -m 0700 /var/lib/portcullis
 COPY --from=certificates /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
