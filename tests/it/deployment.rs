@@ -4,6 +4,7 @@
 mod compose;
 mod image;
 mod kubernetes;
+mod page;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

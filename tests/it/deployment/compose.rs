@@ -127,7 +127,11 @@ fn secrets_are_random_and_stay() {
 
 #[test]
 fn redis_of_compose_has_the_rights_that_the_gateway_asks_for() {
-    let printed = run(&Folder::new(), &["acl", "--format", "file"]);
+    let folder = Folder::new();
+    make_secrets(folder.path());
+    folder.write("gateway.toml", text(CONFIG).replace("file:/run/secrets/", "file:"));
+    let printed = run(&folder, &["acl", "--format", "file"]);
+    assert_eq!(printed.code, Some(0), "{}", printed.stderr);
     let users = text("deploy/compose/users.acl");
     assert!(users.ends_with(&format!("user default off\n{}", printed.stdout)), "{users}");
 }
@@ -155,13 +159,13 @@ impl Drop for Beside {
 
 /// Redis as `redis.conf` has it, but for the places of its files.
 fn start_redis(folder: &Folder, port: u16) -> Beside {
-    let users = folder.path().join("redis_users");
+    let config = text("deploy/compose/redis.conf").replace("dir /data", "dir .");
+    let config = config.replace("/run/secrets/redis_users", "redis_users");
+    let config = folder.write("redis.conf", config);
     let mut command = Command::new("redis-server");
-    command.arg(from_root("deploy/compose/redis.conf"));
-    command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
-    command.arg("--aclfile").arg(users).arg("--dir").arg(folder.path());
-    let child = command.stdout(Stdio::null()).spawn().expect("redis-server starts");
-    let redis = Beside(child);
+    command.arg(config).args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
+    command.current_dir(folder.path()).stdout(Stdio::null());
+    let redis = Beside(command.spawn().expect("redis-server starts"));
     // The health check of compose.yaml.
     let checks = compose();
     let check = text_at(&checks, "/services/redis/healthcheck/test/1");
