@@ -234,7 +234,12 @@ fn the_sample_application_ends_when_it_is_told_to() {
         let address: SocketAddr = address.parse().unwrap();
         assert_eq!(Client::get(address, "/products").send().status, 200);
         crate::support::kill(signal, app.0.id());
-        assert_eq!(app.0.wait().unwrap().code(), Some(0), "{signal}");
+        let mut ended = None;
+        eventually(&format!("{signal} ends it"), || {
+            ended = app.0.try_wait().unwrap();
+            ended.is_some()
+        });
+        assert_eq!(ended.unwrap().code(), Some(0), "{signal}");
     }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
