@@ -217,7 +217,7 @@ fn what_compose_starts_works_together() {
     });
     // Who operates shows the token, and nobody else does.
     let authorized = Client::get(gateway.admin, "/v1/status");
-    let authorized = authorized.header("authorization", &format!("Bearer {token}")).send();
+    let authorized = authorized.header("authorization", format!("Bearer {token}")).send();
     assert_eq!(authorized.status, 200, "{}", authorized.text());
     assert_eq!(Client::get(gateway.admin, "/v1/status").send().status, 401);
     // Nobody else may ask Redis.

@@ -87,6 +87,27 @@ impl Drop for Running {
     }
 }
 
+/// Looks at a process of the image from outside: its user, what it may, and its root.
+fn has_no_rights(pid: u32) {
+    let of = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+    let status = of("status").unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
+    };
+    if is_root() {
+        assert_eq!(field("Uid:").split_whitespace().next(), Some("65532"));
+        assert_eq!(field("Groups:"), "");
+    }
+    assert_eq!(
+        (field("CapEff:").as_str(), field("NoNewPrivs:").as_str()),
+        ("0000000000000000", "1")
+    );
+    let mounts = of("mountinfo").unwrap();
+    let mount = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
+    assert!(mount.split(' ').nth(5).unwrap().split(',').any(|option| option == "ro"), "{mount}");
+}
+
 #[test]
 fn the_image_serves_with_a_read_only_root_as_a_user_without_rights() {
     let folder = Folder::new();
@@ -128,23 +149,7 @@ fn the_image_serves_with_a_read_only_root_as_a_user_without_rights() {
     let address = address.unwrap().parse().unwrap();
     assert_eq!(Client::get(address, "/").send().text(), "fine");
 
-    let of = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", running.0.id()));
-    let status = of("status").unwrap();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
-    };
-    if is_root() {
-        assert_eq!(field("Uid:").split_whitespace().next(), Some("65532"));
-        assert_eq!(field("Groups:"), "");
-    }
-    assert_eq!(
-        (field("CapEff:").as_str(), field("NoNewPrivs:").as_str()),
-        ("0000000000000000", "1")
-    );
-    let mounts = of("mountinfo").unwrap();
-    let mount = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
-    assert!(mount.split(' ').nth(5).unwrap().split(',').any(|option| option == "ro"), "{mount}");
+    has_no_rights(running.0.id());
 
     // `docker stop` sends what STOPSIGNAL says.
     kill(instruction("STOPSIGNAL").trim_start_matches("SIG"), running.0.id());

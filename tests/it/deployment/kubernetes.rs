@@ -93,9 +93,8 @@ fn selectors_find_the_gateways_and_ports_have_their_names() {
     let config = read(&format!("{FOLDER}/gateway.toml"));
     let container = at(pod, "/spec/containers/0");
     let port = |name: &str| {
-        let ports = list_at(container, "/ports").iter();
-        let found = ports.filter(|port| port["name"] == name).map(|port| &port["containerPort"]);
-        found.last().unwrap_or_else(|| panic!("no port {name}")).to_string()
+        let found = list_at(container, "/ports").iter().find(|port| port["name"] == name);
+        found.unwrap_or_else(|| panic!("no port {name}"))["containerPort"].to_string()
     };
     for (name, listen) in [("http", "/server/listen/0"), ("admin", "/admin/listen")] {
         let listens = text_at(&config, listen).rsplit(':').next().unwrap();
