@@ -215,6 +215,10 @@ fn what_compose_starts_works_together() {
     eventually("it is stored", || {
         get("/products").header("cache-status").is_some_and(|status| status.contains("; hit"))
     });
+    // Redis has judged them: its user may do all that was asked.
+    eventually("there are lines", || gateway.access_lines().len() >= 2);
+    let lines = gateway.access_lines();
+    assert!(lines.iter().all(|line| line.get("degraded").is_none()), "{lines:#?}");
     // Who operates shows the token, and nobody else does.
     let authorized = Client::get(gateway.admin, "/v1/status");
     let authorized = authorized.header("authorization", format!("Bearer {token}")).send();
