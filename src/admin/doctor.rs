@@ -1,5 +1,6 @@
-//! `POST /v1/doctor`: everything about Redis that can be looked at from here, and whether this
-//! process may open enough files. The command looks in the same way where no gateway answers.
+//! `POST /v1/doctor`: everything about Redis that can be looked at from here, whether issuers give
+//! their keys, and whether this process may open enough files. The command looks in the same way
+//! where no gateway answers.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -9,7 +10,8 @@ use tokio::sync::Semaphore;
 
 use super::reply::{Effect, Fault, Reply, json as reply_json, parse};
 use crate::base::instance;
-use crate::config::Config;
+use crate::config::{Config, KeySource, RemoteKeys};
+use crate::issuer;
 use crate::runtime::{Descriptors, Gateway};
 use crate::store::{Checked, StoreError, Verdict, doctor};
 
@@ -50,9 +52,10 @@ pub async fn examine(config: &Config, by: &str) -> Value {
     let mut rows = Vec::new();
     for store in config.store.all() {
         let table = store.usage.table();
-        rows.extend(doctor(store).await.into_iter().map(|row| (table, row)));
+        rows.extend(doctor(store).await.into_iter().map(|row| (table.to_owned(), row)));
     }
-    rows.push(("server", files(Descriptors::of(config).as_ref())));
+    rows.extend(keys(config).await);
+    rows.push(("server".to_owned(), files(Descriptors::of(config).as_ref())));
     let worst = rows.iter().map(|(_, row)| row.verdict).max().unwrap_or(Verdict::Good);
     let told = rows.iter().map(|(table, row)| told(table, row));
     json!({ "by": by, "level": worst.word(), "checks": told.collect::<Vec<_>>() })
@@ -68,6 +71,28 @@ fn told(table: &str, row: &Checked) -> Value {
         "bound": row.bound,
         "do": row.remedy,
     })
+}
+
+/// Whether issuers give their keys to whoever asks from here; each place is asked once.
+async fn keys(config: &Config) -> Vec<(String, Checked)> {
+    let mut rows = Vec::new();
+    let mut seen: Vec<&RemoteKeys> = Vec::new();
+    for (name, verifier) in &config.auth {
+        let Some(KeySource::Url(source)) = &verifier.keys else { continue };
+        if seen.iter().any(|known| known.are_those_of(source)) {
+            continue;
+        }
+        seen.push(source);
+        let (verdict, value, remedy) = match issuer::look(source, &verifier.algorithms).await {
+            Ok(value) => (Verdict::Good, value, String::new()),
+            Err((value, remedy)) => (Verdict::Poor, value, remedy),
+        };
+        let servers = vec![source.url.to_string()];
+        let row =
+            Checked { check: "issuer", verdict, servers, value, bound: String::new(), remedy };
+        rows.push((format!("auth.{name}"), row));
+    }
+    rows
 }
 
 /// Whether this process may open enough files.

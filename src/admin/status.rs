@@ -29,6 +29,11 @@ pub(super) fn show(gateway: &Gateway) -> Reply {
             "url": state.url,
             "keys_age_seconds": state.age.map(|age| age.as_secs()),
             "failure": state.failure,
+            "discovery": state.discovered.map(|found| json!({
+                "jwks_uri": found.jwks_uri,
+                "age_seconds": found.age.map(|age| age.as_secs()),
+                "failure": found.failure,
+            })),
         })
     });
     reply_json(

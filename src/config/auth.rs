@@ -7,7 +7,8 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 use toml::de::DeValue;
 
-use super::jwks::{self, RemoteKeys};
+use super::discovery;
+use super::jwks::{self, Bounds, RemoteKeys};
 use super::reader::Section;
 use super::value::{
     Flaw, MIB, Mistake, Read, choice, cookie_name, duration, duration_or_zero, echo, flag,
@@ -63,7 +64,7 @@ pub enum KeySource {
     PublicKey(String),
     /// `jwks_file`, the JSON text; a `Secret` because it may hold `oct` keys.
     Jwks(Secret),
-    /// `jwks_url`, to be fetched.
+    /// `jwks_url`, or where the issuer says; to be fetched.
     Url(RemoteKeys),
     /// `api_keys`: none at all; what is verified are API keys, whose records are in the store.
     ApiKeys,
@@ -93,8 +94,10 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
     takes.refuse_what_says_nothing(auth);
     auth.holds("from", || takes.places_by_default());
     auth.holds("token_bytes", || Some("8KiB".into()));
+    let issuer = auth.get("issuer", text);
+    let keys = read_keys(auth, takes, issuer.as_deref());
     Verifier {
-        issuer: auth.get("issuer", text),
+        issuer,
         audience: auth.list("audience", text).unwrap_or_default(),
         audience_match: auth.or(
             "audience_match",
@@ -105,7 +108,7 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
             Takes::Tokens => once_each(auth.need_list("algorithms", "[\"ES256\"]", algorithm)),
             _ => auth.list("algorithms", algorithm).unwrap_or_default(),
         },
-        keys: read_keys(auth, takes),
+        keys,
         from: auth.list("from", token_source).unwrap_or_else(|| match takes {
             Takes::Tokens => vec![TokenSource::Header(http::header::AUTHORIZATION)],
             Takes::ApiKeys => vec![TokenSource::Header(API_KEY_HEADER)],
@@ -198,7 +201,7 @@ impl Takes {
 }
 
 /// Exactly one source of keys: several could disagree about who may sign.
-fn read_keys(auth: &mut Section<'_>, takes: Takes) -> Option<KeySource> {
+fn read_keys(auth: &mut Section<'_>, takes: Takes, issuer: Option<&str>) -> Option<KeySource> {
     const SOURCES: [&str; 4] = ["secret", "public_key_file", "jwks_file", "jwks_url"];
     let secret = auth.secret("secret").map(KeySource::Secret);
     let public_key = auth.file("public_key_file").map(KeySource::PublicKey);
@@ -212,11 +215,7 @@ fn read_keys(auth: &mut Section<'_>, takes: Takes) -> Option<KeySource> {
     }
     let named: Vec<&str> = SOURCES.into_iter().filter(|key| auth.has(key)).collect();
     match named.as_slice() {
-        [] => auth.problem(
-            "",
-            "has no key to verify with",
-            format!("write one of {}, or api_keys or certificate = true", SOURCES.join(", ")),
-        ),
+        [] => return discovered(auth, issuer, bounds),
         [_] => {}
         [_, second, ..] => {
             let what = format!("is one of several sources of keys: {}", named.join(", "));
@@ -227,7 +226,27 @@ fn read_keys(auth: &mut Section<'_>, takes: Takes) -> Option<KeySource> {
         let what = "is about keys that are fetched, and nothing says from where";
         auth.problem("jwks", what, "add jwks_url, or remove this table");
     }
-    secret.or(public_key).or(jwks).or(url.map(|url| KeySource::Url(bounds.of(url))))
+    secret.or(public_key).or(jwks).or(url.map(|url| KeySource::Url(bounds.of(url, None))))
+}
+
+/// Keys whose place an issuer names itself, in the document that its URL leads to.
+fn discovered(auth: &mut Section<'_>, issuer: Option<&str>, bounds: Bounds) -> Option<KeySource> {
+    match issuer.and_then(|issuer| discovery::of(issuer, bounds.allow_http)) {
+        Some(Ok((document, discovery))) => {
+            return Some(KeySource::Url(bounds.of(document, Some(discovery))));
+        }
+        Some(Err(mistake)) => auth.problem("issuer", mistake.what, mistake.remedy),
+        // What is wrong with an issuer that cannot be read was said.
+        None if auth.has("issuer") && issuer.is_none() => {}
+        None => auth.problem(
+            "",
+            "has no key to verify with",
+            "write one of secret, public_key_file, jwks_file, jwks_url, or as issuer the https:// \
+             URL that its tokens name, which says where its keys are; or api_keys or certificate = \
+             true",
+        ),
+    }
+    None
 }
 
 fn algorithm(value: &DeValue<'_>) -> Read<Algorithm> {

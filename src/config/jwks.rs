@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use rustls::pki_types::CertificateDer;
 use toml::de::DeValue;
 
+use super::discovery::Discovery;
 use super::reader::Section;
 use super::value::{KIB, MIB, Mistake, Read, duration, flag, host_and_port, size, string};
 use crate::base::pem;
@@ -21,8 +22,10 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// A JWK set behind a URL, and the bounds of fetching it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteKeys {
-    /// Where it is.
+    /// Where it is; with `discovery`, where the document is that says so.
     pub url: KeysUrl,
+    /// The issuer whose document names the place; nothing where the file does.
+    pub discovery: Option<Discovery>,
     /// Longest time between two fetches.
     pub refresh: Duration,
     /// Least time between two fetches that unknown key ids cause; also the longest pause after a
@@ -34,6 +37,16 @@ pub struct RemoteKeys {
     pub max_bytes: usize,
     /// The certificate authorities that are believed; empty: the system's.
     pub authorities: Vec<CertificateDer<'static>>,
+}
+
+impl RemoteKeys {
+    /// Whether the same keys would come from `other`, be it in another way.
+    pub fn are_those_of(&self, other: &Self) -> bool {
+        let issuer = |keys: &Self| keys.discovery.as_ref().map(|it| it.issuer.clone());
+        self.url == other.url
+            && self.authorities == other.authorities
+            && issuer(self) == issuer(other)
+    }
 }
 
 /// `https://host:port/path?query`; `http` for this machine alone.
@@ -86,10 +99,11 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// The bounds of fetching from `url`.
-    pub(super) fn of(self, url: KeysUrl) -> RemoteKeys {
+    /// The bounds of fetching from `url`, or from where the document there says.
+    pub(super) fn of(self, url: KeysUrl, discovery: Option<Discovery>) -> RemoteKeys {
         RemoteKeys {
             url,
+            discovery,
             refresh: self.refresh,
             cooldown: self.cooldown,
             timeout: self.timeout,
@@ -146,19 +160,27 @@ pub(super) fn keys_url(value: &DeValue<'_>, allow_http: bool) -> Read<KeysUrl> {
         return Err(Mistake::new("has a user or a password inside the URL", EXAMPLE));
     }
     let url = url(text).ok_or_else(wrong)?;
-    let KeysUrl { tls, ref host, .. } = url;
-    let may_be_clear = tls || is_this_machine(host) || (allow_http && is_private(host));
-    if !may_be_clear {
-        let what = "would fetch keys in clear, and whoever is on the way could put in their own";
-        let remedy = if is_private(host) {
-            "write https://, or say jwks.allow_http = true where you trust every machine on the way"
-        } else {
-            "write https://; http:// is for this machine, and with jwks.allow_http = true for \
-             private addresses and names (10.0.0.7, keycloak, login.internal, login.svc)"
-        };
-        return Err(Mistake::new(what, remedy));
+    match in_clear(&url, allow_http) {
+        Some(mistake) => Err(mistake),
+        None => Ok(url),
     }
-    Ok(url)
+}
+
+/// What is wrong with fetching keys, or what names their place, from there in clear; nothing when
+/// it is encrypted or may be in clear.
+pub(super) fn in_clear(url: &KeysUrl, allow_http: bool) -> Option<Mistake> {
+    let KeysUrl { tls, host, .. } = url;
+    if *tls || is_this_machine(host) || (allow_http && is_private(host)) {
+        return None;
+    }
+    let what = "would fetch keys in clear, and whoever is on the way could put in their own";
+    let remedy = if is_private(host) {
+        "write https://, or say jwks.allow_http = true where you trust every machine on the way"
+    } else {
+        "write https://; http:// is for this machine, and with jwks.allow_http = true for private \
+         addresses and names (10.0.0.7, keycloak, login.internal, login.svc)"
+    };
+    Some(Mistake::new(what, remedy))
 }
 
 /// A URL of HTTP, with its path.
@@ -192,17 +214,22 @@ pub(super) fn is_private(host: &str) -> bool {
         [".internal", ".local", ".localhost", ".test", ".home.arpa", ".lan", ".svc", ".intranet"];
     if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
         return match address.to_canonical() {
-            IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.is_loopback(),
+            IpAddr::V4(v4) => {
+                let is_here = v4.is_loopback() || v4.is_unspecified();
+                is_here || v4.is_private() || v4.is_link_local()
+            }
             IpAddr::V6(v6) => {
-                v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_loopback()
+                let is_here = v6.is_loopback() || v6.is_unspecified();
+                is_here || v6.is_unique_local() || v6.is_unicast_link_local()
             }
         };
     }
-    let host = host.to_ascii_lowercase();
+    // A dot at the end says that a name is whole.
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
     !host.contains('.') || SUFFIXES.iter().any(|suffix| host.ends_with(suffix))
 }
 
-fn is_this_machine(host: &str) -> bool {
+pub(super) fn is_this_machine(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }

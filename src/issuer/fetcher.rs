@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::fetch::{Fault, fetch};
+use super::fetch::{Fault, Sought, Why};
+use super::place::{Discovered, Place};
 use crate::auth::{Flaw, Verifier};
 use crate::config::RemoteKeys;
 use crate::observe::{IssuerMeter, Metrics};
@@ -26,6 +27,7 @@ const FLAWS_TOLD_MAX: usize = 8;
 #[derive(Debug)]
 pub(super) struct Fetcher {
     source: RemoteKeys,
+    place: Place,
     users: Mutex<Users>,
     progress: Mutex<Progress>,
     /// Wakes the task: a key is missing, or nobody needs the fetcher any more.
@@ -38,8 +40,10 @@ pub(super) struct Fetcher {
 /// What is known of the keys of one place.
 #[derive(Debug)]
 pub struct State {
-    /// The place, without a query.
+    /// The place, or that of the document that names it, without a query.
     pub url: String,
+    /// The place that the document names, where there is one.
+    pub discovered: Option<Discovered>,
     /// Since when the keys are in force as they are; nothing before the first fetch.
     pub age: Option<Duration>,
     /// Longest time between two fetches.
@@ -84,6 +88,7 @@ impl Fetcher {
     ) -> Arc<Self> {
         Arc::new(Self {
             source: source.clone(),
+            place: Place::default(),
             users: Mutex::new(Users { verifiers: Vec::new(), document }),
             progress: Mutex::new(Progress {
                 in_flight: true,
@@ -111,7 +116,7 @@ impl Fetcher {
 
     /// Whether the same keys would come from `source`, be it in another way.
     pub(super) fn fetches_from_where(&self, source: &RemoteKeys) -> bool {
-        self.source.url == source.url && self.source.authorities == source.authorities
+        self.source.are_those_of(source)
     }
 
     pub(super) fn document(&self) -> Option<Arc<str>> {
@@ -162,6 +167,7 @@ impl Fetcher {
         let progress = lock(&self.progress);
         State {
             url: self.source.url.to_string(),
+            discovered: self.place.state(&self.source),
             age: progress.fetched.map(|at| at.elapsed()),
             refresh: self.source.refresh,
             failure: progress.failure.clone(),
@@ -175,7 +181,8 @@ impl Fetcher {
 
     /// One fetch and what comes of it. Returns how long to rest.
     async fn fly(&self) -> Duration {
-        let fetched = fetch(&self.source).await;
+        let is_failing = lock(&self.progress).failures > 0;
+        let fetched = self.place.fetch(&self.source, is_failing, Some(&*self.meter)).await;
         let outcome = fetched.and_then(|document| self.hand_out(&document));
         self.meter.fetched(outcome.as_ref().map_or_else(Fault::code, |()| "ok"));
         let url = &self.source.url;
@@ -214,8 +221,13 @@ impl Fetcher {
 
     /// Gives the set to everybody. It is a failure when it is of no use to one of them.
     fn hand_out(&self, document: &[u8]) -> Result<(), Fault> {
+        let sought = match self.source.discovery {
+            None => Sought::Keys,
+            Some(_) => Sought::NamedKeys,
+        };
+        let unusable = |what: String| Fault::new(sought, Why::Unusable(what, String::new()));
         let document = std::str::from_utf8(document)
-            .map_err(|_| Fault::Unusable("the set is not UTF-8".to_owned()))?;
+            .map_err(|_| unusable("the set is not UTF-8".to_owned()))?;
         let mut users = lock(&self.users);
         let mut faults = Vec::new();
         let mut of_use = false;
@@ -238,7 +250,7 @@ impl Fetcher {
         if of_use {
             users.document = Some(document.into());
         }
-        if faults.is_empty() { Ok(()) } else { Err(Fault::Unusable(faults.join("; "))) }
+        if faults.is_empty() { Ok(()) } else { Err(unusable(faults.join("; "))) }
     }
 
     /// Takes up a flight that was asked for, or begins one that is due or owed.
@@ -276,7 +288,8 @@ impl Drop for Fetcher {
     }
 }
 
-fn told(flaws: &[Flaw]) -> String {
+/// What is wrong with a set, as far as it is worth telling.
+pub(super) fn told(flaws: &[Flaw]) -> String {
     let told: Vec<String> = flaws
         .iter()
         .take(FLAWS_TOLD_MAX)

@@ -1,17 +1,25 @@
 //! The issuers whose keys are fetched: one fetcher for each place, whoever uses its keys. A fetcher
 //! fetches before the keys are old, and when a token names a key that is not known; what it fetched
-//! last stays in force while the issuer is away. It must not know requests, nor tokens.
+//! last stays in force while the issuer is away. Where the keys are, the issuer may say itself
+//! (`place`). It must not know requests, nor tokens.
 
 mod fetch;
 mod fetcher;
+mod place;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use self::fetcher::State;
+pub use self::place::Discovered;
 
 use self::fetcher::Fetcher;
-use crate::auth::Verifier;
+use self::place::Place;
+use jsonwebtoken::Algorithm;
+
+use self::fetcher::told;
+use crate::auth::{KeySet, Verifier};
+use crate::config::RemoteKeys;
 use crate::observe::Metrics;
 
 /// The fetchers that the verifiers of one plan need.
@@ -89,4 +97,31 @@ impl Issuers {
     pub fn states_by_verifier(&self) -> impl Iterator<Item = (&str, State)> {
         self.fetchers.iter().map(|(name, fetcher)| (&**name, fetcher.state()))
     }
+}
+
+/// Fetches the keys of one place once, for whoever wants to know whether that works. Returns what
+/// came.
+///
+/// # Errors
+/// What happened, and what a person can do about it; the latter may be empty.
+pub async fn look(
+    source: &RemoteKeys,
+    algorithms: &[Algorithm],
+) -> Result<String, (String, String)> {
+    let place = Place::default();
+    let set = place.fetch(source, false, None).await;
+    let set = set.map_err(|fault| (fault.what(), fault.remedy()))?;
+    let unusable = |what: String| (what, String::new());
+    let text =
+        std::str::from_utf8(&set).map_err(|_| unusable("the set is not UTF-8".to_owned()))?;
+    let (_, left_out) = KeySet::from_published(text, algorithms)
+        .map_err(|flaws| unusable(format!("no key is of use: {}", told(&flaws))))?;
+    let found = place.state(source).and_then(|it| it.jwks_uri);
+    let from = found.unwrap_or_else(|| source.url.to_string());
+    let less = if left_out.is_empty() {
+        String::new()
+    } else {
+        format!("; left out: {}", told(&left_out))
+    };
+    Ok(format!("keys from {from}{less}"))
 }

@@ -114,14 +114,12 @@ fn one_fetch_for_all(config: &Config, problems: &mut Problems) {
     let mut known: Vec<(&String, &config::RemoteKeys)> = Vec::new();
     for (name, written) in &config.auth {
         let Some(KeySource::Url(keys)) = &written.keys else { continue };
-        let same = |(_, other): &&(&String, &config::RemoteKeys)| {
-            other.url == keys.url && other.authorities == keys.authorities
-        };
+        let same = |(_, other): &&(&String, &config::RemoteKeys)| other.are_those_of(keys);
         match known.iter().find(same) {
             Some((other, settings)) if *settings != keys => {
                 let what = format!("auth.{other} fetches the same keys within other bounds");
                 let remedy = format!(
-                    "write the same refresh, cooldown, timeout and max_bytes in \
+                    "write the same refresh, cooldown, timeout, max_bytes and allow_http in \
                                       [auth.{other}.jwks] and [auth.{name}.jwks]"
                 );
                 problems.push(format!("auth.{name}.jwks"), what, remedy);

@@ -96,7 +96,12 @@ pub(super) fn key_of(bound: Bound<'_>, plan: &Plan, resolved: &Resolved) -> Cow<
         Bound::Auth(key) => {
             format!("auth.{}.{key}", verifier(plan, resolved).unwrap_or("*")).into()
         }
-        Bound::Jwks(verifier) => format!("auth.{verifier}.jwks_url").into(),
+        Bound::Jwks(verifier) => {
+            let is_found = plan.verifiers.get(verifier).and_then(|it| it.remote());
+            let is_found = is_found.is_some_and(|keys| keys.discovery.is_some());
+            let key = if is_found { "issuer" } else { "jwks_url" };
+            format!("auth.{verifier}.{key}").into()
+        }
         Bound::Block => blocking(plan, resolved).into(),
         Bound::Body => {
             let route = resolved.route(plan).filter(|route| route.written.body_bytes.is_some());

@@ -28,6 +28,10 @@ impl Gateway {
             age: state.age,
             refresh: state.refresh,
         });
+        let mut issuers: Vec<IssuerNow> = issuers.collect();
+        // Issuers that differ in a slash at the end have one place. The oldest keys are told.
+        issuers.sort_by(|a, b| (&a.url, b.age).cmp(&(&b.url, a.age)));
+        issuers.dedup_by(|a, b| a.url == b.url);
         let upstreams = plan.upstreams.iter().zip(&running.upstreams);
         let meters =
             upstreams.clone().map(|((name, _), it)| (name.clone(), Arc::clone(it.meter())));
@@ -46,7 +50,7 @@ impl Gateway {
             store_totals: store.totals(),
             evicted: [("limits", limits), ("cache", evicted.cache), ("epochs", evicted.epochs)],
             named: Now {
-                issuers: issuers.collect(),
+                issuers,
                 routes: routes(plan),
                 meters: meters.collect(),
                 upstreams: upstreams.collect(),

@@ -1,6 +1,7 @@
 //! Keys that an issuer publishes: fetched once for all, kept while it is away, renewed when a token
 //! names a new one, and never at the mercy of who sends tokens.
 
+mod discovery;
 mod query;
 mod sets;
 mod several;

@@ -13,6 +13,7 @@ use crate::config::{KeysUrl, RemoteKeys};
 
 fn remote() -> KeySource {
     KeySource::Url(RemoteKeys {
+        discovery: None,
         url: KeysUrl { tls: true, host: "a".to_owned(), port: 443, target: "/".to_owned() },
         refresh: Duration::from_secs(600),
         cooldown: Duration::from_secs(30),

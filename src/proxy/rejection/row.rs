@@ -61,7 +61,7 @@ pub(in crate::proxy) enum Bound<'a> {
     Key(&'static str),
     /// A key of the route's verifier.
     Auth(&'static str),
-    /// `jwks_url` of this verifier.
+    /// Where the keys of this verifier come from: `jwks_url`, or `issuer`.
     Jwks(&'a str),
     /// `block` of the limit that names the client's address.
     Block,

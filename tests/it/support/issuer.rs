@@ -1,12 +1,17 @@
 //! An issuer that publishes its keys, over HTTP in clear or over TLS with an authority of its own,
-//! and counts how often it was asked.
+//! and counts how often it was asked. It may say by documents where its keys are.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RsaKeyPair, RsaPublicKeyComponents,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey};
@@ -17,12 +22,13 @@ use serde_json::{Value, json};
 
 use super::{PATIENCE, response};
 
-/// A key pair for ES256 with a name.
+/// A key pair for ES256, or for RS256, with a name.
 pub(crate) struct Signer {
     /// The public half.
     pub(crate) jwk: Value,
     kid: String,
     key: EncodingKey,
+    algorithm: Algorithm,
 }
 
 impl Signer {
@@ -37,16 +43,36 @@ impl Signer {
                         "alg": "ES256", "use": "sig"}),
             kid: kid.to_owned(),
             key: EncodingKey::from_ec_der(private.as_ref()),
+            algorithm: Algorithm::ES256,
+        }
+    }
+
+    /// A new pair for RS256, which says neither its use nor its algorithm.
+    pub(crate) fn rsa(kid: &str) -> Self {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
+        let public = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
+        let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let private: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().expect("a private key");
+        let base64 = STANDARD.encode(private.as_ref());
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n");
+        Self {
+            jwk: json!({"kty": "RSA", "n": b64(&public.n), "e": b64(&public.e), "kid": kid}),
+            kid: kid.to_owned(),
+            key: EncodingKey::from_rsa_pem(pem.as_bytes()).expect("a private key"),
+            algorithm: Algorithm::RS256,
         }
     }
 
     /// A token with exactly these claims.
     pub(crate) fn token(&self, claims: &Value) -> String {
         let claims = claims.as_object().expect("claims are an object");
-        portcullis::auth::sign(Algorithm::ES256, &self.key, Some(&self.kid), claims)
+        portcullis::auth::sign(self.algorithm, &self.key, Some(&self.kid), claims)
             .expect("a signed token")
     }
 }
+
+/// Behind the path of an issuer, its document.
+const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
 /// The answer that publishes these keys.
 pub(crate) fn jwk_set(keys: &[&Value]) -> String {
@@ -55,6 +81,10 @@ pub(crate) fn jwk_set(keys: &[&Value]) -> String {
 
 struct Shared {
     answer: Mutex<String>,
+    /// By their paths.
+    documents: Mutex<BTreeMap<String, String>>,
+    asked: Mutex<Vec<String>>,
+    is_mute: AtomicBool,
     held: Mutex<bool>,
     released: Condvar,
     fetches: AtomicUsize,
@@ -106,6 +136,9 @@ impl Issuer {
         let address = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared {
             answer: Mutex::new(String::new()),
+            documents: Mutex::default(),
+            asked: Mutex::default(),
+            is_mute: AtomicBool::new(false),
             held: Mutex::new(false),
             released: Condvar::new(),
             fetches: AtomicUsize::new(0),
@@ -132,10 +165,37 @@ impl Issuer {
 
     /// Where its keys are.
     pub(crate) fn url(&self) -> String {
+        format!("{}/jwks.json", self.origin())
+    }
+
+    /// Where it is, without a path.
+    pub(crate) fn origin(&self) -> String {
         match self.shared.tls {
-            Some(_) => format!("https://localhost:{}/jwks.json", self.address.port()),
-            None => format!("http://{}/jwks.json", self.address),
+            Some(_) => format!("https://localhost:{}", self.address.port()),
+            None => format!("http://{}", self.address),
         }
+    }
+
+    /// Says of the issuer below this path, which calls itself so, that its keys are there.
+    pub(crate) fn tell(&self, path: &str, issuer: &str, jwks_uri: &str) {
+        let document = json!({ "issuer": issuer, "jwks_uri": jwks_uri }).to_string();
+        self.tell_raw(path, response("200 OK\r\nContent-Type: application/json", &document));
+    }
+
+    /// Answers with these bytes to who asks for the document of the issuer below this path.
+    pub(crate) fn tell_raw(&self, path: &str, answer: String) {
+        let path = format!("{path}{WELL_KNOWN}");
+        self.shared.documents.lock().unwrap().insert(path, answer);
+    }
+
+    /// Which documents it was asked for.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.shared.asked.lock().unwrap().clone()
+    }
+
+    /// Answers nobody who asks for a document from now on, or somebody again.
+    pub(crate) fn set_mute(&self, is_mute: bool) {
+        self.shared.is_mute.store(is_mute, Ordering::SeqCst);
     }
 
     /// Publishes these keys and no others.
@@ -191,6 +251,21 @@ impl Shared {
                 // A client that does not believe the certificate asks nothing.
                 _ => return,
             }
+        }
+        let head = String::from_utf8_lossy(&head);
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        if path.ends_with(WELL_KNOWN) {
+            self.asked.lock().unwrap().push(path.to_owned());
+            if self.is_mute.load(Ordering::SeqCst) {
+                // Until who asks has given up.
+                let _ = stream.read(&mut some);
+                return;
+            }
+            let document = self.documents.lock().unwrap().get(path).cloned();
+            let answer = document.unwrap_or_else(|| response("404 Not Found", ""));
+            let _ = stream.write_all(answer.as_bytes());
+            let _ = stream.flush();
+            return;
         }
         self.fetches.fetch_add(1, Ordering::SeqCst);
         let held = self.held.lock().unwrap();

@@ -247,7 +247,8 @@ function owners(context) {
 /** Whose keys verify tokens, and how old they are. */
 function issuers(context) {
   const { api, signal } = context;
-  const level = (row) => (row.keys_age_seconds === null ? "poor" : row.failure ? "watch" : null);
+  const failure = (row) => row.failure ?? row.discovery?.failure ?? "";
+  const level = (row) => (row.keys_age_seconds === null ? "poor" : failure(row) ? "watch" : null);
   const word = { poor: "✖ none yet", watch: "▲ not fetched anew" };
   const shown = table({
     caption: "Issuers' keys", empty: "No verifier fetches keys.", key: (row) => row.url,
@@ -256,7 +257,7 @@ function issuers(context) {
       { name: "state", head: "state", text: (row) => word[level(row)] ?? "● fetched", level },
       { name: "age", head: "age", text: (row) => span(row.keys_age_seconds), numeric: true,
         value: (row) => row.keys_age_seconds },
-      { name: "failure", head: "failure", text: (row) => row.failure ?? "", size: "name" },
+      { name: "failure", head: "failure", text: failure, size: "name" },
     ],
   });
   context.every(10, async () => shown.set((await api.get("/v1/status", {}, signal)).issuers));
