@@ -32,7 +32,7 @@ pub(super) struct Init {
     /// Who signs the tokens of your users, as they name it in `iss`.
     #[arg(long, value_name = "URL", requires = "upstream")]
     issuer: Option<String>,
-    /// Where the issuer publishes its keys [default: ISSUER/.well-known/jwks.json].
+    /// Where the issuer publishes its keys, if its /.well-known/openid-configuration does not say.
     #[arg(long, value_name = "URL", requires = "issuer")]
     jwks_url: Option<String>,
     /// Whom the issuer's tokens must be for (`aud`).

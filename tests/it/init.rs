@@ -179,7 +179,7 @@ fn what_check_would_refuse_is_not_written() {
         (&["--upstream", "localhost"], "upstreams.app.servers[0]: "),
         (&["--upstream", "http://a.test", "--limit", "many"], "limits.api.allow[0]: "),
         (&["--upstream", "http://a.test", "--redis", "redis://:pass@r.test"], "store.url: "),
-        (&["--upstream", "http://a.test", "--issuer", "http://l.test"], "auth.users.jwks_url: "),
+        (&["--upstream", "http://a.test", "--issuer", "http://l.test"], "auth.users.issuer: "),
         (&["--upstream", "http://a.test", "--secret", "file:none"], "auth.users.secret: "),
         (&["--upstream", "http://a.test", "--secret", "swordfish"], "--secret: a secret is not"),
         (&["--upstream", "http://a.test\"]\n[x]"], "upstreams.app.servers[0]: "),
@@ -216,7 +216,8 @@ fn a_terminal_is_asked() {
     for question in [
         "Where does your service listen? [http://127.0.0.1:3000]: ",
         "Who signs the tokens of your users?",
-        "Where does it publish its keys (JWKS)? [https://login.shop.example/.well-known/jwks.json]",
+        "Where does it publish its keys (JWKS)? none where its",
+        "  says so [none]: ",
         "Which Redis do your gateways share?",
         "How many requests may each user send? none for any number [100/15m]: ",
         "limits.api.allow[0]: \"1000 an hour\" is not a limit; ",

@@ -39,16 +39,17 @@ impl<R: BufRead, W: Write> Questions<'_, R, W> {
             Ok(Answers { tokens: Tokens::read(text)?, ..answers.clone() })
         })?;
         if let Tokens::Issuer { issuer, jwks_url, audience } = answers.tokens.clone() {
-            let question = "Where does it publish its keys (JWKS)?";
-            answers = self.ask(question, &jwks_url, |text| {
-                let tokens = Tokens::issuer(&issuer, Some(text.to_owned()), audience.clone());
+            let question = "Where does it publish its keys (JWKS)? none where its \
+                            /.well-known/openid-configuration\n  says so";
+            answers = self.ask(question, jwks_url.as_deref().unwrap_or(NONE), |text| {
+                let tokens = Tokens::issuer(&issuer, some(text), audience.clone());
                 Ok(Answers { tokens, ..answers.clone() })
             })?;
         }
         if let Tokens::Issuer { issuer, jwks_url, .. } = answers.tokens.clone() {
             let question = "Whom must its tokens be for (aud)? none for whomever";
             answers = self.ask(question, NONE, |text| {
-                let tokens = Tokens::issuer(&issuer, Some(jwks_url.clone()), some(text));
+                let tokens = Tokens::issuer(&issuer, jwks_url.clone(), some(text));
                 Ok(Answers { tokens, ..answers.clone() })
             })?;
         }

@@ -54,7 +54,11 @@ const ISSUER: &str = r#"
 "#;
 
 const JWKS_URL: &str = "\
-# Where it publishes its keys: `jwks_uri` in its /.well-known/openid-configuration.
+# Where it publishes its keys.
+";
+
+const DISCOVERY: &str = "\
+# Its /.well-known/openid-configuration says where its keys are. If it has none, say it here.
 ";
 
 const ALGORITHMS: &str = r#"# How it signs; write "ES256" or another one if that is what it uses.
@@ -134,8 +138,8 @@ pub(super) enum Tokens {
     Issuer {
         /// As tokens name it.
         issuer: String,
-        /// Where its keys are.
-        jwks_url: String,
+        /// Where its keys are; nothing where it says so itself.
+        jwks_url: Option<String>,
         /// Whom tokens must be for.
         audience: Option<String>,
     },
@@ -171,10 +175,8 @@ impl Tokens {
         }
     }
 
-    /// An issuer; where nothing is said of its keys, they are where most issuers have them.
+    /// An issuer; where nothing is said of its keys, it says itself where they are.
     pub(super) fn issuer(issuer: &str, jwks_url: Option<String>, audience: Option<String>) -> Self {
-        let usual = || format!("{}/.well-known/jwks.json", issuer.trim_end_matches('/'));
-        let jwks_url = jwks_url.unwrap_or_else(usual);
         Self::Issuer { issuer: issuer.to_owned(), jwks_url, audience }
     }
 }
@@ -192,7 +194,15 @@ impl Answers {
             Tokens::None => {}
             Tokens::Issuer { issuer, jwks_url, audience } => {
                 file = file + ISSUER + &line("issuer", issuer);
-                file = file + JWKS_URL + &line("jwks_url", jwks_url) + ALGORITHMS;
+                file += &match jwks_url {
+                    Some(url) => JWKS_URL.to_owned() + &line("jwks_url", url),
+                    None => {
+                        let base = issuer.trim_end_matches('/');
+                        let usual = line("jwks_url", &format!("{base}/.well-known/jwks.json"));
+                        format!("{DISCOVERY}# {usual}")
+                    }
+                };
+                file += ALGORITHMS;
                 file += &match audience {
                     Some(audience) => list("audience", &[audience]),
                     None => format!("# {}", list("audience", &["shop"])),
