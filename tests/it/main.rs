@@ -128,6 +128,8 @@ mod prometheus;
 mod proxy_protocol;
 /// The documentation and the demo's tour, executed.
 mod readme;
+/// The recipes of the documentation, each with what it says.
+mod recipes;
 /// Replies that Redis never sends.
 mod redis_cluster;
 mod redis_cluster_moves;

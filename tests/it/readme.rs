@@ -3,7 +3,7 @@
 
 mod execute;
 mod grafana;
-mod pages;
+pub(crate) mod pages;
 mod reference;
 mod runbook;
 mod style;

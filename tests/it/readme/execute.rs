@@ -253,7 +253,8 @@ fn no_page_with_commands_is_forgotten() {
 fn blocks_are_of_a_known_kind_and_left_out_for_a_reason() {
     for block in pages::all().iter().flat_map(pages::Page::blocks) {
         let (at, language) = (&block.at, block.language.as_str());
-        assert!(["sh", "text", "toml"].contains(&language), "{at}: what is {language:?}?");
+        let known = ["sh", "text", "toml", "js", "nginx", "proto", "conf"];
+        assert!(known.contains(&language), "{at}: what is {language:?}?");
         if let Some(reason) = &block.left_out {
             assert!(language == "sh" && reason.len() > 10, "{at}: {reason:?}");
         }

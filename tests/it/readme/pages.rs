@@ -2,52 +2,54 @@
 
 use std::path::Path;
 
-pub(super) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A page, by its path from the root.
-pub(super) struct Page {
-    pub(super) path: String,
-    pub(super) text: String,
+pub(crate) struct Page {
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 /// A fenced block.
 #[derive(Debug)]
-pub(super) struct Block {
+pub(crate) struct Block {
     /// Where it begins, as `page:line`.
-    pub(super) at: String,
+    pub(crate) at: String,
     /// What stands after the fence.
-    pub(super) language: String,
+    pub(crate) language: String,
     /// Its lines.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// Why it is not executed, from the comment above it.
-    pub(super) left_out: Option<String>,
+    pub(crate) left_out: Option<String>,
     /// Whether nothing but empty lines is between it and the block before.
-    pub(super) follows: bool,
+    pub(crate) follows: bool,
 }
 
 /// Begins the comment above a block that is not executed; the reason follows.
 const NOT_EXECUTED: &str = "<!-- not executed: ";
 
-/// README.md and everything in `docs`.
-pub(super) fn all() -> Vec<Page> {
-    let folder = std::fs::read_dir(Path::new(ROOT).join("docs")).unwrap();
-    let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut paths: Vec<String> =
-        names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect();
+/// README.md and everything in `docs` and `docs/recipes`.
+pub(crate) fn all() -> Vec<Page> {
+    let names = |folder: &'static str| {
+        let entries = std::fs::read_dir(Path::new(ROOT).join(folder)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|it| it.ends_with(".md")).map(move |it| format!("{folder}/{it}"))
+    };
+    let mut paths: Vec<String> = names("docs").chain(names("docs/recipes")).collect();
     paths.push("README.md".to_owned());
     paths.sort();
     paths.iter().map(|path| page(path)).collect()
 }
 
 /// One page.
-pub(super) fn page(path: &str) -> Page {
+pub(crate) fn page(path: &str) -> Page {
     let text = std::fs::read_to_string(Path::new(ROOT).join(path));
     Page { path: path.to_owned(), text: text.unwrap_or_else(|error| panic!("{path}: {error}")) }
 }
 
 impl Page {
     /// Its fenced blocks.
-    pub(super) fn blocks(&self) -> Vec<Block> {
+    pub(crate) fn blocks(&self) -> Vec<Block> {
         let mut blocks: Vec<Block> = Vec::new();
         let (mut inside, mut follows, mut left_out) = (false, false, None);
         for (number, line) in self.text.lines().enumerate() {
@@ -78,7 +80,7 @@ impl Page {
     }
 
     /// Its lines outside of blocks, with their numbers.
-    pub(super) fn prose(&self) -> Vec<(usize, &str)> {
+    pub(crate) fn prose(&self) -> Vec<(usize, &str)> {
         let mut inside = false;
         let mut prose = Vec::new();
         for (number, line) in self.text.lines().enumerate() {
@@ -92,7 +94,7 @@ impl Page {
     }
 
     /// The anchors of its headings, as they are made from them on a page.
-    pub(super) fn anchors(&self) -> Vec<String> {
+    pub(crate) fn anchors(&self) -> Vec<String> {
         let headings = self.prose().into_iter().filter(|(_, line)| line.starts_with('#'));
         let slug = |heading: &str| -> String {
             let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');

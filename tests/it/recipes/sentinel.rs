@@ -1,0 +1,56 @@
+//! docs/recipes/sentinel.md: two gateways with one file, and a fail-over.
+
+use serde_json::json;
+
+use crate::recipes::{answers, configuration, issuer, token};
+use crate::support::{
+    Client, Gateway, RedisSentinels, Reply, Signer, Upstream, WATCHED, operate, response,
+};
+
+fn get(gateway: &Gateway, token: &str) -> Reply {
+    Client::get(gateway.public, "/").bearer(token).send()
+}
+
+#[test]
+fn gateways_share_what_they_know_and_follow_a_fail_over() {
+    let (redis, key) = (RedisSentinels::start(), Signer::new("a"));
+    let (issuer, app) = (issuer(&key), Upstream::replying(response("200 OK", "ok")));
+    let store = "url = \"redis-sentinel://10.0.0.1:26379,10.0.0.2:26379,10.0.0.3:26379/main\"";
+    assert_eq!(WATCHED, "main", "the page's name");
+    // Deadlines are not the matter here, and the machine may be busy.
+    let ours = format!("url = \"{}\"\ntimeout = \"5s\"\nconnect_timeout = \"5s\"", redis.url());
+    let own = [
+        (store, &*ours),
+        ("https://login.shop.example", &issuer.origin()),
+        ("\"http://10.0.1.1:3000\", \"http://10.0.1.2:3000\"", &format!("\"{}\"", app.url())),
+        ("100/15m", "3/15m"),
+    ];
+    let text = configuration("sentinel.md", &own);
+    let gateways = [Gateway::start(&text), Gateway::start(&text)];
+    let token = |sub: &str| token(&key, &issuer.origin(), "shop", sub, json!({}));
+    let (ada, bob, eve) = (token("ada"), token("bob"), token("eve"));
+    // One counter for both.
+    for (at, status) in [(0, 200), (1, 200), (0, 200), (1, 429), (0, 429)] {
+        assert_eq!(get(&gateways[at], &ada).status, status);
+    }
+    let revoke = |gateway: &Gateway, sub: &str| {
+        let body = json!({ "sub": sub }).to_string();
+        operate(gateway, "POST", "/v1/revocations", &body).status
+    };
+    assert_eq!(get(&gateways[1], &bob).status, 200);
+    assert_eq!(revoke(&gateways[0], "bob"), 201);
+    assert_eq!(get(&gateways[1], &bob).status, 401);
+
+    let former = redis.primary().expect("all sentinels name one");
+    assert_eq!(redis.sentinels[0].cli(&["SENTINEL", "FAILOVER", "main"]), "OK");
+    redis.successor(former);
+    for gateway in &gateways {
+        answers(200, || get(gateway, &token("new")));
+        assert_eq!(get(gateway, &bob).status, 401, "what was revoked stays so");
+    }
+    assert_eq!(get(&gateways[0], &eve).status, 200);
+    crate::support::eventually("the new primary takes revocations", || {
+        revoke(&gateways[1], "eve") == 201
+    });
+    assert_eq!(get(&gateways[0], &eve).status, 401);
+}
