@@ -66,12 +66,12 @@ fn callers_with_tokens_pass_and_are_named() {
         let more = json!({ "email": "ada@shop.example" });
         let token = token(&house.key, &realm, audience, "42", more);
         let request = Client::get(house.gateway.public, "/account/1").bearer(token);
-        request.header("X-Forwarded-User", "root").send().status
+        request.header("X-User-Id", "root").send().status
     };
     assert_eq!((ask("shop"), ask("other")), (200, 401));
     let seen = house.app.only();
-    assert_eq!(seen.headers_named("x-forwarded-user"), ["42"]);
-    assert_eq!(seen.header("x-forwarded-email"), Some("ada@shop.example"));
+    assert_eq!(seen.headers_named("x-user-id"), ["42"]);
+    assert_eq!(seen.header("x-user-email"), Some("ada@shop.example"));
     let revoked = operate(&house.gateway, "POST", "/v1/revocations", r#"{"sub": "42"}"#);
     assert_eq!((revoked.status, ask("shop")), (201, 401));
 }
