@@ -34,9 +34,10 @@ fn document_of(issuer: &str, rest: &str, allow_http: bool) -> Read<KeysUrl> {
         return Err(Mistake::new(what, REMEDY));
     }
     // One slash at the end is left out of the place, and stays part of the name.
-    let base = issuer.strip_suffix('/').unwrap_or(issuer);
+    let scheme = issuer.strip_suffix(rest).unwrap_or_default();
+    let base = rest.strip_suffix('/').unwrap_or(rest);
     let wrong = || Mistake::new(format!("{} is not the URL of an issuer", echo(issuer)), REMEDY);
-    let document = url(&format!("{base}{WELL_KNOWN}")).ok_or_else(wrong)?;
+    let document = url(&format!("{scheme}{base}{WELL_KNOWN}")).ok_or_else(wrong)?;
     match in_clear(&document, allow_http) {
         Some(mistake) => Err(mistake),
         None => Ok(document),
@@ -113,7 +114,7 @@ mod tests {
         assert_eq!(read("shop", true), None);
         assert_eq!(read("urn:shop", true), None);
         for issuer in
-            ["https://a/?x=1", "https://a/#b", "https://u@a/", "https://", "http://keycloak/"]
+            ["https://a/?x=1", "https://a/#b", "https://u@a/", "https://", "https:///", "http://k/"]
         {
             assert!(matches!(read(issuer, false), Some(Err(_))), "{issuer}");
         }
