@@ -1,22 +1,13 @@
 //! `issuer` alone: the discovery document of an issuer (OpenID Connect Discovery 1.0 §4), where it
 //! is, and which place of keys it may name.
 
-use super::jwks::{KeysUrl, in_clear, is_private, is_this_machine, url};
+use super::jwks::{Discovery, KeysUrl, in_clear, is_private, is_this_machine, url};
 use super::value::{Mistake, Read, echo};
 
 /// What stands behind an issuer that publishes a document of itself.
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 /// Longest `jwks_uri`, in bytes.
 const JWKS_URI_BYTES_MAX: usize = 2048;
-
-/// An issuer that says itself where its keys are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Discovery {
-    /// The issuer, exactly as it is written; its document must say the same.
-    pub issuer: String,
-    /// Whether its keys may lie on a private network though the issuer does not, and in clear.
-    pub allow_http: bool,
-}
 
 /// Where the document of an issuer is; nothing when it is no URL, so that it has none.
 pub(super) fn of(issuer: &str, allow_http: bool) -> Option<Read<(KeysUrl, Discovery)>> {

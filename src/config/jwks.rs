@@ -9,7 +9,6 @@ use http::uri::PathAndQuery;
 use rustls::pki_types::CertificateDer;
 use toml::de::DeValue;
 
-use super::discovery::Discovery;
 use super::reader::Section;
 use super::value::{KIB, MIB, Mistake, Read, duration, flag, host_and_port, size, string};
 use crate::base::pem;
@@ -37,6 +36,15 @@ pub struct RemoteKeys {
     pub max_bytes: usize,
     /// The certificate authorities that are believed; empty: the system's.
     pub authorities: Vec<CertificateDer<'static>>,
+}
+
+/// An issuer that says itself where its keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discovery {
+    /// The issuer, exactly as it is written; its document must say the same.
+    pub issuer: String,
+    /// Whether its keys may lie on a private network though the issuer does not, and in clear.
+    pub allow_http: bool,
 }
 
 impl RemoteKeys {

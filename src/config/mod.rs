@@ -84,14 +84,13 @@ pub use callback::Callback;
 pub use care::{Breaker, Care, Eject, Health, PANIC_DEFAULT, Question};
 pub use compress::Compress;
 pub use cors::{Cors, Origins};
-pub use discovery::Discovery;
 pub use events::{EventSource, Events, OnGap};
 pub use format::formatted;
 pub use grpc::Grpc;
 pub use hash_key::HashKey;
 pub use header_rules::HeaderRules;
 pub use idempotency::{Idempotency, UnknownOutcome};
-pub use jwks::{KeysUrl, RemoteKeys};
+pub use jwks::{Discovery, KeysUrl, RemoteKeys};
 pub use limit::{Cost, Exempt, Limit, LimitKey, Over, Refund, Scope, Statuses};
 pub use load::{Loaded, files_of, known_keys, load, parse, sha256_of};
 pub use log::{
