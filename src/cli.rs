@@ -1,7 +1,6 @@
-//! The commands: `run`, `init`, `check`, `acl`, `demo`, `token`, `health`, `revoke`, `keys`,
-//! `purge`, `warm`, `cache`, `explain`, `limits`, `requests`, `diff`, `status`, `doctor`,
-//! `dashboard`, `fmt`, `schema`, `completions`, `man`. Everything here may print; nothing
-//! else does.
+//! The commands: `run`, `init`, `convert`, `check`, `acl`, `demo`, `token`, `health`, `revoke`,
+//! `keys`, `purge`, `warm`, `cache`, `explain`, `limits`, `requests`, `diff`, `status`, `doctor`,
+//! `dashboard`, `fmt`, `schema`, `completions`, `man`. Everything here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -12,6 +11,7 @@
 mod api_keys;
 mod cache;
 mod claim;
+mod convert;
 mod dashboard;
 mod diff;
 mod doctor;
@@ -84,6 +84,9 @@ enum Command {
     Run,
     /// Write a commented gateway.toml to begin with, from options or from questions.
     Init(init::Init),
+    /// Turn the configuration of nginx, Kong or Traefik into a gateway.toml, and list what could
+    /// not be carried over.
+    Convert(convert::Convert),
     /// Report every problem of the configuration at once; exit status 2 when there are any.
     Check {
         /// Look at Redis too: who it is, what its user may do, whether limits count right; exit
@@ -180,6 +183,7 @@ pub fn main(cli: Cli) -> ExitCode {
             block_on(start(path, sockets))
         }
         Command::Init(options) => report(init::run(&options)),
+        Command::Convert(options) => converted(convert::run(&options)),
         Command::Acl(options) => match load(&path) {
             Ok((plan, _)) => report(store::print_acl(&options, &plan.config)),
             Err(code) => code,
@@ -441,6 +445,17 @@ fn told(result: Result<(String, u8), remote::Failure>) -> ExitCode {
         }
         Err(failure) => operated(Err(failure)),
     }
+}
+
+/// Prints a new configuration, and beside it what is not in it.
+fn converted(made: convert::Converted) -> ExitCode {
+    if let Some(text) = made.text {
+        print!("{text}");
+    }
+    if !made.said.is_empty() {
+        eprintln!("{}", made.said.trim_end());
+    }
+    ExitCode::from(made.status)
 }
 
 fn token(path: &Path, options: &TokenOptions) -> Result<String, String> {

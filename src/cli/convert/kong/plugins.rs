@@ -1,0 +1,416 @@
+//! Plugins of Kong, where each one holds, and what it does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::effects::{At, Effects, Verb, Way};
+use super::super::sheet::{Sheet, Table};
+use super::super::tree::Node;
+use super::super::write::{duration, list, quoted, rate, table};
+use super::document::{Kong, fill_in};
+
+/// Longest time that browsers remember a preflight.
+const MAX_AGE_MAX: u64 = 2 * 60 * 60;
+
+/// Plugins that hold for more than one route, and what consumers have.
+pub(super) struct Plugins<'d> {
+    name: &'d str,
+    /// Those that name no route.
+    around: Vec<&'d Node>,
+    jwt: Vec<&'d Node>,
+}
+
+impl<'d> Plugins<'d> {
+    /// Reads what stands beside the services.
+    pub(super) fn read(kong: &Kong<'d>, sheet: &mut Sheet) -> Self {
+        let mut jwt = Vec::new();
+        for consumer in kong.root.get("consumers").items() {
+            let who = consumer.get("username").text().unwrap_or("a consumer");
+            let at = At { name: kong.name, what: who };
+            jwt.extend(consumer.get("jwt_secrets").items());
+            let keys = consumer.get("keyauth_credentials").items();
+            for key in keys {
+                let why = "API keys lie in the store, as digests, and in no file";
+                let instead = format!("portcullis keys create makes a new one for {who:?}");
+                at.leave(key, why, &instead, sheet);
+            }
+            for (name, node) in consumer.entries() {
+                let is_known =
+                    ["username", "custom_id", "id", "tags", "jwt_secrets", "keyauth_credentials"]
+                        .contains(&name.as_str());
+                if !is_known && !node.items().is_empty() {
+                    let what = format!("{name} of {who}");
+                    let at = At { name: kong.name, what: &what };
+                    at.leave(
+                        node,
+                        "consumers have no such thing here",
+                        "see docs/identity.md",
+                        sheet,
+                    );
+                }
+            }
+        }
+        Self { name: kong.name, around: kong.root.get("plugins").items().iter().collect(), jwt }
+    }
+
+    /// What the plugins of a route do: its own, those of its service, those of all. Of one name the
+    /// nearest counts.
+    pub(super) fn of_route(
+        &self,
+        route: &'d Node,
+        service: &'d Node,
+        sheet: &mut Sheet,
+    ) -> Effects {
+        let is = |plugin: &Node, key: &str, node: &Node| {
+            let of = plugin.get(key);
+            let of = of.text().or_else(|| of.get("name").text());
+            of.is_some() && of == node.get("name").text()
+        };
+        let around = || self.around.iter().copied();
+        let everywhere = |plugin: &&Node| {
+            ["route", "service", "consumer"].iter().all(|key| !plugin.get(key).is_some())
+        };
+        let mut all: Vec<&Node> = route.get("plugins").items().iter().collect();
+        all.extend(around().filter(|plugin| is(plugin, "route", route)));
+        all.extend(service.get("plugins").items());
+        all.extend(around().filter(|plugin| is(plugin, "service", service)));
+        all.extend(around().filter(everywhere));
+        // Limits count by callers only where these are known.
+        all.sort_by_key(|plugin| !matches!(plugin.get("name").text(), Some("jwt" | "key-auth")));
+        let mut effects = Effects::default();
+        let mut done: Vec<&str> = Vec::new();
+        for plugin in all {
+            let Some(name) = plugin.get("name").text() else { continue };
+            let at = At { name: self.name, what: name };
+            if plugin.get("consumer").is_some() {
+                let instead = "write tiers in [limits.NAME]";
+                at.leave(plugin, "it is for one consumer alone", instead, sheet);
+                continue;
+            }
+            if done.contains(&name) {
+                continue;
+            }
+            done.push(name);
+            let is_off = plugin.get("enabled").text() == Some("false");
+            if !is_off {
+                self.apply(at, plugin, &mut effects, sheet);
+            }
+        }
+        effects
+    }
+
+    fn apply(&self, at: At<'_>, plugin: &Node, effects: &mut Effects, sheet: &mut Sheet) {
+        let config = plugin.get("config");
+        match at.what {
+            "rate-limiting" | "rate-limiting-advanced" => limit(at, plugin, effects, sheet),
+            "key-auth" => key_auth(config, effects, sheet),
+            "jwt" => self.jwt(at, plugin, effects, sheet),
+            "cors" => cors(at, config, effects, sheet),
+            "proxy-cache" => cache(config, effects),
+            "request-transformer" => transform(at, plugin, Way::Up, (effects, sheet)),
+            "response-transformer" => transform(at, plugin, Way::Down, (effects, sheet)),
+            "ip-restriction" => {
+                let texts = |key: &str| config.get(key).texts();
+                let (deny, allow) = (texts("deny"), texts("allow"));
+                let mut rules: Vec<(bool, &str)> = deny.into_iter().map(|it| (true, it)).collect();
+                let is_closed = !allow.is_empty();
+                rules.extend(allow.into_iter().map(|it| (false, it)));
+                rules.extend(is_closed.then_some((true, "all")));
+                effects.networks(&rules, (at, plugin), sheet);
+            }
+            "request-size-limiting" => size(config, effects),
+            "correlation-id" => {
+                let header = config.get("header_name").text().unwrap_or("Kong-Request-ID");
+                if !header.eq_ignore_ascii_case("x-request-id") {
+                    let instead = "read X-Request-Id, which every request has";
+                    at.leave(plugin, "the id of a request is in X-Request-Id", instead, sheet);
+                }
+            }
+            "request-termination" => terminate(config, effects),
+            // The admin listener has metrics, and standard output a line for each request.
+            "prometheus" | "file-log" => {}
+            "acl"
+            | "basic-auth"
+            | "hmac-auth"
+            | "ldap-auth"
+            | "ldap-auth-advanced"
+            | "oauth2"
+            | "oauth2-introspection"
+            | "openid-connect"
+            | "session"
+            | "mtls-auth"
+            | "bot-detection"
+            | "opa"
+            | "pre-function"
+            | "post-function"
+            | "serverless-functions" => {
+                let instead = "write auth and require on the route; see docs/identity.md";
+                at.leave(plugin, "it is not carried over, and guards", instead, sheet);
+                effects.guard(at.what);
+            }
+            "http-log" | "tcp-log" | "udp-log" | "syslog" | "loggly" | "datadog" | "statsd" => {
+                let instead = "collect the access log and the metrics; see docs/logs.md";
+                at.leave(plugin, "access lines go to standard output or a file", instead, sheet);
+            }
+            "opentelemetry" | "zipkin" => {
+                at.leave(plugin, "it is not converted", "write [telemetry.traces]", sheet);
+            }
+            _ => at.leave(plugin, "it is not known here", "see docs/converting.md", sheet),
+        }
+    }
+
+    fn jwt(&self, at: At<'_>, plugin: &Node, effects: &mut Effects, sheet: &mut Sheet) {
+        let config = plugin.get("config");
+        let from = places(config);
+        for credential in &self.jwt {
+            let key = credential.get("key").text().unwrap_or_default();
+            let algorithm = credential.get("algorithm").text().unwrap_or("HS256");
+            let mut made = Table::new("Plugin jwt. Tokens of the issuer that `key` names in Kong.");
+            made.set("issuer", quoted(key));
+            made.set("algorithms", list(&[algorithm]));
+            match credential.get("secret").text().filter(|_| algorithm.starts_with("HS")) {
+                Some(secret) => {
+                    made.note("Better in the environment (env:NAME) or in a file (file:PATH).");
+                    made.set("secret", quoted(secret));
+                }
+                None => {
+                    made.note(fill_in("put rsa_public_key into this file."));
+                    made.set(
+                        "public_key_file",
+                        quoted(&format!("{}.pem", super::super::sheet::plain_name(key))),
+                    );
+                }
+            }
+            if let Some(longest) = config.get("maximum_expiration").number().filter(|it| *it > 0) {
+                made.set("max_age", duration(Duration::from_secs(longest)));
+            }
+            if !from.is_empty() {
+                made.set("from", list(&from));
+            }
+            made.set("forward_token", "true");
+            let name = sheet.named("auth", "jwt", made);
+            if !effects.auth.contains(&name) {
+                effects.auth.push(name);
+            }
+        }
+        if self.jwt.is_empty() {
+            let instead = "write [auth.NAME] with the issuer and its keys, and auth on the route";
+            at.leave(plugin, "no consumer has jwt_secrets", instead, sheet);
+            effects.guard("jwt");
+        }
+    }
+}
+
+/// Where tokens stand.
+fn places(config: &Node) -> Vec<String> {
+    let place = |kind: &str, key: &str| -> Vec<String> {
+        let names = config.get(key).texts().into_iter();
+        names.map(|name| format!("{kind}:{name}")).collect()
+    };
+    let mut from = place("header", "header_names");
+    if from.is_empty()
+        && (config.get("cookie_names").is_some() || config.get("uri_param_names").is_some())
+    {
+        from.push("header:authorization".to_owned());
+    }
+    from.extend(place("cookie", "cookie_names"));
+    from.extend(place("query", "uri_param_names"));
+    from
+}
+
+fn limit(at: At<'_>, plugin: &Node, effects: &mut Effects, sheet: &mut Sheet) {
+    const WINDOWS: [(&str, u64); 6] = [
+        ("second", 1),
+        ("minute", 60),
+        ("hour", 3_600),
+        ("day", 86_400),
+        ("month", 2_592_000),
+        ("year", 31_536_000),
+    ];
+    let config = plugin.get("config");
+    let mut allow: Vec<String> = WINDOWS
+        .iter()
+        .filter_map(|(key, seconds)| rate(config.get(key).number()?, Duration::from_secs(*seconds)))
+        .collect();
+    let sizes = config.get("window_size").items().iter().filter_map(Node::number);
+    let counts = config.get("limit").items().iter().filter_map(Node::number);
+    allow.extend(
+        counts.zip(sizes).filter_map(|(count, size)| rate(count, Duration::from_secs(size))),
+    );
+    let by = config.get("limit_by").text().or_else(|| config.get("identifier").text());
+    let is_known = !matches!(by, Some("service" | "path" | "consumer-group"));
+    if allow.is_empty() || !is_known {
+        let instead = "write [limits.NAME] by hand; key may be route";
+        return at.leave(
+            plugin,
+            "it counts by what limits do not, or allows nothing",
+            instead,
+            sheet,
+        );
+    }
+    let has_auth = !effects.auth.is_empty();
+    let key = match (by.unwrap_or("consumer"), config.get("header_name").text()) {
+        ("header", Some(header)) => format!("header:{}", header.to_ascii_lowercase()),
+        ("consumer" | "credential", _) if has_auth => "claim:sub".to_owned(),
+        _ => "address".to_owned(),
+    };
+    let mut made = Table::new(
+        "Plugin rate-limiting. Windows slide here: never more than this in any window of this \
+         length.",
+    );
+    if matches!(by, None | Some("consumer" | "credential")) && !has_auth {
+        made.note(
+            "Kong counts consumers by their address where nobody is known; write claim:sub \
+                   where callers are.",
+        );
+    }
+    made.set("key", list(&[key]));
+    made.set("allow", list(&allow));
+    if config.get("policy").text() == Some("local") {
+        made.note("policy: local. Each gateway counts for itself.");
+        made.set("scope", "\"local\"");
+    }
+    if config.get("policy").text() == Some("redis") {
+        let instead = "write its URL in [store]";
+        at.leave(config.get("policy"), "Redis is named in one place", instead, sheet);
+    }
+    let name = sheet.named("limits", "rate", made);
+    effects.limit(name);
+}
+
+fn key_auth(config: &Node, effects: &mut Effects, sheet: &mut Sheet) {
+    let names = config.get("key_names").texts();
+    let names = if names.is_empty() { vec!["apikey"] } else { names };
+    let mut made = Table::new("Plugin key-auth. `portcullis keys create` makes keys.");
+    made.set("api_keys", "true");
+    let mut from: Vec<String> =
+        names.iter().map(|name| format!("header:{}", name.to_ascii_lowercase())).collect();
+    if config.get("key_in_query").is_true() {
+        from.extend(names.iter().map(|name| format!("query:{name}")));
+    }
+    made.set("from", list(&from));
+    if !config.get("hide_credentials").is_true() {
+        made.set("forward_token", "true");
+    }
+    let name = sheet.named("auth", "keys", made);
+    effects.auth.push(name);
+}
+
+fn cors(at: At<'_>, config: &Node, effects: &mut Effects, sheet: &mut Sheet) {
+    let origins = config.get("origins");
+    let is_origin = |text: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:*[]".contains(&byte);
+        text == "*" || text.split_once("://").is_some_and(|(_, host)| host.bytes().all(plain))
+    };
+    let (known, other): (Vec<&str>, Vec<&str>) =
+        origins.texts().into_iter().partition(|text| is_origin(text));
+    if !other.is_empty() {
+        let instead = "name the origins; https://*.example.com is all below one";
+        at.leave(origins, "origins are no expressions here", instead, sheet);
+    }
+    let known = if known.is_empty() && other.is_empty() { vec!["*"] } else { known };
+    if known.is_empty() {
+        return;
+    }
+    let is_any = known.contains(&"*");
+    let mut entries = vec![("origins", list(&if is_any { vec!["*"] } else { known }))];
+    if config.get("credentials").is_true() {
+        if is_any {
+            let instead = "name the origins, then write credentials = true";
+            at.leave(
+                config.get("credentials"),
+                "every page would act with cookies",
+                instead,
+                sheet,
+            );
+        } else {
+            entries.push(("credentials", "true".to_owned()));
+        }
+    }
+    for (key, name) in [("headers", "headers"), ("expose", "exposed_headers")] {
+        let names = config.get(name).texts();
+        if !names.is_empty() {
+            entries.push((key, list(&names)));
+        }
+    }
+    if let Some(age) = config.get("max_age").number() {
+        entries.push(("max_age", duration(Duration::from_secs(age.min(MAX_AGE_MAX)))));
+    }
+    effects.key("cors", table(&entries));
+}
+
+fn cache(config: &Node, effects: &mut Effects) {
+    let ttl = Duration::from_secs(config.get("cache_ttl").number().unwrap_or(300));
+    let mut entries = vec![("ttl", duration(ttl))];
+    let codes = config.get("response_code").items().iter().filter_map(Node::number);
+    let negative: BTreeMap<String, String> = codes
+        .filter(|code| (400..=599).contains(code))
+        .map(|code| (code.to_string(), duration(ttl)))
+        .collect();
+    if !negative.is_empty() {
+        entries.push(("error_ttl", duration(ttl.max(Duration::from_secs(10)))));
+        let negative: Vec<(String, String)> = negative.into_iter().collect();
+        entries.push(("negative", table(&negative)));
+    }
+    effects.note(
+        "Plugin proxy-cache. What responses say of caching holds, also where Kong would \
+                  not have looked (cache_control).",
+    );
+    effects.key("cache", table(&entries));
+}
+
+fn transform(at: At<'_>, plugin: &Node, way: Way, (effects, sheet): (&mut Effects, &mut Sheet)) {
+    for (step, node) in plugin.get("config").entries() {
+        let verb = match step.as_str() {
+            "remove" => Some(Verb::Remove),
+            "replace" | "add" => Some(Verb::Set),
+            "append" => Some(Verb::Add),
+            _ => None,
+        };
+        for (part, lines) in node.entries() {
+            let lines = lines.items();
+            let of_headers = verb.filter(|_| part == "headers");
+            let Some(verb) = of_headers else {
+                if !lines.is_empty() {
+                    let instead = "write request_headers, response_headers or rewrite";
+                    at.leave(node, &format!("{step} of {part} is not done here"), instead, sheet);
+                }
+                continue;
+            };
+            for line in lines {
+                let text = line.text().unwrap_or_default();
+                let (name, value) = text.split_once(':').unwrap_or((text, ""));
+                if value.contains("$(") {
+                    at.leave(line, "there are no variables here", "write claims_to_headers", sheet);
+                } else if let Err(why) = effects.field(way, verb, (name, value)) {
+                    at.leave(line, why, "leave it out", sheet);
+                }
+            }
+        }
+    }
+}
+
+fn size(config: &Node, effects: &mut Effects) {
+    let number = config.get("allowed_payload_size").number().unwrap_or(128).clamp(1, 1 << 20);
+    let unit = match config.get("size_unit").text() {
+        Some("bytes") => 1,
+        Some("kilobytes") => 1 << 10,
+        _ => 1 << 20,
+    };
+    effects.key("body_bytes", super::super::write::size((number * unit).min(1 << 40)));
+}
+
+fn terminate(config: &Node, effects: &mut Effects) {
+    let status = config.get("status_code").number().unwrap_or(503);
+    let status = if (200..=599).contains(&status) { status } else { 503 };
+    let mut entries = vec![("status", status.to_string())];
+    let message = config.get("message").text();
+    let as_json = message.map(|text| format!("{{\"message\":{}}}", serde_json::Value::from(text)));
+    let body = config.get("body").text().map(str::to_owned).or_else(|| as_json.clone());
+    if let Some(body) = body {
+        let kind = config.get("content_type").text().unwrap_or("application/json");
+        entries.push(("body", quoted(&body)));
+        entries.push(("content_type", quoted(kind)));
+    }
+    effects.respond = Some(table(&entries));
+}

@@ -1,0 +1,280 @@
+//! Servers: where they listen, their names and certificates, and which one is for every name.
+
+use super::super::pattern::Mapping;
+use super::super::sheet::{FILL_IN, Left, Sheet, Table};
+use super::super::write::{list, quoted};
+use super::location::{Writer, all};
+use super::parse::Directive;
+use super::scope::{Scope, leave};
+use super::site::Site;
+
+/// Most names of one server.
+const NAMES_MAX: usize = 100;
+
+/// One server.
+pub(super) struct Server<'d> {
+    directive: &'d Directive,
+    scope: Scope<'d>,
+    names: Vec<String>,
+    clear: Vec<String>,
+    tls: Vec<String>,
+    is_default: bool,
+    is_behind_balancer: bool,
+}
+
+/// Reads one.
+pub(super) fn read<'d>(
+    directive: &'d Directive,
+    around: &Scope<'d>,
+    sheet: &mut Sheet,
+) -> Server<'d> {
+    let scope = around.enter(directive.inner(), sheet);
+    let mut server = Server {
+        directive,
+        scope,
+        names: Vec::new(),
+        clear: Vec::new(),
+        tls: Vec::new(),
+        is_default: false,
+        is_behind_balancer: false,
+    };
+    let mut any = false;
+    for directive in directive.inner() {
+        match directive.name.as_str() {
+            "listen" => {
+                any = true;
+                server.listen(directive, sheet);
+            }
+            "server_name" => server.name(directive, sheet),
+            _ => {}
+        }
+    }
+    if !any {
+        server.clear.push("0.0.0.0:80".to_owned());
+    }
+    server
+}
+
+impl<'d> Server<'d> {
+    fn listen(&mut self, directive: &Directive, sheet: &mut Sheet) {
+        let Some(address) = address(directive.arg(0)) else {
+            let instead = "write an address with its port in server.listen";
+            return leave(directive, "it is no address and port", instead, sheet);
+        };
+        self.is_default |= directive.has("default_server") || directive.has("default");
+        self.is_behind_balancer |= directive.has("proxy_protocol");
+        if directive.has("ssl") || directive.has("quic") {
+            self.tls.push(address);
+        } else {
+            self.clear.push(address);
+        }
+    }
+
+    fn name(&mut self, directive: &Directive, sheet: &mut Sheet) {
+        for name in &directive.args {
+            let inner = name.strip_prefix("*.").unwrap_or(name);
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+            match name.strip_prefix('.') {
+                _ if name == "_" || name.is_empty() => {}
+                Some(rest) if rest.bytes().all(is_plain) && self.names.len() < NAMES_MAX => {
+                    self.names.extend([rest.to_owned(), format!("*.{rest}")]);
+                }
+                None if inner.bytes().all(is_plain) && self.names.len() < NAMES_MAX => {
+                    self.names.push(name.clone());
+                }
+                _ if self.names.len() >= NAMES_MAX => {
+                    let why = format!("a server has at most {NAMES_MAX} names here");
+                    leave(directive, &why, "write routes without a host", sheet);
+                }
+                _ => {
+                    let why = format!("{name} is neither one host nor all below one");
+                    leave(directive, &why, "write routes for the hosts that it means", sheet);
+                }
+            }
+        }
+    }
+
+    fn own(&self, name: &str) -> Option<&'d Directive> {
+        self.directive.inner().iter().find(|directive| directive.name == name)
+    }
+
+    /// Whether all it does is to send clients to https.
+    fn is_redirect(&self) -> bool {
+        let is_whole = |directive: &Directive| {
+            let target = directive.args.last().map(String::as_str).unwrap_or_default();
+            matches!(directive.arg(0), "301" | "302" | "307" | "308")
+                && target.starts_with("https://$")
+                && target.ends_with("$request_uri")
+        };
+        let rewrite = |it: &Directive| it.arg(0) == "^" && it.arg(1).starts_with("https://$");
+        let has_locations = self.directive.inner().iter().any(|it| it.name == "location");
+        let by_rewrite = self.own("rewrite").is_some_and(rewrite) && !has_locations;
+        self.tls.is_empty() && (self.own("return").is_some_and(is_whole) || by_rewrite)
+    }
+
+    /// Where it listens, and its certificate.
+    fn edge(&self, sheet: &mut Sheet) {
+        for address in &self.clear {
+            sheet.listen(address.clone());
+        }
+        if self.tls.is_empty() {
+            return;
+        }
+        let mut listen = sheet.tls().list_of("listen");
+        listen
+            .extend(self.tls.iter().filter(|it| !listen.contains(it)).cloned().collect::<Vec<_>>());
+        // One listener takes both kinds of addresses.
+        let all = listen.clone();
+        listen.retain(|it| {
+            let port = it.strip_prefix("0.0.0.0");
+            port.is_none_or(|port| {
+                !all.iter().any(|other| other.strip_prefix("[::]") == Some(port))
+            })
+        });
+        sheet.tls().set("listen", list(&listen));
+        let files = ["ssl_certificate", "ssl_certificate_key"].map(|name| self.scope.value(name));
+        let [Some(cert), Some(key)] = files else { return };
+        let mut made = Table::new(format!("Of {}.", self.directive.at()));
+        if [cert, key].iter().any(|path| !std::path::Path::new(path).is_file()) {
+            made.head(format!("{FILL_IN}: put the files there; a path is relative to this file."));
+        }
+        made.set("cert", quoted(cert));
+        made.set("key", quoted(key));
+        if self.is_default {
+            made.set("default", "true");
+        }
+        sheet.certificate(made);
+    }
+}
+
+/// `80`, `*:80`, `127.0.0.1:80` or `[::]:80` as an address with its port.
+fn address(text: &str) -> Option<String> {
+    let text = text.replace("localhost", "127.0.0.1");
+    let whole = if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        format!("0.0.0.0:{text}")
+    } else if let Some(port) = text.strip_prefix("*:") {
+        format!("0.0.0.0:{port}")
+    } else if text.contains(':') && !text.ends_with(']') {
+        text
+    } else {
+        format!("{text}:80")
+    };
+    whole.parse::<std::net::SocketAddr>().ok().map(|address| address.to_string())
+}
+
+/// Writes the routes of all servers.
+pub(super) fn write<'d>(servers: &[Server<'d>], site: &Site<'d>, body: u64, sheet: &mut Sheet) {
+    for server in servers {
+        server.edge(sheet);
+    }
+    let has_tls = servers.iter().any(|server| !server.tls.is_empty());
+    let is_clear = |server: &&Server<'_>| !server.clear.is_empty();
+    let redirects = has_tls
+        && servers.iter().filter(is_clear).all(Server::is_redirect)
+        && servers.iter().any(|server| server.is_redirect());
+    if redirects {
+        sheet.tls().note("Whoever asks in clear is sent to https, with a 308.");
+        sheet.tls().set("redirect", "true");
+    }
+    balancers(servers, sheet);
+    let serving: Vec<&Server<'d>> = servers
+        .iter()
+        .filter(|server| {
+            let leaves = server.is_redirect() && has_tls;
+            if leaves && !redirects {
+                sheet.left(Left {
+                    at: server.directive.at(),
+                    what: "a redirect to https for some hosts".to_owned(),
+                    why: "others are served in clear, and routes are the same for both".to_owned(),
+                    instead: "write redirect = true in [server.tls], for all hosts".to_owned(),
+                });
+            }
+            !leaves
+        })
+        .collect();
+    let default = serving.iter().position(|server| server.is_default).unwrap_or(0);
+    let wildcards = serving.iter().any(|it| it.names.iter().any(|name| name.starts_with("*.")));
+    for (at, server) in serving.iter().enumerate() {
+        let mut hosts: Vec<Option<&str>> =
+            server.names.iter().map(|it| Some(it.as_str())).collect();
+        if at == default {
+            // Its own names need routes only where a wildcard of another server covers them.
+            if !(wildcards && serving.len() > 1) {
+                hosts.clear();
+            }
+            hosts.push(None);
+        }
+        if hosts.is_empty() {
+            let instead = "give it a host of its own";
+            leave(server.directive, "no host is its own, and another one is first", instead, sheet);
+        }
+        for host in hosts {
+            of_host(server, host, (site, body), sheet);
+        }
+    }
+}
+
+/// Networks of balancers that begin connections with the PROXY protocol.
+fn balancers(servers: &[Server<'_>], sheet: &mut Sheet) {
+    let Some(server) = servers.iter().find(|server| server.is_behind_balancer) else { return };
+    let from: Vec<&str> = server.scope.all("set_real_ip_from").iter().map(|it| it.arg(0)).collect();
+    let networks: Vec<String> = from
+        .iter()
+        .filter_map(|it| super::super::networks::network(it))
+        .map(|it| it.to_string())
+        .collect();
+    if networks.is_empty() {
+        sheet.left(Left {
+            at: server.directive.at(),
+            what: "listen … proxy_protocol".to_owned(),
+            why: "nothing says which balancers send it".to_owned(),
+            instead: "write their networks in server.proxy_protocol_from".to_owned(),
+        });
+    } else {
+        sheet.server().note("Balancers that begin connections with the PROXY protocol.");
+        sheet.server().set("proxy_protocol_from", list(&networks));
+    }
+}
+
+/// The routes of a server for one of its hosts.
+fn of_host<'d>(
+    server: &Server<'d>,
+    host: Option<&str>,
+    (site, body): (&Site<'d>, u64),
+    sheet: &mut Sheet,
+) {
+    let scheme = if sheet.has_tls() { "https" } else { "http" };
+    let name = server.names.first().map(String::as_str);
+    let writer = Writer { site, host, name, scheme, body };
+    let at = server.directive.at();
+    if let Some(directive) = server.own("return") {
+        let mut made = Table::default();
+        writer.respond(&mut made, (directive, &directive.args), &server.scope, sheet);
+        return writer.put(Mapping::new("/*", None), made, &directive.at(), sheet);
+    }
+    let locations = all(server.directive.inner(), &server.scope, sheet);
+    for rewrite in server.directive.inner().iter().filter(|it| it.name == "rewrite") {
+        let simple = super::super::pattern::Simple::parse(rewrite.arg(0));
+        if let Some((mapping, made)) = writer.rewrite(rewrite, None, &locations, sheet) {
+            writer.put(mapping, made, &rewrite.at(), sheet);
+        }
+        if let Some(bare) = simple.and_then(|simple| simple.bare) {
+            writer.as_others(&bare, &rewrite.at(), &locations, sheet);
+        }
+    }
+    writer.write(&locations, sheet);
+    if locations.is_empty() && ["root", "try_files"].iter().any(|it| server.own(it).is_some()) {
+        sheet.left(Left {
+            at: at.clone(),
+            what: "a server of files".to_owned(),
+            why: "Portcullis serves no files".to_owned(),
+            instead: "put a file server behind it, and name it as an upstream".to_owned(),
+        });
+    }
+    // What this host does not have must not be looked for among the routes for every host.
+    if host.is_some() && !sheet.has_route(host, "/*") {
+        let mut made = Table::new("Nothing else is on this host.");
+        made.set("respond", "{ status = 404 }");
+        writer.put(Mapping::new("/*", None), made, &at, sheet);
+    }
+}
