@@ -42,6 +42,8 @@ mod compare_files;
 mod compression;
 /// What every store promises, over the embedded one and over a real Redis.
 mod contract;
+/// Configurations of other gateways, converted, and one of these beside ours.
+mod convert;
 /// Copies of requests that are not made, and faults that nobody asks for by a field.
 mod copies;
 /// Pages of other origins.

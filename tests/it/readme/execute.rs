@@ -189,6 +189,11 @@ fn the_page_on_configuration_is_true() {
 }
 
 #[test]
+fn the_page_on_converting_is_true() {
+    run_pages(&["docs/converting.md"]);
+}
+
+#[test]
 fn the_page_on_deployment_is_true() {
     run_pages(&["docs/deployment.md"]);
 }

@@ -1,0 +1,169 @@
+//! `portcullis convert`: what comes out passes `check`, what is left out is said, and where nginx
+//! is the source, both answer alike.
+
+mod beside_nginx;
+mod nginx;
+
+use std::path::Path;
+
+use crate::support::{CertificateAuthority, Folder, Refused, run};
+
+/// The examples, by whose they are and their files in `tests/it/convert/`, with the exit status of
+/// their conversion. What is said of each is in the file beside it that ends in `.said`, and is
+/// written anew by `UPDATE_CONVERTED=1`.
+const EXAMPLES: [(&str, &str, i32); 15] = [
+    ("nginx", "spa.conf", 1),
+    ("nginx", "tls.conf", 1),
+    ("nginx", "balanced.conf", 0),
+    ("nginx", "limits.conf", 1),
+    ("nginx", "legacy.conf", 1),
+    ("kong", "shop.yml", 0),
+    ("kong", "limited.yml", 1),
+    ("kong", "keys.yml", 1),
+    ("kong", "balanced.json", 1),
+    ("kong", "transformed.yml", 1),
+    ("traefik", "app.yml", 0),
+    ("traefik", "canary.toml", 0),
+    ("traefik", "guarded.yml", 1),
+    ("traefik", "hardened.yml", 0),
+    ("traefik", "paths.yml", 1),
+];
+
+/// Where an example lies.
+fn example(kind: &str, file: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/convert").join(kind).join(file)
+}
+
+/// Converts a text that lies in this folder under this name.
+fn convert(folder: &Folder, kind: &str, file: &str) -> Refused {
+    run(folder, &["convert", kind, file])
+}
+
+/// A folder with the files that examples name.
+fn stocked() -> Folder {
+    let folder = Folder::new();
+    let pair = CertificateAuthority::new().issue(&[
+        "shop.example.com",
+        "www.shop.example.com",
+        "www.example.com",
+        "localhost",
+    ]);
+    folder.write("site.pem", &pair.cert);
+    folder.write("site.key", &pair.key);
+    folder.write("mime.types", "types { text/html html; }");
+    folder
+}
+
+#[test]
+fn every_example_passes_check_and_says_what_it_leaves_out() {
+    let update = std::env::var_os("UPDATE_CONVERTED").is_some();
+    let mut wrong = Vec::new();
+    for (kind, file, status) in EXAMPLES {
+        let folder = stocked();
+        let path = example(kind, file);
+        folder.write(file, std::fs::read(&path).unwrap());
+        let converted = convert(&folder, kind, file);
+        folder.write("gateway.toml", &converted.stdout);
+        let checked = run(&folder, &["check", "--config", "gateway.toml"]);
+        let fine = (Some(status), Some(0));
+        if (converted.code, checked.code) != fine {
+            wrong.push(format!(
+                "{file}: {:?}\n{}\n{}\n{}",
+                (converted.code, checked.code),
+                checked.stderr,
+                converted.stderr,
+                converted.stdout
+            ));
+        }
+        // What is said is in the file, too.
+        for line in converted.stderr.lines().skip(1).filter(|line| !line.starts_with(' ')) {
+            let begin = line.split(": ").next().unwrap_or_default();
+            assert!(converted.stdout.contains(&format!("# - {begin}: ")), "{line}");
+        }
+        let said = path.with_extension("said");
+        if update {
+            std::fs::write(&said, &converted.stderr).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&said).unwrap_or_default(), converted.stderr, "{file}");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n---\n"));
+}
+
+#[test]
+fn what_cannot_be_used_is_told_with_its_line_and_what_to_do() {
+    let folder = Folder::new();
+    let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..10 {
+        let inner = vec![format!("*a{}", level - 1); 9].join(", ");
+        laughs += &format!("a{level}: &a{level} [{inner}]\n");
+    }
+    for (kind, file, text, expected) in [
+        (
+            "nginx",
+            "a.conf",
+            "http {\n  server {\n",
+            "a.conf:2: the block of server is never closed",
+        ),
+        ("nginx", "b.conf", "events {}\n", "b.conf:1: no server is in it"),
+        ("kong", "c.yml", "services: [\n", "c.yml:"),
+        ("kong", "d.json", "{\"a\": 1}", "d.json:1: neither services nor routes"),
+        ("kong", "e.yml", &laughs, "counted with its aliases"),
+        ("traefik", "f.toml", "a = 1\nb = \n", "f.toml:2: is no TOML"),
+        ("traefik", "g.yml", "http: {}\n", "g.yml:1: no http.routers"),
+    ] {
+        folder.write(file, text);
+        let refused = convert(&folder, kind, file);
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{file}");
+        assert!(refused.stderr.contains(expected), "{file}: {}", refused.stderr);
+        assert!(refused.stderr.contains("help: "), "{file}: {}", refused.stderr);
+    }
+    let refused = convert(&folder, "nginx", "missing.conf");
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("missing.conf: cannot read it"), "{}", refused.stderr);
+}
+
+#[test]
+fn what_is_included_belongs_to_it_and_what_is_not_there_is_said() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path().join("conf.d")).unwrap();
+    folder.write("nginx.conf", "http {\n  include conf.d/*.conf;\n  include missing.conf;\n}\n");
+    folder.write(
+        "conf.d/b.conf",
+        "server {\n  listen 81;\n  location / {\n    odd on;\n    \
+        proxy_pass http://10.0.0.1;\n  }\n}\n",
+    );
+    folder.write("conf.d/ignored.bak", "}");
+    let converted = convert(&folder, "nginx", "nginx.conf");
+    assert_eq!(converted.code, Some(1));
+    assert!(
+        converted.stdout.contains("servers = [\"http://10.0.0.1:80\"]"),
+        "{}",
+        converted.stdout
+    );
+    for expected in ["nginx.conf:3: include missing.conf", "conf.d/b.conf:4: odd on"] {
+        assert!(converted.stderr.contains(expected), "{}", converted.stderr);
+    }
+}
+
+/// What guards a place in the source and is not carried over leaves it closed, not open.
+#[test]
+fn what_cannot_be_guarded_is_closed() {
+    let folder = Folder::new();
+    for guard in ["auth_basic members;", "auth_request /x;", "auth_jwt realm;", "deny all;"] {
+        let location = format!("location /in/ {{ {guard} proxy_pass http://10.0.0.1; }}");
+        folder.write("nginx.conf", format!("server {{ {location} }}"));
+        let converted = convert(&folder, "nginx", "nginx.conf");
+        let (_, route) = converted.stdout.split_once("path = \"/in/*\"").expect("a route");
+        let route = route.split("\n[").next().unwrap_or_default();
+        assert!(route.contains("respond = { status = 403 }"), "{guard}: {route}");
+    }
+    for (kind, file, name) in
+        [("kong", "transformed.yml", "login"), ("traefik", "guarded.yml", "dashboard")]
+    {
+        folder.write(file, std::fs::read(example(kind, file)).unwrap());
+        let converted = convert(&folder, kind, file);
+        let (_, route) = converted.stdout.split_once(&format!("[routes.{name}]")).expect("a route");
+        let route = route.split("\n[").next().unwrap_or_default();
+        assert!(route.contains("respond = { status = 403 }"), "{file}: {route}");
+    }
+}
