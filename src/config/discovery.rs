@@ -58,7 +58,7 @@ impl Discovery {
             return refused(what, "write it as jwks_url if it is right");
         }
         let may_be_clear = self.allow_http || (!document.tls && is_this_machine(&keys.host));
-        if !keys.tls && !(is_inside && may_be_clear) {
+        if !(keys.tls || is_inside && may_be_clear) {
             let what = format!(
                 "jwks_uri {shown} is http://, and whoever is on the way could put in keys of their \
                  own"

@@ -111,12 +111,15 @@ impl Prints {
     }
 }
 
+/// The first request with its key, and how far its body is.
+pub(super) type Kept = (Box<First>, Arc<Progress>);
+
 /// The answer to the first request with its key, which is kept; `progress` is its body's.
 ///
 /// # Errors
 /// There is none.
 pub(super) fn keep<'f>(
-    (first, progress): (Box<First>, Arc<Progress>),
+    (first, progress): Kept,
     sent: Result<Response<Content>, Rejection>,
 ) -> Pin<Box<dyn Future<Output = Result<Answer, Rejection>> + Send + 'f>> {
     boxed::rare(|| async move { first.end(sent, &progress).await.map(Answer::fetched) })

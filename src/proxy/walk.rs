@@ -35,13 +35,13 @@ use super::transport::CacheTransport;
 use super::upgrade;
 use super::webhook;
 use crate::auth::Places;
-use crate::base::body::{Inbound, Progress};
+use crate::base::body::Inbound;
 use crate::base::boxed;
 use crate::base::facts::Caller;
 use crate::caching::{self, CacheNotes, Found, Miss, NotFetched, Refresh, Served, Write};
 use crate::deliver::Refused;
 use crate::guard::{self, Handshake};
-use crate::limit::SlotGuard;
+use crate::limit::{Quota, Receipt, SlotGuard};
 use crate::plan::RouteEdge;
 use crate::runtime::Grant;
 use crate::store::budget;
@@ -180,15 +180,27 @@ async fn answer(
     };
 
     // Deliver: the response, or why there is none.
+    let told = (cache.as_ref(), &quota);
+    delivered(&request, (outcome, receipt), told, (degraded, is_handshake), record)
+}
+
+/// What its client gets of it, and what it is charged in the end.
+fn delivered(
+    request: &Request<'_>,
+    (outcome, receipt): (Result<Answer, Rejection>, Option<Receipt>),
+    (cache, quota): (Option<&CacheNotes>, &Quota),
+    (degraded, is_handshake): (Degraded, bool),
+    record: &mut Record,
+) -> Response<Content> {
     let is_replayed = matches!(&outcome, Ok(answer) if answer.is_replayed);
     if is_replayed {
         record.note_idempotency("replayed");
     }
     // What is given once more costs nothing, which its refund has seen to.
-    settle(&request, receipt.filter(|_| !is_replayed), &ended(&outcome));
+    settle(request, receipt.filter(|_| !is_replayed), &ended(&outcome));
     let mut response = match outcome {
-        Ok(answer) => deliver::answer(&request, answer, cache.as_ref(), &quota),
-        Err(rejection) => refused(&request, &rejection, is_handshake, record),
+        Ok(answer) => deliver::answer(request, answer, cache, quota),
+        Err(rejection) => refused(request, &rejection, is_handshake, record),
     };
     deliver::stamp_degraded(response.headers_mut(), degraded, request.received);
     if !is_handshake {
@@ -255,7 +267,7 @@ fn outbound<'a>(
     request: &Request<'a>,
     message: Message<'_>,
     mut first: Option<Box<First>>,
-) -> (Outbound<'a>, Option<(Box<First>, Arc<Progress>)>) {
+) -> (Outbound<'a>, Option<once::Kept>) {
     let Message { head, body, added } = message;
     if let Some(first) = &mut first {
         *body = first.send(request, body.take());

@@ -121,8 +121,10 @@ fn stocked(authority: &CertificateAuthority) -> Folder {
 
 /// An upstream that answers what it was asked for.
 fn telling() -> Upstream {
-    Upstream::with(|request, stream| {
-        let body = format!("saw {}", request.request_line());
+    Upstream::lenient(|request, stream| {
+        // nginx speaks HTTP/1.0 where it is not told otherwise.
+        let line = request.request_line().rsplit_once(' ').map_or("", |it| it.0);
+        let body = format!("saw {line}");
         let shown = if body.starts_with("saw HEAD") { "" } else { &body };
         let _ = write!(
             stream,

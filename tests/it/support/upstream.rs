@@ -91,12 +91,21 @@ impl Upstream {
             let length = if to_head { head } else { response.len() };
             let _ = connection.write_all(&response.as_bytes()[..length]);
         };
-        Self::start(address, move |stream, log| serve(stream, log, &answer))
+        Self::start(address, move |stream, log| serve(stream, log, (strict, &answer)))
     }
 
     /// Answers as `answer` does. It may close the connection; otherwise the next request is read.
     pub(crate) fn with(answer: impl Fn(&Recorded, &mut TcpStream) + Send + Sync + 'static) -> Self {
-        Self::start(ANYWHERE, move |stream, log| serve(stream, log, &answer)).expect("a free port")
+        Self::start(ANYWHERE, move |stream, log| serve(stream, log, (strict, &answer)))
+            .expect("a free port")
+    }
+
+    /// The same behind another proxy, which may say more than the gateway does, in HTTP/1.0 too.
+    pub(crate) fn lenient(
+        answer: impl Fn(&Recorded, &mut TcpStream) + Send + Sync + 'static,
+    ) -> Self {
+        let connected = move |stream, log: &Log| serve(stream, log, (Ok, &answer));
+        Self::start(ANYWHERE, connected).expect("a free port")
     }
 
     /// The same at this address.
@@ -104,7 +113,7 @@ impl Upstream {
         address: SocketAddr,
         answer: impl Fn(&Recorded, &mut TcpStream) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
-        Self::start(address, move |stream, log| serve(stream, log, &answer))
+        Self::start(address, move |stream, log| serve(stream, log, (strict, &answer)))
     }
 
     /// Hands each connection to `connected`, which reads and writes by itself. Nothing is recorded.
@@ -218,8 +227,15 @@ impl Drop for Upstream {
     }
 }
 
+/// Whether a head may come here.
+type Judge = fn((String, Fields)) -> Result<(String, Fields), String>;
+
 /// Reads and answers the requests of one connection.
-fn serve(stream: TcpStream, log: &Log, answer: &dyn Fn(&Recorded, &mut TcpStream)) {
+fn serve(
+    stream: TcpStream,
+    log: &Log,
+    (judge, answer): (Judge, &dyn Fn(&Recorded, &mut TcpStream)),
+) {
     let violation = |what: String| log.violations.lock().unwrap().push(what);
     let mut chunks = Chunks::of(stream);
     loop {
@@ -228,7 +244,7 @@ fn serve(stream: TcpStream, log: &Log, answer: &dyn Fn(&Recorded, &mut TcpStream
             Ok(None) => return,
             Err(error) => return violation(format!("half a head: {error}")),
         };
-        let (first, fields) = match head(&bytes).and_then(strict) {
+        let (first, fields) = match head(&bytes).and_then(judge) {
             Ok(head) => head,
             Err(error) => return violation(error),
         };
