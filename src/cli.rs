@@ -1,6 +1,7 @@
 //! The commands: `run`, `init`, `convert`, `check`, `acl`, `demo`, `token`, `health`, `revoke`,
 //! `keys`, `purge`, `warm`, `cache`, `explain`, `limits`, `requests`, `diff`, `status`, `doctor`,
-//! `dashboard`, `fmt`, `schema`, `completions`, `man`. Everything here may print; nothing else does.
+//! `dashboard`, `fmt`, `schema`, `completions`, `man`. Everything here may print; nothing else
+//! does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,

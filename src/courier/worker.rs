@@ -26,7 +26,10 @@ const POLL: Duration = Duration::from_millis(250);
 /// How long nothing is asked of a store that has not answered, or has lost the stream.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How often what waits is looked through: it lives 30 days from then on.
-const REPAIR_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+const REPAIR_INTERVAL: Duration = Duration::from_secs(20 * 60 * 60);
+/// Where a node of the fleet has done that in this time, another one need not, such as one that
+/// starts. Both together are less than the day that records live longer than they must.
+const REPAIRED_LATELY: Duration = Duration::from_secs(60 * 60);
 
 /// See the module.
 pub(super) struct Worker {
@@ -323,8 +326,8 @@ impl Worker {
         }
     }
 
-    /// The shards whose turn it is. Of each, what a lost stream has taken along is put back once a
-    /// day in the fleet, so that what waits lives on. One that does not answer is left out.
+    /// The shards whose turn it is. Of each, what a lost stream has taken along is put back at
+    /// the start and once a day, so that what waits lives on. One that does not answer is left out.
     async fn repaired(&mut self, round: &Round, now: Instant) -> Vec<Arc<QueueKeys>> {
         let mut shards = Vec::with_capacity(round.shards.len());
         for keys in self.turns.order(&round.shards, now) {
@@ -332,7 +335,7 @@ impl Worker {
                 shards.push(keys);
                 continue;
             }
-            let repair = round.gateway.store.queue_repair(&keys, REPAIR_INTERVAL);
+            let repair = round.gateway.store.queue_repair(&keys, REPAIRED_LATELY);
             let Ok(put_back) = repair.await else {
                 self.turns.of(keys.shard, now).away_until = now + STORE_PAUSE;
                 continue;

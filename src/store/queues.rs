@@ -272,7 +272,7 @@ impl Store {
     }
 
     /// Puts back what a lost stream has taken along; how many. All that is open lives for 30 days
-    /// from then, at least. Nothing is done where a node of the fleet did it within `interval`,
+    /// from then, at least. Nothing is done where a node of the fleet did it within `lately`,
     /// which may be none; [`Self::queue_take`] does it by itself where it finds the group gone.
     ///
     /// # Errors
@@ -280,10 +280,10 @@ impl Store {
     pub async fn queue_repair(
         &self,
         keys: &QueueKeys,
-        interval: Duration,
+        lately: Duration,
     ) -> Result<u64, StoreError> {
         match self.queues() {
-            One::Redis(store) => store.queue_repair_due(keys, interval).await,
+            One::Redis(store) => store.queue_repair_due(keys, lately).await,
             One::Memory(store) => Ok(store.queue_repair(keys)),
         }
     }

@@ -484,19 +484,19 @@ impl RedisStore {
     pub async fn queue_repair_due(
         &self,
         keys: &QueueKeys,
-        interval: Duration,
+        lately: Duration,
     ) -> Result<u64, StoreError> {
+        if lately.is_zero() {
+            return self.queue_repair(keys).await;
+        }
         let mut exists = redis::cmd("EXISTS");
         exists.arg(&keys.repaired);
         if integer(self.ask_patiently(exists).await?)? == 1 {
             return Ok(0);
         }
         let put_back = self.queue_repair(keys).await?;
-        if interval.is_zero() {
-            return Ok(put_back);
-        }
         let mut set = redis::cmd("SET");
-        set.arg(&keys.repaired).arg(1).arg("PX").arg(millis(interval));
+        set.arg(&keys.repaired).arg(1).arg("PX").arg(millis(lately));
         self.ask_patiently(set).await?;
         Ok(put_back)
     }

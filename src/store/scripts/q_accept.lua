@@ -56,6 +56,6 @@ local renew = function(at, must)
 end
 renew(1)
 if renew(3, is_new) then renew(4, true) end
-if state == 'w' and entry == '' then renew(2) end
 if line ~= '' then renew(8) end
+if line ~= '' or delay > 0 then renew(2) end
 return {0, text(now), text(due)}

@@ -5,7 +5,7 @@
 --          8 life of the record, ms | 9 most dead items | 10 1: it counts as a failure | 11 1: a dead one holds
 --          its line | 12 how many items follow | and 9 for each of these
 -- reply    {0, 0, 0}: somebody else has it | {1, how many dead ones gave way, how many items followed}
-local its = redis.call('HMGET', KEYS[5], 'a', 's', 'q', 'y', 'l')
+local its = redis.call('HMGET', KEYS[5], 'a', 's', 'q', 'y', 'l', 'f')
 if its[1] ~= ARGV[3] then
   redis.call('UNLINK', KEYS[9])
   return {0, 0, 0}
@@ -17,7 +17,7 @@ local id = ARGV[2]
 drop(ARGV[1], id)
 if its[3] ~= ARGV[1] and its[3] ~= '' then drop(its[3], id) end
 local outcome, due = ARGV[4], now + ARGV[5]
-if ARGV[10] == '1' then redis.call('HINCRBY', KEYS[5], 'f', 1) end
+if ARGV[10] == '1' then redis.call('HSET', KEYS[5], 'f', its[6] + 1) end
 if outcome == 'r' or outcome == 'w' then
   redis.call('HSET', KEYS[5], 'd', text(due), 'c', ARGV[6], 'e', ARGV[7])
   ready(id, KEYS[5], due)
