@@ -145,7 +145,7 @@ const OPERATOR_COMMANDS: [&str; 25] = [
 
 /// In the order in which they are tried: what reads comes after what writes, and what may leave the
 /// connection inside a transaction comes last.
-pub(super) const RIGHTS: [Right; 78] = [
+pub(super) const RIGHTS: [Right; 77] = [
     right("hello", &[Connections], ""),
     right("auth", &[Connections], ""),
     right("ping", &[Connections], "PING"),
