@@ -47,12 +47,17 @@ fn contents(folder: &Folder, package: &str) {
         assert!(tree.join(place).is_file(), "{place} is missing:\n{list}");
     }
     run(folder, &["man", "--to", "man"]);
+    let mut pages = Vec::new();
     for entry in std::fs::read_dir(folder.path().join("man")).unwrap() {
         let page = entry.unwrap();
         let name = page.file_name().into_string().unwrap();
         let packed = format!("usr/share/man/man1/{name}.gz");
         let own = said("gzip", &["--decompress", "--stdout", &packed], &tree);
         assert_eq!(own, std::fs::read_to_string(page.path()).unwrap(), "{name}");
+        pages.push(name);
+    }
+    for name in ["portcullis.1", "portcullis-run.1", "portcullis-check.1"] {
+        assert!(pages.iter().any(|page| page == name), "no {name}: {pages:?}");
     }
     for (shell, place) in [
         ("bash", "usr/share/bash-completion/completions/portcullis"),
@@ -107,9 +112,15 @@ fn life(folder: &Folder, package: &str) {
     assert_eq!(std::fs::read_to_string(root.join(CONFIG)).unwrap(), mine);
     assert!(!is_there(ENABLED), "an upgrade enables what was disabled");
 
-    for place in ["var/lib/private/portcullis/acme", "var/log/private/portcullis"] {
+    // As DynamicUser= has it, and a unit without.
+    let places = ["var/lib/private/portcullis/acme", "var/log/private", "var/log/portcullis/2026"];
+    for place in places {
         std::fs::create_dir_all(root.join(place)).unwrap();
     }
+    let kept = folder.path().join("kept");
+    std::fs::create_dir(&kept).unwrap();
+    std::fs::write(kept.join("file"), "").unwrap();
+    std::os::unix::fs::symlink(&kept, root.join("var/lib/portcullis")).unwrap();
     std::fs::write(root.join("etc/portcullis/credentials/admin_token"), "a secret").unwrap();
     dpkg(&["--remove", "portcullis"]);
     assert!(!is_there("usr/bin/portcullis"));
@@ -118,6 +129,7 @@ fn life(folder: &Folder, package: &str) {
     dpkg(&["--purge", "portcullis"]);
     let left = said("find", &[".", "-iname", "*portcullis*"], &root);
     assert_eq!(left, "", "a purge leaves this");
+    assert!(kept.join("file").is_file(), "a purge followed a link");
 }
 
 #[test]
