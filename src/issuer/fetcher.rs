@@ -114,9 +114,10 @@ impl Fetcher {
         &self.source
     }
 
-    /// Whether the same keys would come from `source`, be it in another way.
-    pub(super) fn fetches_from_where(&self, source: &RemoteKeys) -> bool {
-        self.source.are_those_of(source)
+    /// Whether its keys are those that would come from `source`, be it in another way: what was
+    /// found where more was allowed is not what another one may find.
+    pub(super) fn fetches_for(&self, source: &RemoteKeys) -> bool {
+        self.source.are_those_of(source) && self.source.discovery == source.discovery
     }
 
     pub(super) fn document(&self) -> Option<Arc<str>> {
@@ -319,5 +320,30 @@ async fn go_on(fetcher: Weak<Fetcher>, bell: Arc<Notify>) {
             }
             next = fetcher.next(due);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(bounds: &str) -> RemoteKeys {
+        let text = format!(
+            "[auth.v]\nalgorithms = ['ES256']\nissuer = 'https://a.example'\n\
+             [auth.v.jwks]\n{bounds}"
+        );
+        let folder = std::path::Path::new("");
+        let loaded = crate::config::parse("g.toml", folder, &text, &|_| None).expect("TOML");
+        match &loaded.config.auth["v"].keys {
+            Some(crate::config::KeySource::Url(source)) => source.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_was_found_where_more_was_allowed_is_not_handed_over() {
+        let loose = Fetcher::new(&source("allow_http = true"), None, &Metrics::default());
+        assert!(loose.fetches_for(&source("allow_http = true\nrefresh = '1h'")));
+        assert!(!loose.fetches_for(&source("refresh = '1h'")));
     }
 }

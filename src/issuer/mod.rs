@@ -52,7 +52,7 @@ impl Issuers {
                 None => {
                     let document = known
                         .iter()
-                        .find(|fetcher| fetcher.fetches_from_where(source))
+                        .find(|fetcher| fetcher.fetches_for(source))
                         .and_then(|fetcher| fetcher.document());
                     let fetcher = Fetcher::new(source, document, metrics);
                     new.push(Arc::clone(&fetcher));
