@@ -2,7 +2,7 @@
 //! take.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
@@ -214,27 +214,47 @@ fn authority_of(rest: &str) -> &str {
 }
 
 /// Whether a host is on a private network for certain: an address that is not routed on the
-/// Internet (RFC 1918, RFC 4193, RFC 3927, RFC 4291 §2.5.6), a name without a dot, or one below a
-/// suffix that public DNS does not have (RFC 6761, RFC 6762, RFC 8375, ICANN's `.internal`, and
-/// Kubernetes's own).
+/// Internet (RFC 1122 §3.2.1.3, RFC 1918, RFC 6598, RFC 4193, RFC 3927, RFC 4291 §2.5.6, RFC 3879),
+/// also behind a translator's prefix (RFC 6052), that of a group (multicast), a name without a dot,
+/// or one below a suffix that public DNS does not have (RFC 6761, RFC 6762, RFC 8375, ICANN's
+/// `.internal`, and Kubernetes's own).
 pub(super) fn is_private(host: &str) -> bool {
     const SUFFIXES: [&str; 8] =
         [".internal", ".local", ".localhost", ".test", ".home.arpa", ".lan", ".svc", ".intranet"];
     if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
         return match address.to_canonical() {
-            IpAddr::V4(v4) => {
-                let is_here = v4.is_loopback() || v4.is_unspecified();
-                is_here || v4.is_private() || v4.is_link_local()
-            }
+            IpAddr::V4(v4) => is_private_v4(v4),
             IpAddr::V6(v6) => {
-                let is_here = v6.is_loopback() || v6.is_unspecified();
-                is_here || v6.is_unique_local() || v6.is_unicast_link_local()
+                let is_here = v6.is_loopback() || v6.is_unspecified() || v6.is_multicast();
+                let is_site_local = v6.segments()[0] & 0xffc0 == 0xfec0;
+                let is_link_local = v6.is_unicast_link_local() || is_site_local;
+                let behind = translated(v6).is_some_and(is_private_v4);
+                is_here || v6.is_unique_local() || is_link_local || behind
             }
         };
     }
     // A dot at the end says that a name is whole.
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     !host.contains('.') || SUFFIXES.iter().any(|suffix| host.ends_with(suffix))
+}
+
+fn is_private_v4(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    let is_here = first == 0 || address.is_loopback() || address.is_multicast();
+    // Of whoever provides the access, who shares them among its customers.
+    let is_shared = first == 100 && second & 0xc0 == 64;
+    is_here || is_shared || address.is_private() || address.is_link_local()
+}
+
+/// The IPv4 address that a translator reaches by this one: `64:ff9b::/96` has one at its end.
+fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    match address.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            let number = (u32::from(high) << 16) | u32::from(low);
+            Some(Ipv4Addr::from(number))
+        }
+        _ => None,
+    }
 }
 
 pub(super) fn is_this_machine(host: &str) -> bool {
