@@ -4,7 +4,9 @@
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -13,16 +15,76 @@ static IS_REPLACED: AtomicBool = AtomicBool::new(false);
 /// All is bound: before that, the end of a reload would be taken for the end of the start.
 static IS_READY: AtomicBool = AtomicBool::new(false);
 
+/// The hearts of the threads that serve.
+static HEARTS: Mutex<Vec<Weak<AtomicU64>>> = Mutex::new(Vec::new());
+
 /// The gateway serves.
 pub fn ready() {
-    is_told_ready();
     tell("READY=1");
+    is_told_ready();
+}
+
+/// One thread's sign of life, as long as it serves.
+#[derive(Debug)]
+pub struct Heart(Arc<AtomicU64>);
+
+impl Heart {
+    /// That of a thread that begins to serve.
+    pub fn begin() -> Self {
+        let heart = Arc::new(AtomicU64::new(now()));
+        let mut hearts = HEARTS.lock().unwrap_or_else(PoisonError::into_inner);
+        hearts.retain(|known| known.strong_count() > 0);
+        hearts.push(Arc::downgrade(&heart));
+        Self(heart)
+    }
+
+    /// The thread does what it is to do.
+    pub fn beat(&self) {
+        self.0.store(now(), Ordering::Relaxed);
+    }
+}
+
+/// Microseconds of the monotonic clock.
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let (seconds, nanoseconds) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    seconds.saturating_mul(1_000_000).saturating_add(nanoseconds / 1000)
+}
+
+/// Whether each of the threads that have not ended did something within `age`.
+fn all_beat(hearts: &[Weak<AtomicU64>], now: u64, age: u64) -> bool {
+    let beats = hearts.iter().filter_map(Weak::upgrade);
+    beats.map(|heart| heart.load(Ordering::Relaxed)).all(|last| now.saturating_sub(last) <= age)
+}
+
+/// Tells twice in each `WATCHDOG_USEC` that the gateway lives, while all that serve do. The process
+/// that `WATCHDOG_PID` names is not asked for: after a hand-over it is the one before this one.
+fn watch() {
+    let interval = std::env::var("WATCHDOG_USEC").ok().and_then(|it| it.parse::<u64>().ok());
+    let Some(half) = interval.map(|it| it / 2).filter(|half| *half > 0) else { return };
+    let watch = move || loop {
+        let is_well = {
+            let hearts = HEARTS.lock().unwrap_or_else(PoisonError::into_inner);
+            all_beat(&hearts, now(), half)
+        };
+        if is_well {
+            tell("WATCHDOG=1");
+        } else {
+            tracing::error!("a serving thread is stuck: systemd is not told that it lives");
+        }
+        std::thread::sleep(Duration::from_micros(half));
+    };
+    if let Err(error) = std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch) {
+        tracing::error!(%error, "systemd will not be told that the gateway lives");
+    }
 }
 
 /// The gateway serves, and the process before this one tells so: systemd listens to the main
 /// process alone, and this one becomes it by that.
 pub fn is_told_ready() {
-    IS_READY.store(true, Ordering::Relaxed);
+    if !IS_READY.swap(true, Ordering::Relaxed) {
+        watch();
+    }
 }
 
 /// The gateway ends.
@@ -44,9 +106,7 @@ impl Reloading {
     /// Tells that one begins (`Type=notify-reload` wants the time by the monotonic clock).
     pub fn begin() -> Self {
         if IS_READY.load(Ordering::Relaxed) {
-            let now = clock_gettime(ClockId::Monotonic);
-            let microseconds = now.tv_sec.saturating_mul(1_000_000) + now.tv_nsec / 1000;
-            tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
+            tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", now()));
         }
         Self(())
     }
@@ -86,6 +146,18 @@ fn send(place: &[u8], state: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thread_that_is_stuck_is_enough_and_one_that_ended_is_none() {
+        let hearts = [100, 200].map(|last| Arc::new(AtomicU64::new(last)));
+        let known: Vec<Weak<AtomicU64>> = hearts.iter().map(Arc::downgrade).collect();
+        assert!(all_beat(&known, 250, 150) && all_beat(&known, 50, 0));
+        assert!(!all_beat(&known, 251, 150));
+        hearts[0].store(251, Ordering::Relaxed);
+        assert!(all_beat(&known, 251, 150) && !all_beat(&known, 402, 150));
+        drop(hearts);
+        assert!(all_beat(&known, 402, 150));
+    }
 
     #[test]
     fn a_path_and_an_abstract_name_are_reached() {

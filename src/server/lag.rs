@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::net::supervisor::Heart;
 use crate::observe::Histogram;
 
 /// How often it is measured.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Measures the current thread until its runtime ends.
+/// Measures the current thread until its runtime ends; that it is measured shows that it lives.
 pub(super) async fn measure(lag: Histogram) {
+    let heart = Heart::begin();
     loop {
         lag.observe(tick().await);
+        heart.beat();
     }
 }
 

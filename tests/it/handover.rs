@@ -322,6 +322,34 @@ fn a_socket_that_nobody_wants_is_named_and_closed() {
 }
 
 #[test]
+fn systemd_is_told_that_the_gateway_lives_also_after_a_hand_over() {
+    let folder = Folder::new();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let told = || {
+        let mut buffer = [0; 256];
+        let length = socket.recv(&mut buffer).expect("systemd is told something");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let told_alive = || assert_eq!(told(), "WATCHDOG=1");
+    let config = "[routes.all]\npath = \"/*\"\nrespond = { status = 204 }\n";
+    let mut command = Command::new(BINARY);
+    command.stdin(Stdio::null()).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "2000000");
+    let gateway = Gateway::start_by(&mut command, folder, config);
+    assert_eq!(told(), "READY=1");
+    (0..2).for_each(|_| told_alive());
+    gateway.signal("USR2");
+    let next = heir(&gateway, 1);
+    let replaced = format!("MAINPID={next}\nREADY=1");
+    while told() != replaced {}
+    // The one before says no more, so it is the next one that lives.
+    (0..3).for_each(|_| told_alive());
+    kill("TERM", next);
+    while told() != "STOPPING=1" {}
+}
+
+#[test]
 fn systemd_is_told_of_the_start_of_reloads_of_a_new_process_and_of_the_end() {
     let upstream = Upstream::replying(response("200 OK", "fine"));
     let folder = Folder::new();
