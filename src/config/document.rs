@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::include::INCLUDE;
 use super::problem::{NAMED_TABLES, Problems, join};
-use super::source::{File, Source};
+use super::source::{File, Given, Source};
 use super::variables::{Taken, Variables};
 
 /// What all files say.
@@ -40,6 +40,21 @@ impl<'s> Document<'s> {
         let mut problems = merge.problems;
         problems.extend(more);
         Self { table, taken, problems, files: source.files() }
+    }
+
+    /// What the environment gave, by the path of the value.
+    pub(super) fn given(&self) -> BTreeMap<String, Given> {
+        let all = self.taken.iter().filter(|(_, taken)| !taken.is_missing);
+        let given = all.filter_map(|(path, taken)| {
+            let names = taken.given()?;
+            let mut texts = vec![taken.value.clone()];
+            if taken.is_whole && taken.value.contains(',') {
+                texts.extend(taken.value.split(',').map(|part| part.trim().to_owned()));
+            }
+            texts.retain(|text| !text.is_empty());
+            Some((path.clone(), Given { names, texts }))
+        });
+        given.collect()
     }
 }
 

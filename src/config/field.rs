@@ -113,15 +113,8 @@ impl<'a> Field<'a> {
             return None;
         }
         let own = |mistake: Mistake| {
-            let variables = self.taken.into_iter().flat_map(|taken| &taken.variables);
-            let names: Vec<String> = variables
-                .filter(|it| !it.is_default)
-                .map(|it| format!("${{{}}}", it.name))
-                .collect();
-            if names.is_empty() {
-                return mistake;
-            }
-            let what = format!("{} makes no value that can be used here", names.join(" and "));
+            let Some(names) = self.taken.and_then(Taken::given) else { return mistake };
+            let what = format!("{names} makes no value that can be used here");
             Mistake { what, ..mistake }
         };
         outcome.map_err(|mistake| self.reader.report(&self.path, own(mistake))).ok()
@@ -156,6 +149,15 @@ impl<'a> Field<'a> {
     /// Whether the value is a list as it is written.
     pub(super) fn is_list(&self) -> bool {
         self.value.is_array()
+    }
+
+    /// Whether the environment gave a list of secrets that are elsewhere: a secret itself may have
+    /// commas.
+    pub(super) fn is_list_of_secrets(&self) -> bool {
+        let is_elsewhere =
+            |part: &str| ["env:", "file:"].iter().any(|it| part.trim().starts_with(it));
+        let text = self.loose_text().filter(|text| text.contains(','));
+        text.is_some_and(|text| text.split(',').all(is_elsewhere))
     }
 
     /// The elements of a list.

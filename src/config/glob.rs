@@ -25,7 +25,7 @@ pub(super) fn files(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String
     }
     let mut looked_at = 0;
     let mut found = vec![PathBuf::from(if pattern.starts_with('/') { "/" } else { "" })];
-    for part in pattern.split('/').filter(|part| !part.is_empty()) {
+    for part in pattern.split('/').filter(|part| !matches!(*part, "" | ".")) {
         if !is_glob(part) {
             found.iter_mut().for_each(|path| path.push(part));
             continue;

@@ -1,5 +1,7 @@
 //! The files that the main one includes: which those are, and what they hold.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
@@ -8,7 +10,7 @@ use super::glob;
 use super::problem::Problems;
 use super::source::{File, sha256_of_all};
 use super::value::echo;
-use super::variables::Variables;
+use super::variables::{Taken, Variables};
 use crate::base::file::{self, FileFault};
 
 /// Largest configuration, all files together: 4 MiB. A file cannot say how long it may be itself.
@@ -26,25 +28,57 @@ struct Named {
     /// The element of the list that names it.
     key: String,
     path: PathBuf,
+    /// The variables that the name is from: it may be a secret in the wrong place, and is not shown
+    /// then.
+    given: Option<String>,
+}
+
+impl Named {
+    /// Its name, as a problem tells it.
+    fn told(&self, name: &str) -> String {
+        self.given.as_ref().map_or_else(|| echo(name), |given| format!("what {given} names"))
+    }
+}
+
+/// One element of `include`.
+struct Pattern {
+    key: String,
+    text: String,
+    /// The variables that it is from.
+    given: Option<String>,
+}
+
+/// The file that is meant, however its name is spelt: its device and its number there.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|it| (it.dev(), it.ino()))
 }
 
 /// The files that the main one, `table`, names: each once, in the order of the list. What is wrong
 /// with a name is added to `problems`.
 fn named(main: &File, table: &DeTable<'_>, env: Env<'_>, problems: &mut Problems) -> Vec<Named> {
     let own = main.folder.join(&main.short);
+    let own_identity = identity(&own);
     let mut named: Vec<Named> = Vec::new();
-    for (key, pattern) in patterns(table, env) {
-        let files = match glob::files(&main.folder, &pattern) {
+    let mut known: BTreeSet<(u64, u64)> = BTreeSet::new();
+    for Pattern { key, text, given } in patterns(table, env).0 {
+        let files = match glob::files(&main.folder, &text) {
             Ok(files) => files,
             Err(what) => {
+                let what =
+                    given.map_or(what, |it| format!("{it} makes no pattern that can be used here"));
                 problems.push(key, what, "write one like \"routes.d/*.toml\"");
                 continue;
             }
         };
         for path in files {
+            let place = main.folder.join(&path);
+            let identity = identity(&place);
+            let is_same = place == own || (identity.is_some() && identity == own_identity);
             // A wildcard may mean the main file as well.
-            let is_own = glob::is_glob(&pattern) && main.folder.join(&path) == own;
-            if is_own || named.iter().any(|it| it.path == path) {
+            let is_own = glob::is_glob(&text) && is_same;
+            let is_known = named.iter().any(|it| it.path == path)
+                || identity.is_some_and(|identity| !is_own && !known.insert(identity));
+            if is_own || is_known {
                 continue;
             }
             if named.len() == FILES_MAX {
@@ -52,16 +86,16 @@ fn named(main: &File, table: &DeTable<'_>, env: Env<'_>, problems: &mut Problems
                 problems.push(key, what, "put several tables into one file");
                 return named;
             }
-            named.push(Named { key: key.clone(), path });
+            named.push(Named { key: key.clone(), path, given: given.clone() });
         }
     }
     named
 }
 
-/// The elements of `include`; those that are no text, or whose variables are not there, are the
-/// reader's to report.
-fn patterns(table: &DeTable<'_>, env: Env<'_>) -> Vec<(String, String)> {
-    let Some(value) = table.get(INCLUDE) else { return Vec::new() };
+/// The elements of `include`, and what is wrong with their variables. That, and which are no text,
+/// is the reader's to report where there is one.
+fn patterns(table: &DeTable<'_>, env: Env<'_>) -> (Vec<Pattern>, Problems) {
+    let Some(value) = table.get(INCLUDE) else { return Default::default() };
     let mut value = value.get_ref().clone();
     let mut variables = Variables::new(env);
     variables.fill(INCLUDE, &mut value);
@@ -69,7 +103,8 @@ fn patterns(table: &DeTable<'_>, env: Env<'_>) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut add = |key: String, text: &str| {
         if !text.is_empty() && taken(&key).is_none_or(|it| !it.is_missing) {
-            found.push((key, text.to_owned()));
+            let given = taken(&key).and_then(Taken::given);
+            found.push(Pattern { key, text: text.to_owned(), given });
         }
     };
     match &value {
@@ -84,7 +119,7 @@ fn patterns(table: &DeTable<'_>, env: Env<'_>) -> Vec<(String, String)> {
         }
         _ => {}
     }
-    found
+    (found, variables.problems)
 }
 
 /// The main file and all that it includes. One that cannot be read is left out, and added to
@@ -101,20 +136,22 @@ pub(super) fn gather(
     let mut left = CONFIG_BYTES_MAX.saturating_sub(main.text.len() as u64);
     let mut files = vec![main];
     let mut faults = String::new();
-    for Named { key, path } in named {
+    for named in named {
         let Some(main) = files.first() else { break };
-        let place = main.folder.join(&path);
+        let place = main.folder.join(&named.path);
         let name = place.display().to_string();
+        let told = named.told(&name);
+        let Named { key, path, .. } = named;
         let bytes = match file::read(&place, left) {
             Ok(bytes) => bytes,
             Err(FileFault::TooLarge(_)) => {
-                let what = format!("{} is too large, with the files before it", echo(&name));
+                let what = format!("{told} is too large, with the files before it");
                 let remedy = format!("all files have {} MiB together", CONFIG_BYTES_MAX >> 20);
                 problems.push(key, what, remedy);
                 break;
             }
             Err(fault) => {
-                problems.push(key, format!("cannot read {}: {fault}", echo(&name)), fault.remedy());
+                problems.push(key, format!("cannot read {told}: {fault}"), fault.remedy());
                 continue;
             }
         };
@@ -174,10 +211,11 @@ pub(super) fn sha256(path: &Path, env: Env<'_>) -> Option<String> {
 /// The files of a configuration, the main one first.
 ///
 /// # Errors
-/// Ready-to-print text, when one cannot be read.
+/// Ready-to-print text, when one cannot be read, or when it is not known which those are.
 pub(super) fn paths(main: &File, path: &Path, env: Env<'_>) -> Result<Vec<PathBuf>, String> {
-    let mut problems = Problems::default();
-    let found = named(main, &main.table()?, env, &mut problems);
+    let table = main.table()?;
+    let (_, mut problems) = patterns(&table, env);
+    let found = named(main, &table, env, &mut problems);
     let faults: String = problems
         .iter()
         .map(|it| format!("{}: {}: {}\n    help: {}\n", main.name, it.path, it.what, it.remedy))

@@ -81,11 +81,13 @@ pub fn parse(
 ) -> Result<Loaded, String> {
     let mut problems = Problems::default();
     let files = include::gather(File::main(name, folder, text), env, &mut problems)?;
-    let source = Source::new(files)?;
+    let mut source = Source::new(files)?;
     let document = Document::of(&source, env);
     let (config, more) = Reader::of(&document, env).read(&document.table, root);
+    let given = document.given();
     problems.extend(document.problems);
     problems.extend(more);
+    source.hide(given);
     Ok(Loaded { config, problems, source })
 }
 

@@ -342,7 +342,7 @@ impl<'a> Section<'a> {
         read: impl Fn(&DeValue<'_>, Secret) -> Read<T>,
     ) -> Vec<T> {
         let Some(field) = self.field(key) else { return Vec::new() };
-        match field.is_list() {
+        match field.is_list() || field.is_list_of_secrets() {
             true => field.list(|item| item.secret_as(&read)).unwrap_or_default(),
             false => field.secret_as(&read).into_iter().collect(),
         }

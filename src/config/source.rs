@@ -13,12 +13,16 @@ use toml::de::{DeTable, DeValue};
 use super::problem::{
     NAMED_TABLES, Problem, Problems, bears_credentials, distance, is_masked, join,
 };
+use super::value::echo;
 use crate::base::http::hex;
 
 /// What a printed line shows in place of a secret.
 const MASK: &str = "***";
 /// Longest source line that is printed whole, in characters.
 const LINE_CHARS_MAX: usize = 160;
+/// Shortest value of the environment that is looked for inside of words, in characters: a shorter
+/// one is part of many.
+const HIDDEN_CHARS_MIN: usize = 6;
 /// Deepest table that is indexed; no key that the reader knows is deeper than five.
 const DEPTH_MAX: usize = 16;
 
@@ -117,6 +121,17 @@ pub struct Source {
     /// The main file, and those that it includes.
     files: Vec<File>,
     index: Index,
+    /// What the environment gave, by the path of the value: no problem shows it.
+    given: BTreeMap<String, Given>,
+}
+
+/// A value that is, or has in it, what the environment says.
+#[derive(Clone)]
+pub(super) struct Given {
+    /// The variables, as they are written.
+    pub(super) names: String,
+    /// What became of the value, and its parts where it stands for a list.
+    pub(super) texts: Vec<String>,
 }
 
 /// Where things stand.
@@ -155,7 +170,34 @@ impl Source {
             }
         }
         index.masked.sort_by_key(|span| span.start);
-        if faults.is_empty() { Ok(Self { files, index }) } else { Err(faults) }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Self { files, index, given: BTreeMap::new() })
+    }
+
+    /// Keeps from problems what the environment gave: it may be a secret in the wrong place.
+    pub(super) fn hide(&mut self, given: BTreeMap<String, Given>) {
+        self.given = given;
+    }
+
+    /// What a problem at `path` says, without what the environment gave there.
+    fn without_given(&self, path: &str, text: &str) -> String {
+        let mut shown = text.to_owned();
+        let near = |at: &str| is_within(path, at) || is_within(at, path);
+        for Given { names, texts } in
+            self.given.iter().filter(|(at, _)| near(at)).map(|(_, given)| given)
+        {
+            for text in texts {
+                for quoted in [echo(text), format!("{text:?}"), format!("`{text}`")] {
+                    shown = shown.replace(&quoted, names);
+                }
+                if text.chars().count() >= HIDDEN_CHARS_MIN {
+                    shown = shown.replace(text.as_str(), names);
+                }
+            }
+        }
+        shown
     }
 
     /// The SHA-256 of all of it, in hexadecimal: see [`sha256_of_all`].
@@ -237,6 +279,7 @@ impl Source {
 
         let mut out = String::new();
         for (spot, Problem { path, what, remedy, .. }) in &placed {
+            let (what, remedy) = (self.without_given(path, what), self.without_given(path, remedy));
             let name = spot.file.map_or("", |file| &file.name);
             let Spot { line, column, .. } = spot;
             let shown = self.shown_line(spot);
@@ -330,6 +373,11 @@ fn render_syntax_error(name: &str, text: &str, error: &toml::de::Error) -> Strin
         error.message(),
         tidy_line(&shown)
     )
+}
+
+/// Whether a path is `around`, or of something in it.
+fn is_within(path: &str, around: &str) -> bool {
+    path.strip_prefix(around).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// The path without its last key or position.

@@ -29,6 +29,18 @@ pub(super) struct Taken {
     pub(super) is_whole: bool,
     /// Something is wrong, which is reported already.
     pub(super) is_missing: bool,
+    /// What became of the value.
+    pub(super) value: String,
+}
+
+impl Taken {
+    /// The variables that the environment says something for, as they are written; nothing where
+    /// all of it stands in the file.
+    pub(super) fn given(&self) -> Option<String> {
+        let given = self.variables.iter().filter(|it| !it.is_default);
+        let names: Vec<String> = given.map(|it| format!("${{{}}}", it.name)).collect();
+        (!names.is_empty()).then(|| names.join(" and "))
+    }
 }
 
 /// Puts what the environment says into values.
@@ -73,7 +85,12 @@ impl<'e> Variables<'e> {
     }
 
     fn filled(&mut self, path: &str, text: &str) -> String {
-        let mut taken = Taken { variables: Vec::new(), is_whole: false, is_missing: false };
+        let mut taken = Taken {
+            variables: Vec::new(),
+            is_whole: false,
+            is_missing: false,
+            value: String::new(),
+        };
         let (mut filled, mut rest) = (String::new(), text);
         while let Some(at) = rest.find('$') {
             let (before, from) = rest.split_at(at);
@@ -99,6 +116,7 @@ impl<'e> Variables<'e> {
         }
         filled += rest;
         if !taken.variables.is_empty() || taken.is_missing {
+            taken.value.clone_from(&filled);
             self.taken.insert(path.to_owned(), taken);
         }
         filled
@@ -119,6 +137,12 @@ impl<'e> Variables<'e> {
             let what = "has a `${` that begins no variable".to_owned();
             let remedy = "write ${NAME} or ${NAME:-default}; $${ stands for ${ itself";
             return Err((what, remedy.to_owned()));
+        }
+        if default.is_some_and(|it| it.contains("${")) {
+            // The first `}` ends it, so that it would be half of what was meant.
+            let what = format!("the default of {} has a variable inside", echo(name));
+            let remedy = format!("write plain text: ${{{name}:-TEXT}}");
+            return Err((what, remedy));
         }
         // As in a shell, an empty one is none where there is a default.
         let found = (self.env)(name).filter(|it| default.is_none() || !it.is_empty());
@@ -200,6 +224,9 @@ mod tests {
             ("${1ST}", "begins no variable"),
             ("${HO ST}", "begins no variable"),
             ("${HOST-x}", "begins no variable"),
+            ("${UNSET:-${HOST}}", "the default of \"UNSET\" has a variable inside"),
+            ("${HOST:-a${UNSET:-b}}", "the default of \"HOST\" has a variable inside"),
+            ("${UNSET:-$${HOST}", "the default of \"UNSET\" has a variable inside"),
         ] {
             let (_, problems) = filled(text);
             assert!(problems.len() == 1 && problems[0].contains(expected), "{text}: {problems:?}");

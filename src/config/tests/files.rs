@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::config::{AccessTo, FromEnvironment, Shown, files_of, sha256_of};
+use crate::config::{AccessTo, FromEnvironment, Problems, Shown, files_of, sha256_of};
 
 const SHOP: &str = "[upstreams.shop]\nservers = [\"http://127.0.0.1:3000\"]\n";
 
@@ -142,6 +142,26 @@ fn a_sum_of_all_files_says_whether_they_are_others() {
     assert_ne!(same(sums()), first);
 }
 
+#[test]
+fn a_file_is_included_once_however_its_name_is_spelt() {
+    let folder = folder(&[("d/a.toml", SHOP)]);
+    let here = folder.0.display();
+    std::os::unix::fs::symlink("a.toml", folder.0.join("d/b.toml")).unwrap();
+    let path = folder.0.join("gateway.toml");
+    let text = format!(
+        "include = [\"d/a.toml\", \"./d/*.toml\", \"d/../d/?.toml\", \"{here}/*/a.toml\", \
+         \"./*.toml\", \"{here}/*.toml\"]\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    let loaded = load(&path).unwrap();
+    assert_eq!(
+        loaded.source.render(&loaded.problems),
+        format!("0 problems in {here}/gateway.toml and the file that it includes\n")
+    );
+    assert_eq!(files_of(&path).unwrap(), [path.clone(), folder.0.join("d/a.toml")]);
+    assert_eq!(sha256_of(&path).unwrap(), loaded.source.sha256());
+}
+
 /// Reads a text with some variables.
 fn read_with(text: &str) -> Loaded {
     let env = |name: &str| match name {
@@ -152,6 +172,10 @@ fn read_with(text: &str) -> Loaded {
         "LIST" => Some("10.0.0.0/8, 192.168.0.0/16".to_owned()),
         "NUMBERS" => Some("404,410".to_owned()),
         "PASSWORD" => Some("hunter2 is longer than thirty-two bytes".to_owned()),
+        "SEALS" => Some("env:SEAL_A, env:SEAL_B".to_owned()),
+        "SEAL_A" => Some("a1".repeat(32)),
+        "SEAL_B" => Some("b2".repeat(32)),
+        "COMMAS" => Some("env:hunter2,hunter2-is-longer-than-thirty-two-bytes".to_owned()),
         "PATTERNS" => Some("none/*.toml,nothing/*.toml".to_owned()),
         "EMPTY" => Some(String::new()),
         _ => None,
@@ -217,6 +241,51 @@ fn what_the_environment_says_wrongly_is_not_shown() {
         assert!(told.contains(expected), "{text}: {told}");
         assert!(told.ends_with("1 problem in gateway.toml\n"), "{text}: {told}");
         assert!(!told.contains("hunter2"), "{text}: {told}");
+    }
+}
+
+#[test]
+fn a_variable_stands_for_several_secrets_that_are_elsewhere() {
+    let loaded = read_with(
+        "[queues.mail]\nupstream = \"u\"\nseal = \"${SEALS}\"\n[admin]\ntoken = \"x${COMMAS}\"\n",
+    );
+    assert_eq!(loaded.config.queues["mail"].seal.len(), 2, "{:?}", loaded.problems);
+    let token = loaded.config.admin.token.expect("one that has a comma");
+    assert!(token.expose().starts_with(b"xenv:hunter2,"));
+}
+
+/// What is found later, and where files are named: the value is told by its variable alone.
+#[test]
+fn no_problem_shows_what_the_environment_gave() {
+    let loaded = read_with(
+        "[routes.a]\npath = \"/\"\nupstream = \"${PASSWORD}\"\nlimits = \"${LIST}\"\n\
+         [routes.b]\npath = \"/b\"\nupstream = \"x${PORT}\"\n",
+    );
+    let password = "hunter2 is longer than thirty-two bytes";
+    let mut problems = Problems::default();
+    problems.push("routes.a.upstream", format!("no upstream is named {password:?}"), "name one");
+    problems.push("routes.a.limits[1]", "no limit is named `192.168.0.0/16`", "name one");
+    problems.push("routes.a", format!("uses {password}"), format!("add [upstreams.{password}]"));
+    problems.push("routes.b.upstream", "no upstream is named \"x8080\"", "name 8080");
+    problems.push("routes.bc", "has \"x8080\"", "name one");
+    let told = loaded.source.render(&problems);
+    for expected in [
+        "routes.a.upstream: no upstream is named ${PASSWORD}\n",
+        "routes.a.limits[1]: no limit is named ${LIST}\n",
+        "routes.a: uses ${PASSWORD}\n",
+        "help: add [upstreams.${PASSWORD}]\n",
+        "routes.b.upstream: no upstream is named ${PORT}\n",
+        "routes.bc: has \"x8080\"\n",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    for (text, expected) in [
+        ("include = [\"${PASSWORD}\"]", "include[0]: cannot read what ${PASSWORD} names: "),
+        ("include = [\"${PASSWORD}/**\"]", "include[0]: ${PASSWORD} makes no pattern"),
+    ] {
+        let loaded = read_with(text);
+        let told = loaded.source.render(&loaded.problems);
+        assert!(told.contains(expected) && !told.contains("hunter2"), "{told}");
     }
 }
 
