@@ -3,6 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -112,7 +113,8 @@ fn form(path: &Path) -> Result<Option<String>, String> {
 }
 
 /// Puts a text in the place of a file, so that whoever reads it finds all of the old one or all of
-/// the new one. Where it is a link, what it leads to is replaced.
+/// the new one. Where it is a link, what it leads to is replaced. Its owner and group stay, or it is
+/// left as it is: whoever reads it by its group would read it no more.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let path = fs::canonicalize(path)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -120,8 +122,11 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     // Nothing else with this name is overwritten.
     let new = path.with_file_name(name);
     let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
-    let written = file
-        .set_permissions(fs::metadata(&path)?.permissions())
+    let written = fs::metadata(&path)
+        .and_then(|it| {
+            fchown(&file, Some(it.uid()), Some(it.gid()))?;
+            file.set_permissions(it.permissions())
+        })
         .and_then(|()| file.write_all(text.as_bytes()))
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&new, &path));

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -25,6 +25,11 @@ fn a_configuration_and_its_files_get_their_form() {
     symlink("../kept.toml", folder.path().join("d/link.toml")).unwrap();
     folder.write("d/b.toml", "[store]\n");
 
+    // Who may give files away has one of somebody else here.
+    let _ = chown(&place, Some(12_345), Some(54_321));
+    let owner = || fs::metadata(&place).map(|it| (it.uid(), it.gid())).unwrap();
+    let of_before = owner();
+
     let checked = run(&folder, &["fmt", "--check"]);
     assert_eq!((checked.code, checked.stdout.as_str()), (Some(1), "d/link.toml\n"), "{checked:?}");
     assert_eq!(read(&folder, "kept.toml"), WRITTEN);
@@ -33,6 +38,7 @@ fn a_configuration_and_its_files_get_their_form() {
     assert_eq!(read(&folder, "kept.toml"), FORM);
     assert!(folder.path().join("d/link.toml").is_symlink());
     assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(owner(), of_before);
     let again = run(&folder, &["fmt", "--check"]);
     assert_eq!((again.code, again.stdout.as_str()), (Some(0), "3 files have the form\n"));
     let names: Vec<String> = fs::read_dir(folder.path())
@@ -40,6 +46,21 @@ fn a_configuration_and_its_files_get_their_form() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     assert_eq!(names.len(), 3, "{names:?}");
+}
+
+#[test]
+fn files_whose_names_are_not_known_are_not_left_out() {
+    let folder = Folder::new();
+    folder.write(
+        "gateway.toml",
+        "include = [\"${PORTCULLIS_NO_SUCH}/*.toml\"]\n[log]\nlevel='info'\n",
+    );
+    for words in [&["fmt"][..], &["fmt", "--check"]] {
+        let said = run(&folder, words);
+        assert_eq!((said.code, said.stdout.as_str()), (Some(2), ""), "{said:?}");
+        assert!(said.stderr.contains("\"PORTCULLIS_NO_SUCH\" is not set"), "{said:?}");
+    }
+    assert!(read(&folder, "gateway.toml").contains("level='info'"));
 }
 
 #[test]
