@@ -57,22 +57,23 @@ fn all_beat(hearts: &[Weak<AtomicU64>], now: u64, age: u64) -> bool {
     beats.map(|heart| heart.load(Ordering::Relaxed)).all(|last| now.saturating_sub(last) <= age)
 }
 
-/// Tells twice in each `WATCHDOG_USEC` that the gateway lives, while all that serve do. The process
-/// that `WATCHDOG_PID` names is not asked for: after a hand-over it is the one before this one.
+/// Tells three times in each `WATCHDOG_USEC` that the gateway lives, while all that serve do: one
+/// may be lost while a process hands over to the next. The process that `WATCHDOG_PID` names is not
+/// asked for: after a hand-over it is the one before this one.
 fn watch() {
     let interval = std::env::var("WATCHDOG_USEC").ok().and_then(|it| it.parse::<u64>().ok());
-    let Some(half) = interval.map(|it| it / 2).filter(|half| *half > 0) else { return };
+    let Some(part) = interval.map(|it| it / 3).filter(|part| *part > 0) else { return };
     let watch = move || loop {
         let is_well = {
             let hearts = HEARTS.lock().unwrap_or_else(PoisonError::into_inner);
-            all_beat(&hearts, now(), half)
+            all_beat(&hearts, now(), part)
         };
         if is_well {
             tell("WATCHDOG=1");
         } else {
             tracing::error!("a serving thread is stuck: systemd is not told that it lives");
         }
-        std::thread::sleep(Duration::from_micros(half));
+        std::thread::sleep(Duration::from_micros(part));
     };
     if let Err(error) = std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch) {
         tracing::error!(%error, "systemd will not be told that the gateway lives");

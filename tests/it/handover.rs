@@ -335,7 +335,7 @@ fn systemd_is_told_that_the_gateway_lives_also_after_a_hand_over() {
     let told_alive = || assert_eq!(told(), "WATCHDOG=1");
     let config = "[routes.all]\npath = \"/*\"\nrespond = { status = 204 }\n";
     let mut command = Command::new(BINARY);
-    command.stdin(Stdio::null()).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "2000000");
+    command.stdin(Stdio::null()).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "3000000");
     let gateway = Gateway::start_by(&mut command, folder, config);
     assert_eq!(told(), "READY=1");
     (0..2).for_each(|_| told_alive());
