@@ -1,5 +1,6 @@
 //! nginx.conf: what it says of HTTP, as a gateway.toml.
 
+mod closed;
 mod location;
 mod parse;
 mod reply;
@@ -58,7 +59,7 @@ pub(super) fn convert(
 }
 
 fn http<'d>(block: &'d [Directive], top: &Scope<'d>, sheet: &mut Sheet) {
-    let scope = top.enter(block, sheet);
+    let scope = top.enter(block, sheet).without_missing();
     let site = Site::read(block, sheet);
     let body = body_bytes(&scope, sheet);
     let mut limits = vec![("body_bytes", size(body))];

@@ -97,6 +97,45 @@ impl Simple {
         Some(Self { path: format!("{base}/*"), captures, bare, note })
     }
 
+    /// Whether a path is among those that the pattern covers.
+    pub(super) fn fits(&self, path: &str) -> bool {
+        let mut segments = path.split('/');
+        for part in self.path.split('/') {
+            match (part, segments.next()) {
+                ("*", _) => return true,
+                (_, None) => return false,
+                (part, Some(_)) if part.starts_with('{') => {}
+                (part, Some(segment)) if part == segment => {}
+                _ => return false,
+            }
+        }
+        segments.next().is_none()
+    }
+
+    /// What all of its paths begin with.
+    pub(super) fn begin(&self) -> &str {
+        let path = self.path.split('{').next().unwrap_or_default();
+        path.strip_suffix(if self.bare.is_some() { "*" } else { "/*" }).unwrap_or(path)
+    }
+
+    /// Whether its path has no segment that may be any, and covers what is below it.
+    pub(super) fn is_tree(&self) -> bool {
+        !self.path.contains('{') && self.path.ends_with("/*")
+    }
+
+    /// The part of it that lies below a prefix, for a template of its own; nothing where it cannot
+    /// be said.
+    pub(super) fn below(&self, prefix: &str, template: &str) -> Option<(String, String)> {
+        let base = prefix.trim_end_matches('/');
+        let own = self.path.strip_suffix("/*").unwrap_or(&self.path);
+        if own.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            return Some((self.path.clone(), template.to_owned()));
+        }
+        let between = base.strip_prefix(own)?.strip_prefix('/').filter(|_| self.is_tree())?;
+        let template = template.replace("{rest}", &format!("{between}/{{rest}}"));
+        Some((format!("{base}/*"), template))
+    }
+
     /// A replacement with `$1` as a template; nothing where it cannot be one.
     pub(super) fn template(&self, replacement: &str) -> Option<String> {
         let mut made = String::new();
@@ -124,6 +163,54 @@ impl Simple {
         made += rest;
         Some(made)
     }
+}
+
+/// Most expressions that alternatives become.
+const ALTERNATIVES_MAX: usize = 32;
+
+/// An expression with `(a|b)` in it as one for each; itself where it has none that are plain.
+pub(super) fn alternatives(regex: &str) -> Vec<String> {
+    let mut all = vec![regex.to_owned()];
+    while let Some(parted) = all.first().and_then(|it| part(it)) {
+        let more: Vec<String> =
+            all.iter().flat_map(|it| part(it).unwrap_or_else(|| vec![it.clone()])).collect();
+        if parted.is_empty() || more.len() > ALTERNATIVES_MAX {
+            return vec![regex.to_owned()];
+        }
+        all = more;
+    }
+    all
+}
+
+/// The first group of plain words, as one expression for each of them.
+fn part(regex: &str) -> Option<Vec<String>> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_/.\\|".contains(c);
+    for (at, _) in regex.match_indices('(') {
+        let (before, behind) = regex.split_at(at);
+        let behind = behind.strip_prefix("(?:").or_else(|| behind.strip_prefix('('))?;
+        let (inner, rest) = behind.split_once(')')?;
+        if before.ends_with('\\') || rest.starts_with(['*', '+', '?', '{']) {
+            continue;
+        }
+        if inner.contains('|') && inner.chars().all(is_plain) {
+            return Some(inner.split('|').map(|it| format!("{before}{it}{rest}")).collect());
+        }
+    }
+    None
+}
+
+/// What every path that an expression matches begins with.
+pub(super) fn begin(regex: &str) -> String {
+    let mut found = String::new();
+    // What is an alternative to all of it may begin otherwise.
+    let Some(mut rest) = regex.strip_prefix('^').filter(|it| !it.contains('|')) else {
+        return found;
+    };
+    while let Some((c, behind)) = literal(rest).filter(|_| !rest.starts_with('.')) {
+        found.push(c);
+        rest = behind;
+    }
+    found
 }
 
 fn eat<'t>(text: &'t str, wanted: &[&str]) -> Option<&'t str> {

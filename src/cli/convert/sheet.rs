@@ -1,13 +1,15 @@
 //! The gateway.toml that a conversion makes, table by table with a comment on each thing, and the
 //! list of what it leaves out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::plain::plain;
 use super::write::{key, list, quoted};
 
 /// What stands before each thing that a person must say.
 pub(super) const FILL_IN: &str = concat!("TO", "DO");
+/// What a closed route answers.
+const REFUSED: &str = "{ status = 403 }";
 /// Longest line of a comment, in characters.
 const COLUMNS_MAX: usize = 96;
 /// Most tables that are written: a gateway.toml has at most 4 MiB.
@@ -75,6 +77,19 @@ impl Table {
     /// Whether a key is there.
     pub(super) fn has(&self, name: &str) -> bool {
         self.lines.iter().any(|line| matches!(line, Line::Key(known, _) if known == name))
+    }
+
+    /// Whether requests get something: an upstream's answer, or content of the file.
+    pub(super) fn is_open(&self) -> bool {
+        self.value("respond").is_none_or(|it| it.contains("status = 2"))
+    }
+
+    /// Refuses all requests, unless none gets anything anyway.
+    pub(super) fn close(&mut self, note: impl Into<String>) {
+        if self.is_open() {
+            self.note(note);
+            self.set("respond", REFUSED);
+        }
     }
 
     /// The strings of a list that [`list`] wrote.
@@ -145,8 +160,11 @@ pub(super) struct Sheet {
     certificates: Vec<Table>,
     listen: Vec<String>,
     names: BTreeSet<(String, String)>,
-    taken: BTreeSet<(Option<String>, String, Vec<String>)>,
+    /// Routes by host, path and methods, with the names that they have.
+    taken: BTreeMap<(Option<String>, String, Vec<String>), String>,
     left: Vec<Left>,
+    /// What was closed in the source and is open here: the list begins with it.
+    opened: Vec<Left>,
     known_left: BTreeSet<(String, String, String)>,
 }
 
@@ -193,9 +211,17 @@ impl Sheet {
         }
     }
 
+    /// Something that was closed and is open now: the list begins with it.
+    pub(super) fn opened(&mut self, mut left: Left) {
+        left.what = format!("open now: {}", left.what);
+        if !self.opened.contains(&left) {
+            self.opened.push(left);
+        }
+    }
+
     /// What was left out so far.
-    pub(super) fn all_left(&self) -> &[Left] {
-        &self.left
+    pub(super) fn all_left(&self) -> Vec<&Left> {
+        self.opened.iter().chain(&self.left).collect()
     }
 
     /// A table of `section` under this name, or another one where that is taken; the name it has.
@@ -222,7 +248,7 @@ impl Sheet {
 
     /// Whether a route with this host and path, and no methods of its own, is there.
     pub(super) fn has_route(&self, host: Option<&str>, path: &str) -> bool {
-        self.taken.contains(&(host.map(str::to_owned), path.to_owned(), Vec::new()))
+        self.taken.contains_key(&(host.map(str::to_owned), path.to_owned(), Vec::new()))
     }
 
     /// A route, unless another one matches the same.
@@ -230,7 +256,12 @@ impl Sheet {
         let Route { name, host, path, methods, table: said, at } = route;
         let mut sorted = methods.clone();
         sorted.sort_unstable();
-        if !self.taken.insert((host.clone(), path.clone(), sorted)) {
+        let place = (host.clone(), path.clone(), sorted);
+        if let Some(taken) = self.taken.get(&place) {
+            if !said.is_open() {
+                let taken = taken.clone();
+                self.close_route(&taken, &at);
+            }
             let host = host.unwrap_or_else(|| "every host".to_owned());
             return self.left(Left {
                 at,
@@ -260,7 +291,16 @@ impl Sheet {
         }
         table.lines.extend(said.lines);
         // Routes differ in host and path, so none is another one's.
-        self.named("routes", &name, table);
+        let name = self.named("routes", &name, table);
+        self.taken.insert(place, name);
+    }
+
+    /// Of two routes for the same requests the closed one holds.
+    fn close_route(&mut self, taken: &str, at: &str) {
+        let routes = self.named.iter_mut().filter(|(of, _, _)| of == "routes");
+        for (_, _, table) in routes.filter(|(_, name, _)| name == taken) {
+            table.close(format!("{FILL_IN}: closed, because {at} refuses the same requests."));
+        }
     }
 
     /// The file, with the list of what was left out at its end.
@@ -322,11 +362,12 @@ impl Sheet {
     }
 
     fn render_left(&self) -> String {
-        if self.left.is_empty() {
+        let all = self.all_left();
+        if all.is_empty() {
             return String::new();
         }
         let mut text = "\n# Not carried over:\n".to_owned();
-        for left in &self.left {
+        for left in all {
             text += &comment(&format!("- {}: {}: {}", left.at, left.what, left.why));
             text += &comment(&format!("  help: {}", left.instead));
         }

@@ -1,8 +1,9 @@
 //! Locations as routes: where their requests go, and what of their paths becomes.
 
-use super::super::pattern::{Mapping, Simple, is_plain_path, of_prefix};
+use super::super::pattern::{Mapping, Simple, alternatives, begin, is_plain_path, of_prefix};
 use super::super::sheet::{FILL_IN, Left, Route, Sheet, Table};
 use super::super::write::{quoted, table};
+use super::closed::{find, keep_closed, tell_opened};
 use super::parse::Directive;
 use super::reply::{Of, of_return, redirect, shielded};
 use super::scope::{Scope, leave};
@@ -18,6 +19,8 @@ pub(super) enum Kind {
     Prefix(String),
     /// `~ regex`, `~* regex`, where a pattern stands for it.
     Pattern(Simple),
+    /// What no route can be written for, by what its paths begin with.
+    Blind(String),
 }
 
 /// One location.
@@ -26,7 +29,13 @@ pub(super) struct Location<'d> {
     pub(super) kind: Kind,
     pub(super) scope: Scope<'d>,
     block: &'d [Directive],
-    at: String,
+    pub(super) at: String,
+    /// Whether no expression is asked after it: `^~`.
+    pub(super) firm: bool,
+    /// Whether capital letters are the same: `~*`.
+    pub(super) ignores_case: bool,
+    /// The prefix that it stands in.
+    pub(super) within: Option<String>,
 }
 
 /// One server's view of its locations.
@@ -36,29 +45,64 @@ pub(super) struct Writer<'s, 'd> {
     pub(super) name: Option<&'s str>,
     pub(super) scheme: &'static str,
     pub(super) body: u64,
+    /// Why none of its routes may be open.
+    pub(super) shut: Option<&'static str>,
 }
 
 /// The locations of a block, and those within them.
 pub(super) fn all<'d>(
     block: &'d [Directive],
     scope: &Scope<'d>,
+    within: Option<&str>,
     sheet: &mut Sheet,
 ) -> Vec<Location<'d>> {
     let mut found = Vec::new();
     for directive in block.iter().filter(|directive| directive.name == "location") {
         let inner = scope.enter(directive.inner(), sheet);
-        match kind(directive) {
-            Ok(kind) => found.push(Location {
+        for kind in kinds(directive, sheet) {
+            found.push(Location {
                 kind,
                 scope: inner.clone(),
                 block: directive.inner(),
                 at: directive.at(),
-            }),
-            Err((why, instead)) => leave(directive, why, instead, sheet),
+                firm: directive.arg(0) == "^~",
+                ignores_case: directive.arg(0) == "~*",
+                within: within.map(str::to_owned),
+            });
         }
-        found.extend(all(directive.inner(), &inner, sheet));
+        let prefix = directive.args.last().map(String::as_str).filter(|it| it.starts_with('/'));
+        found.extend(all(directive.inner(), &inner, prefix.or(within), sheet));
     }
     found
+}
+
+/// How the requests of a location are chosen: once for each alternative of an expression.
+fn kinds(directive: &Directive, sheet: &mut Sheet) -> Vec<Kind> {
+    let is_expression = matches!(directive.arg(0), "~" | "~*");
+    let regex = directive.arg(1);
+    // What is captured is counted, and an alternative captures nothing.
+    let captures = directive.inner().iter().flat_map(|it| &it.args).any(|it| it.contains('$'));
+    if is_expression && !captures {
+        let simple: Option<Vec<Kind>> =
+            alternatives(regex).iter().map(|it| Simple::parse(it).map(Kind::Pattern)).collect();
+        if let Some(kinds) = simple {
+            return kinds;
+        }
+    }
+    match kind(directive) {
+        Ok(kind) => vec![kind],
+        Err((why, instead)) => {
+            leave(directive, why, instead, sheet);
+            match directive.args.last() {
+                _ if is_expression && captures => vec![Kind::Blind(begin(regex))],
+                _ if is_expression => {
+                    alternatives(regex).iter().map(|it| Kind::Blind(begin(it))).collect()
+                }
+                Some(path) if path.starts_with('/') => vec![Kind::Blind(path.clone())],
+                _ => Vec::new(),
+            }
+        }
+    }
 }
 
 fn kind(directive: &Directive) -> Result<Kind, (&'static str, &'static str)> {
@@ -85,17 +129,38 @@ impl<'d> Location<'d> {
     }
 
     /// The longest prefix that is a prefix of a path, and not the path with its slash.
-    fn prefix(&self) -> Option<&str> {
+    pub(super) fn prefix(&self) -> Option<&str> {
         match &self.kind {
             Kind::Prefix(prefix) => Some(prefix),
             _ => None,
         }
     }
 
-    fn label(&self) -> &str {
+    pub(super) fn label(&self) -> &str {
         match &self.kind {
             Kind::Exact(path) | Kind::Prefix(path) => path,
             Kind::Pattern(simple) => &simple.path,
+            Kind::Blind(begin) if begin.is_empty() => "of an expression",
+            Kind::Blind(begin) => begin,
+        }
+    }
+
+    /// What its paths begin with.
+    pub(super) fn begin(&self) -> &str {
+        match &self.kind {
+            Kind::Exact(path) | Kind::Prefix(path) | Kind::Blind(path) => path,
+            Kind::Pattern(simple) => simple.begin(),
+        }
+    }
+
+    /// Whether all that it answers is a refusal.
+    pub(super) fn refuses(&self) -> bool {
+        let code = |it: &Directive| it.arg(0).parse::<u16>().is_ok_and(|code| code >= 400);
+        let denies = self.scope.all("allow").first();
+        let denies = denies.is_some_and(|it| it.name == "deny" && it.arg(0) == "all");
+        match self.own("return") {
+            Some(answer) => code(answer),
+            None => denies,
         }
     }
 }
@@ -104,7 +169,10 @@ impl<'d> Writer<'_, 'd> {
     /// The routes of all locations.
     pub(super) fn write(&self, locations: &[Location<'d>], sheet: &mut Sheet) {
         for location in locations {
-            self.write_one(location, locations, sheet);
+            if !matches!(location.kind, Kind::Blind(_)) {
+                self.write_one(location, locations, sheet);
+                tell_opened(location, locations, sheet);
+            }
         }
         for location in locations {
             match &location.kind {
@@ -143,7 +211,8 @@ impl<'d> Writer<'_, 'd> {
             }
             Err(why) => self.closed(location, why, &mut routes, sheet),
         }
-        for (mapping, made) in routes {
+        for (mapping, mut made) in routes {
+            keep_closed(&mut made, location, all, sheet);
             self.put(mapping, made, &location.at, sheet);
         }
     }
@@ -153,6 +222,9 @@ impl<'d> Writer<'_, 'd> {
         made.head(format!("From {at}."));
         if let Some(note) = mapping.note {
             made.head(format!("Not quite the same: {note}."));
+        }
+        if let Some(why) = self.shut {
+            made.close(format!("{FILL_IN}: closed, because {why}."));
         }
         let host = self.host.map(str::to_owned);
         let name = format!("{} {}", self.host.unwrap_or_default(), mapping.path);
@@ -188,6 +260,7 @@ impl<'d> Writer<'_, 'd> {
             Kind::Prefix(prefix) => format!("{}/*", prefix.trim_end_matches('/')),
             Kind::Exact(path) => path.clone(),
             Kind::Pattern(simple) => simple.path.clone(),
+            Kind::Blind(_) => return,
         };
         routes.push((Mapping::new(path, None), made));
     }
@@ -212,6 +285,7 @@ impl<'d> Writer<'_, 'd> {
             Kind::Pattern(simple) => {
                 Ok(vec![Mapping { note: simple.note, ..Mapping::new(simple.path.clone(), None) }])
             }
+            Kind::Blind(_) => Ok(Vec::new()),
         }
     }
 
@@ -308,7 +382,16 @@ impl<'d> Writer<'_, 'd> {
             leave(rewrite, "a path pattern is made of whole segments", instead, sheet);
             return None;
         };
-        let mapping = Mapping { note: simple.note, ..Mapping::new(simple.path, None) };
+        // In a location it is for the location's own requests.
+        let part = match location {
+            Some(location) => within(&simple, &template, location),
+            None => Some((simple.path.clone(), template)),
+        };
+        let Some((path, template)) = part else {
+            leave(rewrite, "it is not for all of its location, or for more", instead, sheet);
+            return None;
+        };
+        let mapping = Mapping { note: simple.note, ..Mapping::new(path, None) };
         let mut made = Table::default();
         let goes = template.contains("://");
         let code = if flag == "permanent" { 301 } else { 302 };
@@ -338,6 +421,7 @@ impl<'d> Writer<'_, 'd> {
         self.proxied(&mut made, &pass, (&of.scope, Some(&template)), sheet);
         close_guarded(&mut made, &of.scope);
         self.settings(&of.scope).of_all(&mut made, sheet);
+        keep_closed(&mut made, of, all, sheet);
         Some((mapping, made))
     }
 
@@ -367,7 +451,11 @@ impl<'d> Writer<'_, 'd> {
             Some(format!("{}{behind}", pass.uri?))
         };
         let made = match find(path, all) {
-            Some(of) => self.table(of, uri(of).as_deref(), sheet),
+            Some(of) => {
+                let mut made = self.table(of, uri(of).as_deref(), sheet);
+                keep_closed(&mut made, of, all, sheet);
+                made
+            }
             None => {
                 let mut made = Table::default();
                 made.set("respond", "{ status = 404 }");
@@ -378,12 +466,20 @@ impl<'d> Writer<'_, 'd> {
     }
 }
 
-/// The location with the longest prefix of a path.
-fn find<'l, 'd>(path: &str, all: &'l [Location<'d>]) -> Option<&'l Location<'d>> {
-    let fits =
-        |location: &&Location<'d>| location.prefix().is_some_and(|prefix| path.starts_with(prefix));
-    let exact = all.iter().find(|it| matches!(&it.kind, Kind::Exact(exact) if exact == path));
-    exact.or_else(|| all.iter().filter(fits).max_by_key(|it| it.prefix().map_or(0, str::len)))
+/// The part of a rewrite that is for a location, and its template for that part.
+fn within(simple: &Simple, template: &str, location: &Location<'_>) -> Option<(String, String)> {
+    let whole = || Some((simple.path.clone(), template.to_owned()));
+    match &location.kind {
+        Kind::Prefix(prefix) => simple.below(prefix, template),
+        Kind::Exact(path) if simple.path == *path => whole(),
+        Kind::Exact(path) => {
+            let base = simple.path.strip_suffix("/*").filter(|_| simple.is_tree())?;
+            let behind = path.strip_prefix(base)?.strip_prefix('/')?;
+            Some((path.clone(), template.replace("{rest}", behind)))
+        }
+        Kind::Pattern(own) if own.path == simple.path => whole(),
+        Kind::Pattern(_) | Kind::Blind(_) => None,
+    }
 }
 
 /// The arguments of a `return` with what an expression captures, kept apart from variables.
@@ -410,8 +506,10 @@ fn told_host(scope: &Scope<'_>, pass: &Pass, sheet: &mut Sheet) -> Option<String
 }
 
 /// A route that is guarded by what is not carried over must not be open.
-fn close_guarded(made: &mut Table, scope: &Scope<'_>) {
-    if scope.guards().is_empty() || made.has("respond") {
+pub(super) fn close_guarded(made: &mut Table, scope: &Scope<'_>) {
+    // `return` comes before all guards but conditions, and what a missing file may hold.
+    let is_first = !["if", "include"].iter().any(|name| scope.guards().contains(name));
+    if scope.guards().is_empty() || !made.is_open() || (made.has("respond") && is_first) {
         return;
     }
     let names: Vec<&str> = scope.guards().iter().copied().collect();

@@ -193,10 +193,15 @@ impl Files {
             return Err(format!("{}: {what}", include.at()));
         }
         let mut all = Vec::new();
+        let (folder, _) = pattern.rsplit_once('/').unwrap_or_default();
         let found = self.find(pattern);
-        if found.is_empty() && !pattern.contains('*') {
-            let why = "the file is not there".to_owned();
-            self.missing.push(Missing { include: include.clone(), why });
+        let why = if folder.contains('*') || pattern.contains(['?', '[']) {
+            Some("only a * in the name of a file is followed")
+        } else {
+            (found.is_empty() && !pattern.contains('*')).then_some("the file is not there")
+        };
+        if let Some(why) = why {
+            self.miss(include, why.to_owned(), &mut all);
         }
         for path in found {
             self.read += 1;
@@ -210,10 +215,16 @@ impl Files {
                         path.strip_prefix(&self.folder).unwrap_or(&path).display().to_string();
                     all.extend(self.of_file(&name, &text, depth + 1)?);
                 }
-                Err(why) => self.missing.push(Missing { include: include.clone(), why }),
+                Err(why) => self.miss(include, why, &mut all),
             }
         }
         Ok(all)
+    }
+
+    /// A file that is not there. Its directive stays: nobody knows what the file guarded.
+    fn miss(&mut self, include: &Directive, why: String, all: &mut Vec<Directive>) {
+        self.missing.push(Missing { include: include.clone(), why });
+        all.push(include.clone());
     }
 
     /// The files that a pattern with `*` in its last part names, in order.
@@ -418,11 +429,12 @@ mod tests {
         assert!(parse(&"a {".repeat(10_000)).unwrap_err().contains("more than 32 deep"));
         assert!(parse(&"a;".repeat(200_000)).unwrap_err().contains("more than 100000 directives"));
         let missing = &mut Files::new(Path::new("nowhere"));
-        assert_eq!(
-            missing.parse("x", "include a.conf; include mime.types; include b/*;"),
-            Ok(vec![])
-        );
-        assert_eq!(missing.missing.len(), 1);
+        let left = missing
+            .parse("x", "include a.conf; include mime.types; include b/*; include c/*/d.conf;")
+            .unwrap();
+        let names: Vec<&str> = left.iter().map(|it| it.arg(0)).collect();
+        assert_eq!(names, ["a.conf", "c/*/d.conf"]);
+        assert_eq!(missing.missing.len(), 2);
     }
 
     #[test]

@@ -48,6 +48,12 @@ impl<'d> Scope<'d> {
         self.last(name)?.args.first().map(String::as_str)
     }
 
+    /// What is written around all servers may miss a file without that being a guard.
+    pub(super) fn without_missing(mut self) -> Self {
+        self.guards.remove("include");
+        self
+    }
+
     /// What guards the block and could not be carried over.
     pub(super) fn guards(&self) -> &BTreeSet<&'d str> {
         &self.guards
@@ -56,9 +62,19 @@ impl<'d> Scope<'d> {
 
 /// Lists a directive that is left out.
 fn judge<'d>(directive: &'d Directive, guards: &mut BTreeSet<&'d str>, sheet: &mut Sheet) {
+    // Of includes those are left that name no file; they are listed already.
+    if directive.name == "include" {
+        guards.insert("include");
+        return;
+    }
     let (why, instead) = match fate(&directive.name) {
         Fate::Carried | Fate::Needless => return,
-        Fate::Left(why, instead) => (why, instead),
+        Fate::Left(why, instead) => {
+            if directive.name == "if" && refuses(directive.inner()) {
+                guards.insert("if");
+            }
+            (why, instead)
+        }
         Fate::Guard(why, instead) => {
             if matches!(directive.arg(0), "off" | "all") {
                 guards.remove(directive.name.as_str());
@@ -69,6 +85,22 @@ fn judge<'d>(directive: &'d Directive, guards: &mut BTreeSet<&'d str>, sheet: &m
         }
     };
     leave(directive, why, instead, sheet);
+}
+
+/// Whether a condition keeps requests out: it refuses them, or sends them to one place, such as a
+/// login. A redirect that carries the path on keeps nobody out.
+fn refuses(block: &[Directive]) -> bool {
+    let carries = |text: &str| text.contains("uri") || text.contains("$1");
+    block.iter().any(|directive| match directive.name.as_str() {
+        "deny" => true,
+        "return" => match directive.arg(0).parse::<u16>() {
+            Ok(code) if code >= 400 => true,
+            Ok(code) => code >= 300 && !carries(directive.arg(1)),
+            Err(_) => !carries(directive.arg(0)),
+        },
+        "rewrite" => !carries(directive.arg(1)),
+        _ => refuses(directive.inner()),
+    })
 }
 
 /// Puts a directive on the list of what is left out.

@@ -3,7 +3,7 @@
 use super::super::pattern::Mapping;
 use super::super::sheet::{FILL_IN, Left, Sheet, Table};
 use super::super::write::{list, quoted};
-use super::location::{Writer, all};
+use super::location::{Writer, all, close_guarded};
 use super::parse::Directive;
 use super::scope::{Scope, leave};
 use super::site::Site;
@@ -147,6 +147,50 @@ impl<'d> Server<'d> {
     }
 }
 
+/// Where requests come in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Listener<'s> {
+    address: &'s str,
+    is_tls: bool,
+}
+
+impl Listener<'_> {
+    fn is_loopback(self) -> bool {
+        let address = self.address.parse::<std::net::SocketAddr>();
+        address.is_ok_and(|it| it.ip().is_loopback())
+    }
+
+    /// Whether whoever reaches the other one reaches this one.
+    fn covers(self, other: Self) -> bool {
+        let port = |it: &str| it.rsplit_once(':').map(|(_, port)| port.to_owned());
+        let is_any = ["0.0.0.0:", "[::]:"].iter().any(|it| self.address.starts_with(it));
+        self == other
+            || (is_any && self.is_tls == other.is_tls && port(self.address) == port(other.address))
+    }
+}
+
+impl Server<'_> {
+    fn listeners(&self) -> impl Iterator<Item = Listener<'_>> {
+        let clear = self.clear.iter().map(|address| Listener { address, is_tls: false });
+        clear.chain(self.tls.iter().map(|address| Listener { address, is_tls: true }))
+    }
+
+    /// Whether only this machine reaches it.
+    fn is_local(&self) -> bool {
+        self.listeners().all(Listener::is_loopback)
+    }
+
+    /// Whether clients of these listeners would reach it here who did not reach it before. What
+    /// is on port 80 of all addresses is for everybody.
+    fn is_exposed(&self, all: &[Listener<'_>]) -> bool {
+        let public = Listener { address: "0.0.0.0:80", is_tls: false };
+        let reached = |other: &Listener<'_>| self.listeners().any(|own| own.covers(*other));
+        let is_none = self.listeners().next().is_none();
+        let others = || all.iter().filter(|it| !it.is_loopback());
+        is_none || (!reached(&public) && !others().all(reached))
+    }
+}
+
 /// `80`, `*:80`, `127.0.0.1:80` or `[::]:80` as an address with its port.
 fn address(text: &str) -> Option<String> {
     let text = text.replace("localhost", "127.0.0.1");
@@ -192,7 +236,11 @@ pub(super) fn write<'d>(servers: &[Server<'d>], site: &Site<'d>, body: u64, shee
             !leaves
         })
         .collect();
-    let default = serving.iter().position(|server| server.is_default).unwrap_or(0);
+    // Those of redirects are no way to what is served.
+    let of_serving = serving.iter().flat_map(|it| it.listeners());
+    let of_others = servers.iter().filter(|_| !redirects).flat_map(Server::listeners);
+    let listeners: Vec<Listener<'_>> = of_serving.chain(of_others).collect();
+    let default = default(&serving, &listeners);
     let wildcards = serving.iter().any(|it| it.names.iter().any(|name| name.starts_with("*.")));
     for (at, server) in serving.iter().enumerate() {
         let mut hosts: Vec<Option<&str>> =
@@ -208,10 +256,32 @@ pub(super) fn write<'d>(servers: &[Server<'d>], site: &Site<'d>, body: u64, shee
             let instead = "give it a host of its own";
             leave(server.directive, "no host is its own, and another one is first", instead, sheet);
         }
+        let shut = server.is_exposed(&listeners).then_some(EXPOSED);
+        if shut.is_some() {
+            sheet.left(Left {
+                at: server.directive.at(),
+                what: "a server with listeners of its own".to_owned(),
+                why: "routes are the same on all listeners: its routes are closed".to_owned(),
+                instead: "run a second gateway for it, or open the routes if all may reach them"
+                    .to_owned(),
+            });
+        }
         for host in hosts {
-            of_host(server, host, (site, body), sheet);
+            of_host(server, host, (site, body, shut), sheet);
         }
     }
+}
+
+const EXPOSED: &str = "it was not reached on all listeners, and routes are the same on all of them";
+
+/// The server for every name: never one that only this machine reached, if there is another.
+fn default(serving: &[&Server<'_>], listeners: &[Listener<'_>]) -> usize {
+    let first = |fits: &dyn Fn(&Server<'_>) -> bool| serving.iter().position(|it| fits(it));
+    first(&|it| it.is_default && !it.is_local())
+        .or_else(|| first(&|it| !it.is_local() && !it.is_exposed(listeners)))
+        .or_else(|| first(&|it| !it.is_local()))
+        .or_else(|| first(&|it| it.is_default))
+        .unwrap_or(0)
 }
 
 /// Networks of balancers that begin connections with the PROXY protocol.
@@ -240,19 +310,20 @@ fn balancers(servers: &[Server<'_>], sheet: &mut Sheet) {
 fn of_host<'d>(
     server: &Server<'d>,
     host: Option<&str>,
-    (site, body): (&Site<'d>, u64),
+    (site, body, shut): (&Site<'d>, u64, Option<&'static str>),
     sheet: &mut Sheet,
 ) {
     let scheme = if sheet.has_tls() { "https" } else { "http" };
     let name = server.names.first().map(String::as_str);
-    let writer = Writer { site, host, name, scheme, body };
+    let writer = Writer { site, host, name, scheme, body, shut };
     let at = server.directive.at();
     if let Some(directive) = server.own("return") {
         let mut made = Table::default();
         writer.respond(&mut made, (directive, &directive.args), &server.scope, sheet);
+        close_guarded(&mut made, &server.scope);
         return writer.put(Mapping::new("/*", None), made, &directive.at(), sheet);
     }
-    let locations = all(server.directive.inner(), &server.scope, sheet);
+    let locations = all(server.directive.inner(), &server.scope, None, sheet);
     for rewrite in server.directive.inner().iter().filter(|it| it.name == "rewrite") {
         let simple = super::super::pattern::Simple::parse(rewrite.arg(0));
         if let Some((mapping, made)) = writer.rewrite(rewrite, None, &locations, sheet) {

@@ -238,8 +238,20 @@ pub(super) fn fate(name: &str) -> Fate {
     if name.contains("_by_lua") || name.starts_with("js_") || name.starts_with("perl") {
         return Fate::Guard("programs do not run here", "let the application do it");
     }
-    if is_group(&["auth_", "ssl_client", "ssl_verify", "modsecurity", "access_"]) {
+    if is_group(&["ssl_client", "ssl_verify", "access_"]) || may_guard(name) {
         return Fate::Guard("it is not known here, and may guard", "see docs/converting.md");
     }
     Fate::Left("it is not known here", "see docs/converting.md")
+}
+
+/// Whether a name that is not known here sounds like something that keeps requests out.
+fn may_guard(name: &str) -> bool {
+    const PARTS: &[&str] = &[
+        "auth", "block", "captcha", "crowdsec", "deny", "denied", "jwt", "ldap", "naxsi", "oidc",
+        "protect", "referer", "saml", "secure", "security", "waf",
+    ];
+    let lower = name.to_ascii_lowercase();
+    PARTS.iter().any(|part| lower.contains(part))
+        || name.starts_with("Sec")
+        || matches!(name, "CheckRule" | "BasicRule" | "MainRule" | "LearningMode")
 }
