@@ -6,7 +6,7 @@ mod nginx;
 
 use std::path::Path;
 
-use crate::support::{CertificateAuthority, Folder, Refused, run};
+use crate::support::{CertificateAuthority, Client, Folder, Gateway, Refused, Upstream, run};
 
 /// The examples, by whose they are and their files in `tests/it/convert/`, with the exit status of
 /// their conversion. What is said of each is in the file beside it that ends in `.said`, and is
@@ -165,5 +165,85 @@ fn what_cannot_be_guarded_is_closed() {
         let (_, route) = converted.stdout.split_once(&format!("[routes.{name}]")).expect("a route");
         let route = route.split("\n[").next().unwrap_or_default();
         assert!(route.contains("respond = { status = 403 }"), "{file}: {route}");
+    }
+}
+
+/// What nginx refuses the gateway refuses, too: the servers, the host and the path of a request.
+/// `PASS` is a `proxy_pass` to the upstream, `OPEN` a location for everything else.
+const CLOSED: &[(&str, &str, &str)] = &[
+    ("server { location ~ /\\.git { deny all; } OPEN }", "a.test", "/x/.git/config"),
+    ("server { location ~ ^/(admin|ops)/ { deny all; } OPEN }", "a.test", "/ops/x"),
+    (
+        "server { location ~ ^/adm { return 403; } location /adm/api/ { PASS } }",
+        "a.test",
+        "/adm/api/x",
+    ),
+    ("server { location ~ ^/a/ { deny all; } location ~ ^/a/b/ { PASS } }", "a.test", "/a/b/c"),
+    ("server { location / { if ($http_x = y) { return 403; } PASS } }", "a.test", "/x"),
+    ("server { if ($bad) { return 444; } OPEN }", "a.test", "/x"),
+    ("server { location / { if ($x) { return 403; } return 200 secret; } }", "a.test", "/x"),
+    ("server { location / { SecRulesEnabled; PASS } }", "a.test", "/x"),
+    ("server { location / { valid_referers none; PASS } }", "a.test", "/x"),
+    ("server { location / { my_oauth_check on; PASS } }", "a.test", "/x"),
+    ("server { location / { include guards.conf; PASS } }", "a.test", "/x"),
+    ("server { include guards/*/all.conf; OPEN }", "a.test", "/x"),
+    (
+        "server { rewrite ^/old/(.*)$ /new/$1 last; location /new/ { deny all; PASS } OPEN }",
+        "a.test",
+        "/old/x",
+    ),
+    (
+        "server { location /app/ { rewrite ^/(.*)$ /v1/$1 break; PASS } location / { deny all; } }",
+        "a.test",
+        "/x",
+    ),
+    (
+        "server { listen 80; OPEN } server { listen 127.0.0.1:8081; server_name b.test; OPEN }",
+        "b.test",
+        "/x",
+    ),
+    (
+        "server { listen 127.0.0.1:8081; OPEN } server { server_name b.test; location /b/ { PASS } }",
+        "a.test",
+        "/x",
+    ),
+];
+
+#[test]
+fn what_was_closed_stays_closed() {
+    let upstream = Upstream::replying("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let pass = format!("proxy_pass http://{};", upstream.address());
+    for (source, host, path) in CLOSED {
+        let folder = Folder::new();
+        let text = source.replace("OPEN", "location / { PASS }").replace("PASS", &pass);
+        folder.write("nginx.conf", text);
+        let converted = convert(&folder, "nginx", "nginx.conf");
+        let text = converted
+            .stdout
+            .replace(", \"127.0.0.1:8081\"", "")
+            .replace("\"127.0.0.1:8081\", ", "")
+            .replace("0.0.0.0:80", "127.0.0.1:0")
+            .replace("127.0.0.1:9901", "127.0.0.1:0");
+        let gateway = Gateway::start_in(folder, &text);
+        let reply = Client::get(gateway.public, path).header("Host", *host).send();
+        assert!(matches!(reply.status, 403 | 404), "{source}: {}\n{text}", reply.status);
+        assert_eq!(upstream.seen(), 0, "{source}");
+    }
+}
+
+/// What cannot stay closed heads the list.
+#[test]
+fn what_is_open_now_is_said_first() {
+    let folder = Folder::new();
+    for (guarded, expected) in [
+        ("location /secret { deny all; }", "open now: /secret.php and the like"),
+        ("location ~* ^/secret/ { deny all; }", "open now: /secret/ in capital letters"),
+    ] {
+        let text = format!("server {{ {guarded} location / {{ odd x; proxy_pass http://a; }} }}");
+        folder.write("nginx.conf", text);
+        let converted = convert(&folder, "nginx", "nginx.conf");
+        assert_eq!(converted.code, Some(1), "{guarded}");
+        let second = converted.stderr.lines().nth(1).unwrap_or_default();
+        assert!(second.contains(expected), "{}", converted.stderr);
     }
 }

@@ -415,14 +415,25 @@ impl<'d> Writer<'_, 'd> {
             leave(rewrite, "what the new path leads to is not plain", instead, sheet);
             return None;
         };
-        if self.settings(&of.scope).networks(&mut made, sheet) {
+        self.rewritten(&mut made, (of, &pass, &template), all, sheet);
+        Some((mapping, made))
+    }
+
+    /// What is done with a rewritten path: what its location does.
+    fn rewritten(
+        &self,
+        made: &mut Table,
+        (of, pass, template): (&Location<'d>, &Pass, &str),
+        all: &[Location<'d>],
+        sheet: &mut Sheet,
+    ) {
+        if self.settings(&of.scope).networks(made, sheet) {
             made.set("respond", "{ status = 403 }");
         }
-        self.proxied(&mut made, &pass, (&of.scope, Some(&template)), sheet);
-        close_guarded(&mut made, &of.scope);
-        self.settings(&of.scope).of_all(&mut made, sheet);
-        keep_closed(&mut made, of, all, sheet);
-        Some((mapping, made))
+        self.proxied(made, pass, (&of.scope, Some(template)), sheet);
+        close_guarded(made, &of.scope);
+        self.settings(&of.scope).of_all(made, sheet);
+        keep_closed(made, of, all, sheet);
     }
 
     /// A path that is a location's without its slash: nginx sends clients to the one with it.

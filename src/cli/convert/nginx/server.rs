@@ -221,7 +221,22 @@ pub(super) fn write<'d>(servers: &[Server<'d>], site: &Site<'d>, body: u64, shee
         sheet.tls().set("redirect", "true");
     }
     balancers(servers, sheet);
-    let serving: Vec<&Server<'d>> = servers
+    let serving = serving(servers, (has_tls, redirects), sheet);
+    // Those of redirects are no way to what is served.
+    let of_serving = serving.iter().flat_map(|it| it.listeners());
+    let of_others = servers.iter().filter(|_| !redirects).flat_map(Server::listeners);
+    let listeners: Vec<Listener<'_>> = of_serving.chain(of_others).collect();
+    let default = default(&serving, &listeners);
+    routes(&serving, (default, &listeners), (site, body), sheet);
+}
+
+/// Those that do more than to send clients to https.
+fn serving<'s, 'd>(
+    servers: &'s [Server<'d>],
+    (has_tls, redirects): (bool, bool),
+    sheet: &mut Sheet,
+) -> Vec<&'s Server<'d>> {
+    servers
         .iter()
         .filter(|server| {
             let leaves = server.is_redirect() && has_tls;
@@ -235,12 +250,16 @@ pub(super) fn write<'d>(servers: &[Server<'d>], site: &Site<'d>, body: u64, shee
             }
             !leaves
         })
-        .collect();
-    // Those of redirects are no way to what is served.
-    let of_serving = serving.iter().flat_map(|it| it.listeners());
-    let of_others = servers.iter().filter(|_| !redirects).flat_map(Server::listeners);
-    let listeners: Vec<Listener<'_>> = of_serving.chain(of_others).collect();
-    let default = default(&serving, &listeners);
+        .collect()
+}
+
+/// The routes of all servers, of which one is for every name.
+fn routes<'d>(
+    serving: &[&Server<'d>],
+    (default, listeners): (usize, &[Listener<'_>]),
+    (site, body): (&Site<'d>, u64),
+    sheet: &mut Sheet,
+) {
     let wildcards = serving.iter().any(|it| it.names.iter().any(|name| name.starts_with("*.")));
     for (at, server) in serving.iter().enumerate() {
         let mut hosts: Vec<Option<&str>> =
@@ -256,7 +275,7 @@ pub(super) fn write<'d>(servers: &[Server<'d>], site: &Site<'d>, body: u64, shee
             let instead = "give it a host of its own";
             leave(server.directive, "no host is its own, and another one is first", instead, sheet);
         }
-        let shut = server.is_exposed(&listeners).then_some(EXPOSED);
+        let shut = server.is_exposed(listeners).then_some(EXPOSED);
         if shut.is_some() {
             sheet.left(Left {
                 at: server.directive.at(),
