@@ -70,7 +70,10 @@ fn has_some(expression: &Location<'_>, of: &Location<'_>) -> bool {
     match &expression.kind {
         Kind::Blind(begin) => meets(&around(begin)),
         Kind::Pattern(simple) if simple.is_tree() => own.starts_with(&around(simple.begin())),
-        Kind::Pattern(simple) if simple.path.contains('{') => meets(&around(simple.begin())),
+        Kind::Pattern(simple) if simple.path.contains('{') => {
+            let begin = around(simple.begin());
+            own.starts_with(&begin) && own.len() > begin.len()
+        }
         _ => false,
     }
 }

@@ -153,9 +153,11 @@ impl<'d> Location<'d> {
         }
     }
 
-    /// Whether all that it answers is a refusal.
+    /// Whether all that it answers is a refusal. What is gone or under repair is no secret.
     pub(super) fn refuses(&self) -> bool {
-        let code = |it: &Directive| it.arg(0).parse::<u16>().is_ok_and(|code| code >= 400);
+        let code = |it: &Directive| {
+            it.arg(0).parse::<u16>().is_ok_and(|code| (400..500).contains(&code) && code != 410)
+        };
         let denies = self.scope.all("allow").first();
         let denies = denies.is_some_and(|it| it.name == "deny" && it.arg(0) == "all");
         match self.own("return") {
