@@ -70,7 +70,8 @@ pub(super) fn all<'d>(
                 within: within.map(str::to_owned),
             });
         }
-        let prefix = directive.args.last().map(String::as_str).filter(|it| it.starts_with('/'));
+        let is_prefix = |it: &&str| it.starts_with('/') && !directive.arg(0).starts_with('~');
+        let prefix = directive.args.last().map(String::as_str).filter(is_prefix);
         found.extend(all(directive.inner(), &inner, prefix.or(within), sheet));
     }
     found
