@@ -6,6 +6,7 @@ mod kong;
 mod networks;
 mod nginx;
 mod pattern;
+mod precedence;
 mod sheet;
 mod tables;
 mod traefik;

@@ -5,10 +5,11 @@ mod document;
 mod plugins;
 mod upstream;
 
-use self::document::{Kong, Service};
+use self::document::{Kong, Service, is_off, means};
 use self::plugins::Plugins;
-use super::effects::At;
+use super::effects::{At, Effects};
 use super::pattern::{Mapping, Simple, is_plain_path, of_prefix};
+use super::precedence::{Ranked, put};
 use super::sheet::{Route, Sheet, Table};
 use super::tree::Node;
 use super::write::{quoted, table};
@@ -35,11 +36,7 @@ pub(super) fn convert(name: &str, root: &Node, sheet: &mut Sheet) -> Result<(), 
     if services.is_empty() && !root.get("routes").is_some() {
         return Err(format!("{name}:{}: neither services nor routes are in it", root.line.max(1)));
     }
-    let named = |node: &'_ Node| -> Option<String> { node.get("name").text().map(str::to_owned) };
-    let by_name = services.iter().filter(|node| named(node).is_some());
-    let services_by_name =
-        by_name.filter_map(|node| Some((node.get("name").text()?, node))).collect();
-    let kong = Kong { name, root, services: services_by_name };
+    let kong = Kong { name, root };
     sheet.server().head(
         "Where clients reach the gateway. 8000 is where Kong listens unless its own configuration \
          says otherwise.",
@@ -53,18 +50,45 @@ pub(super) fn convert(name: &str, root: &Node, sheet: &mut Sheet) -> Result<(), 
     }
     certificates(&kong, sheet);
     let plugins = Plugins::read(&kong, sheet);
+    let mut routes = Vec::new();
     for service in services {
         for route in service.get("routes").items() {
-            kong.route(route, Some(service), &plugins, sheet);
+            kong.route(route, Some(service), (&plugins, &mut routes), sheet);
         }
     }
     for route in root.get("routes").items() {
         let of = route.get("service");
-        let of = of.text().or_else(|| of.get("name").text());
-        let service = of.and_then(|of| kong.services.get(of).copied());
-        kong.route(route, service, &plugins, sheet);
+        let service = services.iter().find(|service| means(of, service));
+        kong.route(route, service, (&plugins, &mut routes), sheet);
     }
+    put(routes, sheet);
     Ok(())
+}
+
+/// What orders routes in Kong: how much they look at, whether a host is one, whether a path is an
+/// expression, and then its own rank or its length.
+type Rank = (usize, bool, bool, u64);
+
+fn rank(node: &Node, path: &str) -> Rank {
+    const CRITERIA: [&str; 5] = ["methods", "hosts", "paths", "headers", "snis"];
+    let looks = CRITERIA.iter().filter(|key| !node.get(key).items().is_empty()).count();
+    let is_wild = node.get("hosts").texts().iter().any(|host| host.contains('*'));
+    let is_regex = path.starts_with('~');
+    let length = u64::try_from(path.len()).unwrap_or(u64::MAX);
+    let last = if is_regex { node.get("regex_priority").number().unwrap_or(0) } else { length };
+    (looks, !is_wild, is_regex, last)
+}
+
+/// The beginning of a path that surely covers it.
+fn around(path: &str) -> String {
+    let path = path.strip_prefix('~').unwrap_or(path);
+    let path = path.strip_prefix('^').unwrap_or(path);
+    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_');
+    let literal: String = path.chars().take_while(plain).collect();
+    // The last segment may go on, or be there or not.
+    let whole = literal.rsplit_once('/').map_or("", |(whole, _)| whole);
+    let base = if is_plain_path(whole) && !path.contains('|') { whole } else { "" };
+    format!("{base}/*")
 }
 
 fn certificates(kong: &Kong<'_>, sheet: &mut Sheet) {
@@ -82,38 +106,91 @@ impl<'d> Kong<'d> {
         &self,
         node: &'d Node,
         service: Option<&'d Node>,
-        plugins: &Plugins<'d>,
+        (plugins, routes): (&Plugins<'d>, &mut Vec<Ranked<Rank>>),
         sheet: &mut Sheet,
     ) {
         let label = node.get("name").text().unwrap_or("route");
         let at = At { name: self.name, what: label };
-        if let Err((why, instead)) = matchable(node) {
-            return at.leave(node, why, instead, sheet);
+        if is_off(node) || service.is_some_and(is_off) {
+            let why = "it is switched off in Kong";
+            return at.leave(node, why, "switch it on, and convert again", sheet);
         }
-        let service = service.and_then(|service| self.service(service));
-        let Some(service) = service else {
-            let why = "its service has no host and no url";
-            return at.leave(node, why, "write a route with an upstream", sheet);
+        let nothing = Node { line: node.line, value: super::tree::Value::Null };
+        let effects = plugins.of_route(node, service.unwrap_or(&nothing), sheet);
+        let (why, instead) = match (matchable(node), service.and_then(|it| self.service(it))) {
+            (Err(why), _) => why,
+            (_, None) => ("its service has no host and no url", "write a route with an upstream"),
+            (_, Some(service)) if !matches!(service.scheme.as_str(), "http" | "https") => {
+                ("only services of http and https are converted", "see docs/grpc.md")
+            }
+            (Ok(()), Some(service)) => {
+                return self.converted(node, &service, (&effects, routes), sheet);
+            }
         };
-        if !matches!(service.scheme.as_str(), "http" | "https") {
-            let why = "only services of http and https are converted";
-            return at.leave(node, why, "see docs/grpc.md", sheet);
+        at.leave(node, why, instead, sheet);
+        let paths = node.get("paths").texts();
+        for path in if paths.is_empty() { vec!["/"] } else { paths } {
+            self.lose(node, path, (&effects, routes));
         }
+    }
+
+    /// A path of a route that is left out, so that its guards are not forgotten.
+    fn lose(&self, node: &Node, path: &str, (effects, routes): (&Effects, &mut Vec<Ranked<Rank>>)) {
+        let hosts = node.get("hosts").texts();
+        let is_known = |host: &&str| !host.trim_start_matches("*.").contains('*');
+        let hosts: Vec<Option<&str>> = if hosts.is_empty() || !hosts.iter().all(is_known) {
+            vec![None]
+        } else {
+            hosts.into_iter().map(Some).collect()
+        };
+        for host in hosts {
+            let mut made = Table::new(String::new());
+            effects.clone().write(&mut made);
+            let route = Route { path: around(path), ..self.named(node, host, made) };
+            routes.push(Ranked { rank: rank(node, path), route, is_lost: true });
+        }
+    }
+
+    /// A route without a path.
+    fn named(&self, node: &Node, host: Option<&str>, table: Table) -> Route {
+        Route {
+            name: node.get("name").text().unwrap_or("route").to_owned(),
+            host: host.map(str::to_owned),
+            path: String::new(),
+            methods: node.get("methods").texts().into_iter().map(str::to_owned).collect(),
+            table,
+            at: format!("{}:{}", self.name, node.line),
+        }
+    }
+
+    fn converted(
+        &self,
+        node: &'d Node,
+        service: &Service<'d>,
+        (effects, routes): (&Effects, &mut Vec<Ranked<Rank>>),
+        sheet: &mut Sheet,
+    ) {
+        let label = node.get("name").text().unwrap_or("route");
+        let at = At { name: self.name, what: label };
         if node.get("protocols").texts() == ["https"] {
             let instead = "write redirect = true in [server.tls]";
             at.leave(node, "routes are the same in clear and over TLS", instead, sheet);
         }
-        let effects = plugins.of_route(node, service.node, sheet);
-        let upstream = upstream::of_service(self.name, self.root, &service, &effects, sheet);
+        let upstream = upstream::of_service(self.name, self.root, service, effects, sheet);
         let hosts = node.get("hosts").texts();
         let hosts: Vec<Option<&str>> =
             if hosts.is_empty() { vec![None] } else { hosts.into_iter().map(Some).collect() };
         let mut written = 0_usize;
-        for mapping in self.mappings(node, &service, sheet) {
+        let (mappings, lost) = self.mappings(node, service, sheet);
+        for path in lost {
+            self.lose(node, path, (effects, routes));
+        }
+        for (from, mapping) in mappings {
             for host in &hosts {
                 written += 1;
                 if written > PATTERNS_MAX {
                     let why = format!("one route has at most {PATTERNS_MAX} paths and hosts here");
+                    self.lose(node, "/", (effects, routes));
                     return at.leave(node, &why, "split it", sheet);
                 }
                 let mut made = Table::new(format!("Route {label}, {}:{}.", self.name, node.line));
@@ -132,26 +209,26 @@ impl<'d> Kong<'d> {
                     made.set("rewrite", table(&rewrite));
                 }
                 effects.clone().write(&mut made);
-                sheet.route(Route {
-                    name: label.to_owned(),
-                    host: host.map(str::to_owned),
-                    path: mapping.path.clone(),
-                    methods: node.get("methods").texts().into_iter().map(str::to_owned).collect(),
-                    table: made,
-                    at: format!("{}:{}", self.name, node.line),
-                });
+                let route = Route { path: mapping.path.clone(), ..self.named(node, *host, made) };
+                routes.push(Ranked { rank: rank(node, &from), route, is_lost: false });
             }
         }
     }
 
-    /// Its paths as patterns, and what becomes of them.
-    fn mappings(&self, node: &Node, service: &Service<'_>, sheet: &mut Sheet) -> Vec<Mapping> {
+    /// Its paths as patterns, each with the one it is of, and what becomes of them; and the paths
+    /// that are left out.
+    fn mappings<'n>(
+        &self,
+        node: &'n Node,
+        service: &Service<'_>,
+        sheet: &mut Sheet,
+    ) -> (Vec<(String, Mapping)>, Vec<&'n str>) {
         let at = At { name: self.name, what: node.get("name").text().unwrap_or("route") };
         let strips = !node.get("strip_path").is_some() || node.get("strip_path").is_true();
         let paths = node.get("paths");
         let all = [Node { line: node.line, value: super::tree::Value::Text("/".to_owned()) }];
         let items = if paths.items().is_empty() { &all[..] } else { paths.items() };
-        let mut mappings = Vec::new();
+        let (mut mappings, mut lost) = (Vec::new(), Vec::new());
         for item in items {
             let Some(path) = item.text() else { continue };
             let made = match path.strip_prefix('~') {
@@ -159,14 +236,16 @@ impl<'d> Kong<'d> {
                 None => of_path(path, strips, &service.base),
             };
             match made {
-                Ok(made) => mappings.extend(made),
+                Ok(made) => mappings.extend(made.into_iter().map(|it| (path.to_owned(), it))),
                 Err(why) => {
                     let at = At { what: path, ..at };
                     at.leave(item, why, "write its route by hand", sheet);
+                    // The one that stands for no paths at all is always carried over.
+                    lost.extend(paths.texts().into_iter().filter(|it| *it == path));
                 }
             }
         }
-        mappings
+        (mappings, lost)
     }
 }
 

@@ -2,15 +2,18 @@
 //! static one where they stand in the same file, as a gateway.toml.
 
 mod middleware;
+mod point;
 mod rule;
 mod service;
 
 use std::collections::BTreeSet;
 
 use self::middleware::{Middlewares, Path};
+use self::point::Points;
 use self::rule::Match;
 use self::service::{Services, Target};
 use super::effects::{At, Effects};
+use super::precedence::{Ranked, put};
 use super::sheet::{FILL_IN, Route, Sheet, Table};
 use super::tree::Node;
 use super::write::{list, quoted, table};
@@ -44,9 +47,11 @@ pub(super) fn convert(name: &str, root: &Node, sheet: &mut Sheet) -> Result<(), 
     traefik.entry_points(sheet);
     traefik.certificates(sheet);
     let mut hosts = BTreeSet::new();
+    let mut routes = Vec::new();
     for (label, router) in routers {
-        traefik.router(label, router, &mut hosts, sheet);
+        traefik.router((label, router), &mut hosts, &mut routes, sheet);
     }
+    put(routes, sheet);
     traefik.authority(&hosts, sheet);
     Ok(())
 }
@@ -159,76 +164,114 @@ impl<'d> Traefik<'d> {
 
     fn router(
         &self,
-        label: &str,
-        router: &'d Node,
+        (label, router): (&str, &'d Node),
         hosts: &mut BTreeSet<String>,
+        routes: &mut Vec<Ranked<usize>>,
         sheet: &mut Sheet,
     ) {
+        let points = Points { all: self.root.find("entryPoints").entries() };
+        if points.is_sent_away(router) {
+            return;
+        }
         let at = At { name: self.name, what: label };
         let text = router.find("rule").text().unwrap_or_default();
-        let matches = match rule::parse(text) {
-            Ok(matches) => matches,
-            Err(why) => {
-                let instead = "the router is left out: write routes for what it means";
-                return at.leave(router.find("rule"), &why, instead, sheet);
-            }
-        };
+        let parsed = rule::parse(text);
+        if let Err(why) = &parsed {
+            let instead = "the router is left out: write routes for what it means";
+            at.leave(router.find("rule"), why, instead, sheet);
+        }
         if router.find("priority").is_some() {
             let instead = "see whether the more specific route is the one that is meant";
             at.leave(router.find("priority"), "the most specific route wins here", instead, sheet);
         }
-        if router.find("tls").find("certResolver").is_some() {
-            hosts.extend(matches.iter().filter_map(|it| it.host.clone()));
-        }
         let middlewares = Middlewares { name: self.name, all: self.http.find("middlewares") };
         let mut path = Path::default();
         let mut effects = Effects::default();
-        let names = router.find("middlewares").texts();
+        let names = points.middlewares(router);
         let https = self.has_tls();
         let leads = middlewares.apply(&names, (&mut effects, &mut path), (router, https), sheet);
         if leads {
+            redirect(sheet);
+        }
+        let is_secure = points.is_secure(router, &|name| self.secure.contains(name));
+        if leads && !is_secure {
             // In clear, everybody is sent to TLS, so no route is needed for it.
-            return redirect(sheet);
+            return;
+        }
+        points.confine(at, router, &mut effects, sheet);
+        if is_secure {
+            let options = self.root.find("tls").find("options");
+            points.demand(at, (router, options), &mut effects, sheet);
+        }
+        self.add((label, router), parsed.ok(), (&path, &effects), (hosts, routes), sheet);
+    }
+
+    /// Adds the routes of a router; one of everything where its rule means nothing here.
+    fn add(
+        &self,
+        (label, router): (&str, &'d Node),
+        matches: Option<Vec<Match>>,
+        what: (&Path, &Effects),
+        (hosts, routes): (&mut BTreeSet<String>, &mut Vec<Ranked<usize>>),
+        sheet: &mut Sheet,
+    ) {
+        let text = router.find("rule").text().unwrap_or_default();
+        let said = router.find("priority").number().filter(|it| *it > 0);
+        let rank = said.map_or(text.len(), |it| usize::try_from(it).unwrap_or(usize::MAX));
+        let Some(matches) = matches else {
+            // It is for some of all requests.
+            let whole = Match { path: "/*".to_owned(), ..Match::default() };
+            let route = self.made((label, router), &whole, what, None, sheet);
+            routes.push(Ranked { rank, route, is_lost: true });
+            return;
+        };
+        if router.find("tls").find("certResolver").is_some() {
+            hosts.extend(matches.iter().filter_map(|it| it.host.clone()));
         }
         let services = Services { name: self.name, all: self.http.find("services") };
         let of = router.find("service").text().unwrap_or(label);
-        let target = services.target(of, &effects, router, sheet);
+        let target = services.target(of, what.1, router, sheet);
         for matched in &matches {
-            self.put((label, router), matched, (&path, &effects, &target), sheet);
+            let route = self.made((label, router), matched, what, Some(&target), sheet);
+            routes.push(Ranked { rank, route, is_lost: false });
         }
     }
 
-    fn put(
+    /// A route; without a target only what guards it matters.
+    fn made(
         &self,
         (label, router): (&str, &Node),
         matched: &Match,
-        (path, effects, target): (&Path, &Effects, &Target),
+        (path, effects): (&Path, &Effects),
+        target: Option<&Target>,
         sheet: &mut Sheet,
-    ) {
+    ) -> Route {
         let at = At { name: self.name, what: label };
         let mut made = Table::new(format!("Router {label}, {}:{}.", self.name, router.line));
         if let Some(note) = matched.note {
             made.head(format!("Not quite the same: {note}."));
         }
-        target.write(&mut made);
-        let mut rewrite = Vec::new();
-        match path.rewrite(&matched.path) {
-            Ok(entry) => rewrite.extend(entry.map(|(key, value)| (key, quoted(&value)))),
-            Err(why) => at.leave(router, why, "write rewrite by hand", sheet),
-        }
-        rewrite.extend(target.host.as_ref().map(|host| ("host", quoted(host))));
-        if !rewrite.is_empty() {
-            made.set("rewrite", table(&rewrite));
+        if let Some(target) = target {
+            target.write(&mut made);
+            let mut rewrite = Vec::new();
+            match path.rewrite(&matched.path) {
+                Ok(entry) => rewrite.extend(entry.map(|(key, value)| (key, quoted(&value)))),
+                Err(why) => at.leave(router, why, "write rewrite by hand", sheet),
+            }
+            rewrite.extend(target.host.as_ref().map(|host| ("host", quoted(host))));
+            if !rewrite.is_empty() {
+                made.set("rewrite", table(&rewrite));
+            }
         }
         effects.clone().write(&mut made);
-        sheet.route(Route {
+        Route {
             name: label.to_owned(),
             host: matched.host.clone(),
             path: matched.path.clone(),
             methods: matched.methods.clone(),
             table: made,
             at: format!("{}:{}", self.name, router.line),
-        });
+        }
     }
 
     /// Certificates that a resolver orders.

@@ -1,7 +1,5 @@
 //! Kong's document, and a service in it as its routes need it.
 
-use std::collections::BTreeMap;
-
 use super::super::sheet::FILL_IN;
 use super::super::tree::Node;
 
@@ -9,7 +7,19 @@ use super::super::tree::Node;
 pub(super) struct Kong<'d> {
     pub(super) name: &'d str,
     pub(super) root: &'d Node,
-    pub(super) services: BTreeMap<&'d str, &'d Node>,
+}
+
+/// Whether `of`, a name, an id or a table with one of them, means this service, route or consumer.
+pub(super) fn means(of: &Node, node: &Node) -> bool {
+    let told = [of, of.get("id"), of.get("name"), of.get("username")];
+    let mut told = told.into_iter().filter_map(Node::text);
+    let known = ["id", "name", "username"].map(|key| node.get(key).text());
+    told.any(|told| known.contains(&Some(told)))
+}
+
+/// Whether it is switched off.
+pub(super) fn is_off(node: &Node) -> bool {
+    node.get("enabled").text().is_some_and(|text| text.eq_ignore_ascii_case("false"))
 }
 
 /// A service as routes need it.

@@ -7,27 +7,66 @@ use super::super::effects::{At, Effects, Verb, Way};
 use super::super::sheet::{Sheet, Table};
 use super::super::tree::Node;
 use super::super::write::{duration, list, quoted, rate, table};
-use super::document::{Kong, fill_in};
+use super::document::{Kong, fill_in, is_off, means};
 
 /// Longest time that browsers remember a preflight.
 const MAX_AGE_MAX: u64 = 2 * 60 * 60;
+
+/// Plugins that keep nobody out: what they do may be left out, and the route stays open.
+const HARMLESS: [&str; 30] = [
+    "ai-proxy",
+    "correlation-id",
+    "cors",
+    "datadog",
+    "exit-transformer",
+    "file-log",
+    "forward-proxy",
+    "graphql-proxy-cache-advanced",
+    "grpc-gateway",
+    "grpc-web",
+    "http-log",
+    "kafka-log",
+    "loggly",
+    "opentelemetry",
+    "post-log",
+    "prometheus",
+    "proxy-cache",
+    "proxy-cache-advanced",
+    "rate-limiting",
+    "rate-limiting-advanced",
+    "request-size-limiting",
+    "request-transformer",
+    "request-transformer-advanced",
+    "response-ratelimiting",
+    "response-transformer",
+    "response-transformer-advanced",
+    "statsd",
+    "syslog",
+    "tcp-log",
+    "zipkin",
+];
+/// Those that ask who it is. Without `anonymous` each of them must agree.
+const AUTH: [&str; 2] = ["jwt", "key-auth"];
 
 /// Plugins that hold for more than one route, and what consumers have.
 pub(super) struct Plugins<'d> {
     name: &'d str,
     /// Those that name no route.
     around: Vec<&'d Node>,
+    /// Those that stand with a consumer.
+    of_consumers: Vec<&'d Node>,
     jwt: Vec<&'d Node>,
 }
 
 impl<'d> Plugins<'d> {
     /// Reads what stands beside the services.
     pub(super) fn read(kong: &Kong<'d>, sheet: &mut Sheet) -> Self {
-        let mut jwt = Vec::new();
+        let (mut jwt, mut of_consumers) = (Vec::new(), Vec::new());
         for consumer in kong.root.get("consumers").items() {
             let who = consumer.get("username").text().unwrap_or("a consumer");
             let at = At { name: kong.name, what: who };
             jwt.extend(consumer.get("jwt_secrets").items());
+            of_consumers.extend(consumer.get("plugins").items());
             let keys = consumer.get("keyauth_credentials").items();
             for key in keys {
                 let why = "API keys lie in the store, as digests, and in no file";
@@ -50,7 +89,9 @@ impl<'d> Plugins<'d> {
                 }
             }
         }
-        Self { name: kong.name, around: kong.root.get("plugins").items().iter().collect(), jwt }
+        let around: Vec<&Node> = kong.root.get("plugins").items().iter().collect();
+        attached(kong, &around, sheet);
+        Self { name: kong.name, around, of_consumers, jwt }
     }
 
     /// What the plugins of a route do: its own, those of its service, those of all. Of one name the
@@ -62,41 +103,75 @@ impl<'d> Plugins<'d> {
         sheet: &mut Sheet,
     ) -> Effects {
         let is = |plugin: &Node, key: &str, node: &Node| {
-            let of = plugin.get(key);
-            let of = of.text().or_else(|| of.get("name").text());
-            of.is_some() && of == node.get("name").text()
+            !plugin.get(key).is_some() || means(plugin.get(key), node)
         };
-        let around = || self.around.iter().copied();
-        let everywhere = |plugin: &&Node| {
-            ["route", "service", "consumer"].iter().all(|key| !plugin.get(key).is_some())
+        let here = |plugin: &&Node| is(plugin, "route", route) && is(plugin, "service", service);
+        let around = |of_route: bool, of_service: bool| {
+            self.around.iter().copied().filter(here).filter(move |plugin| {
+                plugin.get("route").is_some() == of_route
+                    && plugin.get("service").is_some() == of_service
+            })
         };
-        let mut all: Vec<&Node> = route.get("plugins").items().iter().collect();
-        all.extend(around().filter(|plugin| is(plugin, "route", route)));
+        let mut all: Vec<&Node> = around(true, true).collect();
+        all.extend(route.get("plugins").items());
+        all.extend(around(true, false));
         all.extend(service.get("plugins").items());
-        all.extend(around().filter(|plugin| is(plugin, "service", service)));
-        all.extend(around().filter(everywhere));
+        all.extend(around(false, true));
+        all.extend(around(false, false));
+        // One that is switched off hides none that holds for more.
+        all.retain(|plugin| !is_off(plugin));
         // Limits count by callers only where these are known.
-        all.sort_by_key(|plugin| !matches!(plugin.get("name").text(), Some("jwt" | "key-auth")));
+        let is_auth =
+            |plugin: &Node| plugin.get("name").text().is_some_and(|it| AUTH.contains(&it));
+        all.sort_by_key(|plugin| !is_auth(plugin));
         let mut effects = Effects::default();
         let mut done: Vec<&str> = Vec::new();
+        let mut must: Vec<&Node> = Vec::new();
         for plugin in all {
             let Some(name) = plugin.get("name").text() else { continue };
             let at = At { name: self.name, what: name };
-            if plugin.get("consumer").is_some() {
-                let instead = "write tiers in [limits.NAME]";
-                at.leave(plugin, "it is for one consumer alone", instead, sheet);
+            if plugin.get("consumer").is_some() || plugin.get("consumer_group").is_some() {
+                self.of_one(at, plugin, &mut effects, sheet);
                 continue;
             }
             if done.contains(&name) {
                 continue;
             }
             done.push(name);
-            let is_off = plugin.get("enabled").text() == Some("false");
-            if !is_off {
-                self.apply(at, plugin, &mut effects, sheet);
+            if is_auth(plugin) {
+                must.push(plugin);
             }
+            self.apply(at, plugin, &mut effects, sheet);
+        }
+        let has_other = |plugin: &&&Node| plugin.get("config").get("anonymous").is_some();
+        if must.len() > 1 && !must.iter().all(|plugin| has_other(&plugin)) {
+            let at = At { name: self.name, what: "jwt and key-auth" };
+            let why = "both must agree in Kong, and one is enough here";
+            let instead = "the route is closed; write the verifier that it needs in auth";
+            let node = must.first().copied().unwrap_or(route);
+            at.leave(node, why, instead, sheet);
+            effects.guard("a second verifier");
+        }
+        for plugin in self.of_consumers.iter().filter(|plugin| !is_off(plugin)) {
+            let at = At { name: self.name, what: plugin.get("name").text().unwrap_or("plugin") };
+            self.of_one(at, plugin, &mut effects, sheet);
         }
         effects
+    }
+
+    /// A plugin of one consumer: who that is, is known where callers are.
+    fn of_one(&self, at: At<'_>, plugin: &Node, effects: &mut Effects, sheet: &mut Sheet) {
+        let instead = "write tiers in [limits.NAME]";
+        if HARMLESS.contains(&at.what) {
+            return at.leave(plugin, "it is for one consumer alone", instead, sheet);
+        }
+        if effects.auth.is_empty() {
+            // Nobody is known there, or it is closed already.
+            return;
+        }
+        let instead = "the routes on which callers are known are closed; see docs/identity.md";
+        at.leave(plugin, "it guards against one consumer alone", instead, sheet);
+        effects.guard(at.what);
     }
 
     fn apply(&self, at: At<'_>, plugin: &Node, effects: &mut Effects, sheet: &mut Sheet) {
@@ -155,7 +230,15 @@ impl<'d> Plugins<'d> {
             "opentelemetry" | "zipkin" => {
                 at.leave(plugin, "it is not converted", "write [telemetry.traces]", sheet);
             }
-            _ => at.leave(plugin, "it is not known here", "see docs/converting.md", sheet),
+            known if HARMLESS.contains(&known) => {
+                at.leave(plugin, "it is not converted", "see docs/converting.md", sheet);
+            }
+            _ => {
+                // It may be what kept others out.
+                let why = "it is not known here, and may guard";
+                at.leave(plugin, why, "see docs/converting.md", sheet);
+                effects.guard(at.what);
+            }
         }
     }
 
@@ -197,6 +280,40 @@ impl<'d> Plugins<'d> {
             let instead = "write [auth.NAME] with the issuer and its keys, and auth on the route";
             at.leave(plugin, "no consumer has jwt_secrets", instead, sheet);
             effects.guard("jwt");
+        }
+    }
+}
+
+/// Lists plugins that name a service, a route or a consumer that is not there.
+fn attached(kong: &Kong<'_>, plugins: &[&Node], sheet: &mut Sheet) {
+    let root = kong.root;
+    let services = root.get("services").items();
+    let of_services = || services.iter().flat_map(|service| service.get("routes").items());
+    for plugin in plugins.iter().filter(|plugin| !is_off(plugin)) {
+        let is_there = |key: &str| {
+            let of = plugin.get(key);
+            !of.is_some()
+                || match key {
+                    "service" => services.iter().any(|it| means(of, it)),
+                    "route" => root
+                        .get("routes")
+                        .items()
+                        .iter()
+                        .chain(of_services())
+                        .any(|it| means(of, it)),
+                    _ => root.get("consumers").items().iter().any(|it| means(of, it)),
+                }
+        };
+        if !["service", "route", "consumer"].iter().all(|key| is_there(key)) {
+            let at = At { name: kong.name, what: plugin.get("name").text().unwrap_or("plugin") };
+            let why = "open now: what it is attached to does not stand in this file";
+            let left = super::super::sheet::Left {
+                at: format!("{}:{}", at.name, plugin.line),
+                what: at.what.to_owned(),
+                why: why.to_owned(),
+                instead: "name its service, route or consumer, and convert again".to_owned(),
+            };
+            sheet.open_now(left);
         }
     }
 }

@@ -81,6 +81,12 @@ impl Middlewares<'_> {
     ) -> bool {
         let mut flat = Vec::new();
         self.flatten(names, 0, &mut flat);
+        if flat.len() >= MIDDLEWARES_MAX {
+            let at = At { name: self.name, what: "middlewares" };
+            let why = format!("one router has at most {MIDDLEWARES_MAX} here");
+            at.leave(router, &why, "the route is closed; split it", sheet);
+            effects.guard("more middlewares than are read");
+        }
         let mut leads = false;
         for name in flat {
             let named = self.all.find(plain(name));
@@ -194,7 +200,7 @@ fn one(at: At<'_>, (kind, node): (&str, &Node), effects: &mut Effects, sheet: &m
                 at.leave(other, "bodies are streamed, and not held", "leave it out", sheet);
             }
         }
-        "contenttype" => {}
+        "contenttype" | "grpcweb" => {}
         "forwardauth" | "basicauth" | "digestauth" | "plugin" => {
             let instead = "verify tokens or API keys with [auth.NAME]; see docs/identity.md";
             at.leave(node, &format!("{kind} is not carried over, and guards"), instead, sheet);
@@ -208,7 +214,16 @@ fn one(at: At<'_>, (kind, node): (&str, &Node), effects: &mut Effects, sheet: &m
             let instead = "write respond with a location on a route for what it means";
             at.leave(node, "a location is made of the pieces of a path", instead, sheet);
         }
-        _ => at.leave(node, &format!("{kind} is not known here"), "see docs/converting.md", sheet),
+        "passtlsclientcert" => {
+            let instead = "write client_auth, and name what servers are told of it";
+            at.leave(node, "certificates of clients are not passed on", instead, sheet);
+        }
+        _ => {
+            // It may be what kept others out.
+            let why = format!("{kind} is not known here, and may guard");
+            at.leave(node, &why, "see docs/converting.md", sheet);
+            effects.guard(at.what);
+        }
     }
 }
 

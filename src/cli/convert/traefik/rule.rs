@@ -168,16 +168,19 @@ fn demands(name: &str, args: &[String]) -> Result<Vec<Demand>, String> {
     }
 }
 
+/// Expressions that stand for the first label, whatever it is.
+const LABELS: [&str; 5] = ["[a-z0-9-]+", "[a-zA-Z0-9-]+", "[a-z]+", ".+", "[^.]+"];
+
 /// `{sub:[a-z]+}.example.com` and `^.+\.example\.com$` mean all hosts below one.
 fn below(text: &str) -> Result<Demand, String> {
     let why = || format!("{text:?} is not all hosts below one");
     let plain = text.trim_start_matches('^').trim_end_matches('$').replace("\\.", ".");
     let rest = match plain.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
-        Some((_, rest)) => rest,
-        None => ["[a-z0-9-]+", "[a-zA-Z0-9-]+", "[a-z]+", ".+", "[^.]+"]
-            .iter()
-            .find_map(|any| plain.strip_prefix(any))
-            .ok_or_else(why)?,
+        Some((named, rest)) => {
+            let label = named.split_once(':').map_or("[^.]+", |(_, label)| label);
+            LABELS.contains(&label).then_some(rest).ok_or_else(why)?
+        }
+        None => LABELS.iter().find_map(|any| plain.strip_prefix(any)).ok_or_else(why)?,
     };
     let suffix = rest.strip_prefix('.').ok_or_else(why)?;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
@@ -252,6 +255,8 @@ mod tests {
             "Host(`a`) Host(`b`)",
             "PathRegexp(`^/x`)",
             "Path(`/{id:[0-9]+}`)",
+            "HostRegexp(`{sub:(a|b)}.a.test`)",
+            "HostRegexp(`{sub:[0-9]+}.a.test`)",
         ] {
             assert!(parse(rule).is_err(), "{rule}");
         }
