@@ -2,6 +2,7 @@
 //! is the source, both answer alike.
 
 mod beside_nginx;
+mod closed_kong_traefik;
 mod nginx;
 
 use std::path::Path;

@@ -81,6 +81,9 @@ fn rank(node: &Node, path: &str) -> Rank {
 
 /// The beginning of a path that surely covers it.
 fn around(path: &str) -> String {
+    if is_plain_path(path) {
+        return format!("{}/*", path.trim_end_matches('/'));
+    }
     let path = path.strip_prefix('~').unwrap_or(path);
     let path = path.strip_prefix('^').unwrap_or(path);
     let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_');

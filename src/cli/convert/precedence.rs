@@ -53,11 +53,6 @@ impl Guards {
     }
 }
 
-/// Whether what a route is to do guards it.
-pub(super) fn is_guarded(table: &Table) -> bool {
-    Guards::of(table).is_some()
-}
-
 impl Shape {
     fn of(path: &str) -> Self {
         let (base, open) = match path.strip_suffix("/*") {

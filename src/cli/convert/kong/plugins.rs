@@ -143,20 +143,26 @@ impl<'d> Plugins<'d> {
             }
             self.apply(at, plugin, &mut effects, sheet);
         }
-        let has_other = |plugin: &&&Node| plugin.get("config").get("anonymous").is_some();
-        if must.len() > 1 && !must.iter().all(|plugin| has_other(&plugin)) {
-            let at = At { name: self.name, what: "jwt and key-auth" };
-            let why = "both must agree in Kong, and one is enough here";
-            let instead = "the route is closed; write the verifier that it needs in auth";
-            let node = must.first().copied().unwrap_or(route);
-            at.leave(node, why, instead, sheet);
-            effects.guard("a second verifier");
-        }
+        self.all_must(&must, &mut effects, sheet);
         for plugin in self.of_consumers.iter().filter(|plugin| !is_off(plugin)) {
             let at = At { name: self.name, what: plugin.get("name").text().unwrap_or("plugin") };
             self.of_one(at, plugin, &mut effects, sheet);
         }
         effects
+    }
+
+    /// Verifiers that must all agree in Kong, where one is enough here.
+    fn all_must(&self, plugins: &[&Node], effects: &mut Effects, sheet: &mut Sheet) {
+        let has_other = |plugin: &&Node| plugin.get("config").get("anonymous").is_some();
+        let [first, _, ..] = plugins else { return };
+        if plugins.iter().all(has_other) {
+            return;
+        }
+        let at = At { name: self.name, what: "jwt and key-auth" };
+        let why = "both must agree in Kong, and one is enough here";
+        let instead = "the route is closed; write the verifier that it needs in auth";
+        at.leave(first, why, instead, sheet);
+        effects.guard("a second verifier");
     }
 
     /// A plugin of one consumer: who that is, is known where callers are.
@@ -184,15 +190,7 @@ impl<'d> Plugins<'d> {
             "proxy-cache" => cache(config, effects),
             "request-transformer" => transform(at, plugin, Way::Up, (effects, sheet)),
             "response-transformer" => transform(at, plugin, Way::Down, (effects, sheet)),
-            "ip-restriction" => {
-                let texts = |key: &str| config.get(key).texts();
-                let (deny, allow) = (texts("deny"), texts("allow"));
-                let mut rules: Vec<(bool, &str)> = deny.into_iter().map(|it| (true, it)).collect();
-                let is_closed = !allow.is_empty();
-                rules.extend(allow.into_iter().map(|it| (false, it)));
-                rules.extend(is_closed.then_some((true, "all")));
-                effects.networks(&rules, (at, plugin), sheet);
-            }
+            "ip-restriction" => restrict(at, plugin, effects, sheet),
             "request-size-limiting" => size(config, effects),
             "correlation-id" => {
                 let header = config.get("header_name").text().unwrap_or("Kong-Request-ID");
@@ -230,15 +228,7 @@ impl<'d> Plugins<'d> {
             "opentelemetry" | "zipkin" => {
                 at.leave(plugin, "it is not converted", "write [telemetry.traces]", sheet);
             }
-            known if HARMLESS.contains(&known) => {
-                at.leave(plugin, "it is not converted", "see docs/converting.md", sheet);
-            }
-            _ => {
-                // It may be what kept others out.
-                let why = "it is not known here, and may guard";
-                at.leave(plugin, why, "see docs/converting.md", sheet);
-                effects.guard(at.what);
-            }
+            _ => unknown(at, plugin, effects, sheet),
         }
     }
 
@@ -282,6 +272,26 @@ impl<'d> Plugins<'d> {
             effects.guard("jwt");
         }
     }
+}
+
+/// One that is not carried over: it may be what kept others out.
+fn unknown(at: At<'_>, plugin: &Node, effects: &mut Effects, sheet: &mut Sheet) {
+    if HARMLESS.contains(&at.what) {
+        return at.leave(plugin, "it is not converted", "see docs/converting.md", sheet);
+    }
+    at.leave(plugin, "it is not known here, and may guard", "see docs/converting.md", sheet);
+    effects.guard(at.what);
+}
+
+fn restrict(at: At<'_>, plugin: &Node, effects: &mut Effects, sheet: &mut Sheet) {
+    let config = plugin.get("config");
+    let texts = |key: &str| config.get(key).texts();
+    let (deny, allow) = (texts("deny"), texts("allow"));
+    let mut rules: Vec<(bool, &str)> = deny.into_iter().map(|it| (true, it)).collect();
+    let is_closed = !allow.is_empty();
+    rules.extend(allow.into_iter().map(|it| (false, it)));
+    rules.extend(is_closed.then_some((true, "all")));
+    effects.networks(&rules, (at, plugin), sheet);
 }
 
 /// Lists plugins that name a service, a route or a consumer that is not there.

@@ -214,17 +214,19 @@ fn one(at: At<'_>, (kind, node): (&str, &Node), effects: &mut Effects, sheet: &m
             let instead = "write respond with a location on a route for what it means";
             at.leave(node, "a location is made of the pieces of a path", instead, sheet);
         }
-        "passtlsclientcert" => {
-            let instead = "write client_auth, and name what servers are told of it";
-            at.leave(node, "certificates of clients are not passed on", instead, sheet);
-        }
-        _ => {
-            // It may be what kept others out.
-            let why = format!("{kind} is not known here, and may guard");
-            at.leave(node, &why, "see docs/converting.md", sheet);
-            effects.guard(at.what);
-        }
+        _ => unknown(at, (kind, node), effects, sheet),
     }
+}
+
+/// One that is not carried over: it may be what kept others out.
+fn unknown(at: At<'_>, (kind, node): (&str, &Node), effects: &mut Effects, sheet: &mut Sheet) {
+    if kind.eq_ignore_ascii_case("passTLSClientCert") {
+        let instead = "write client_auth, and name what servers are told of it";
+        return at.leave(node, "certificates of clients are not passed on", instead, sheet);
+    }
+    let why = format!("{kind} is not known here, and may guard");
+    at.leave(node, &why, "see docs/converting.md", sheet);
+    effects.guard(at.what);
 }
 
 /// What a limit counts by.
