@@ -123,10 +123,9 @@ fn of_kong() -> Vec<Case> {
             "a.test /x",
         ),
         case(
-            "  - { name: kinds, methods: [POST, GET], hosts: [a.test], paths: [/], plugins: [ { \
-             name: key-auth } ] }\n",
-            "a.test /in",
-            "b.test /in",
+            "  - { name: kinds, methods: [GET], paths: [/], plugins: [ { name: key-auth } ] }\n",
+            "a.test /in, a.test /x",
+            "",
         ),
         case(&both, "a.test /", ""),
         case(&one, "a.test /in", "a.test /x"),
