@@ -4,20 +4,23 @@
 use crate::config::{QUEUE_SHARDS_MAX, Queue};
 use crate::observe::QueueNow;
 use crate::runtime::{Gateway, Running};
-use crate::store::queue::{ItemState, QueueLook};
+use crate::store::queue::{ItemState, QueueLook, ShardUse};
 
-/// Looks at a queue. Where the store does not answer, what was seen last stays.
+/// Looks at a queue. Where no shard of it answers, what was seen last stays; where some do, these
+/// are what is seen.
 pub(super) async fn look(gateway: &Gateway, running: &Running, name: &str, queue: &Queue) {
     let state = gateway.deliveries.queue(name);
     let beyond: Vec<_> = (queue.shards..QUEUE_SHARDS_MAX)
         .map(|shard| running.plan.keys.queue(name, shard))
         .collect();
-    let Ok(uses) = gateway.store.queue_uses(&beyond).await else { return };
-    let open = beyond.iter().zip(&uses).filter(|(_, it)| it.is_open).map(|(keys, _)| keys.shard);
-    state.note_beyond(open);
+    let uses = gateway.store.queue_uses(&beyond).await;
+    let known = beyond.iter().zip(&uses);
+    let known = known.filter_map(|(keys, it)| Some((keys.shard, it.as_ref().ok()?.is_open)));
+    state.note_beyond((0..queue.shards).map(|shard| (shard, false)).chain(known));
     let mut all: Vec<_> =
         (0..queue.shards).map(|shard| running.plan.keys.queue(name, shard)).collect();
-    let used = beyond.into_iter().zip(uses).filter(|(_, it)| it.is_open || it.has_dead);
+    let is_used = |it: &ShardUse| it.is_open || it.has_dead;
+    let used = beyond.into_iter().zip(uses).filter(|(_, it)| it.as_ref().is_ok_and(is_used));
     all.extend(used.map(|(keys, _)| keys));
     let Ok(looked) = gateway.store.queue_look_all(&all).await else { return };
     let now = now(name, queue, &looked);

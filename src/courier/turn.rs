@@ -17,6 +17,8 @@ pub(super) struct Known {
     pub(super) repair_at: Instant,
     /// Nothing is asked of it before that, as long as others can be asked.
     pub(super) away_until: Instant,
+    /// The same while it is paused.
+    pub(super) paused_until: Instant,
 }
 
 /// See the module.
@@ -30,22 +32,29 @@ pub(super) struct Turns {
 impl Turns {
     /// What is known of a shard.
     pub(super) fn of(&mut self, shard: u8, now: Instant) -> &mut Known {
-        let new = Known { sweep_at: now, repair_at: now, away_until: now };
+        let new = Known { sweep_at: now, repair_at: now, away_until: now, paused_until: now };
         self.known.entry(shard).or_insert(new)
     }
 
-    /// Whether a shard does not answer.
-    pub(super) fn is_away(&self, shard: u8, now: Instant) -> bool {
-        self.known.get(&shard).is_some_and(|known| now < known.away_until)
+    /// Whether a shard does not answer, or is paused.
+    pub(super) fn is_idle(&self, shard: u8, now: Instant) -> bool {
+        let is_idle = |known: &Known| now < known.away_until || now < known.paused_until;
+        self.known.get(&shard).is_some_and(is_idle)
     }
 
-    /// The shards in the order in which they are asked now. Those that are away are left out,
-    /// unless all are.
+    /// When the first pause of these shards ends; nothing where none is paused.
+    pub(super) fn paused_until(&self, all: &[Arc<QueueKeys>], now: Instant) -> Option<Instant> {
+        let known = all.iter().filter_map(|keys| self.known.get(&keys.shard));
+        known.map(|known| known.paused_until).filter(|until| now < *until).min()
+    }
+
+    /// The shards in the order in which they are asked now. Those that are away or paused are left
+    /// out, unless all are.
     pub(super) fn order(&self, all: &[Arc<QueueKeys>], now: Instant) -> Vec<Arc<QueueKeys>> {
         let at = all.iter().position(|keys| keys.shard >= self.next).unwrap_or_default();
         let (behind, first) = all.split_at(at);
         let rotated = || first.iter().chain(behind).cloned();
-        let there: Vec<_> = rotated().filter(|keys| !self.is_away(keys.shard, now)).collect();
+        let there: Vec<_> = rotated().filter(|keys| !self.is_idle(keys.shard, now)).collect();
         if there.is_empty() { rotated().collect() } else { there }
     }
 
@@ -96,7 +105,10 @@ mod tests {
         turns.of(1, now).away_until = later;
         assert_eq!(order(&turns, &[0, 1, 2], now), [0, 2]);
         assert_eq!(order(&turns, &[0, 1, 2], later), [0, 1, 2]);
-        turns.of(0, now).away_until = later;
+        turns.of(0, now).paused_until = later;
+        assert_eq!(order(&turns, &[0, 1, 2], now), [2]);
+        assert_eq!(turns.paused_until(&all(&[1, 2]), now), None);
+        assert_eq!(turns.paused_until(&all(&[0, 1]), now), Some(later));
         assert_eq!(order(&turns, &[0, 1], now), [0, 1]);
     }
 }

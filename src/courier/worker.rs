@@ -1,10 +1,12 @@
 //! The task of one queue on one node: it takes what is due as far as there are places, keeps the
 //! leases of what is under way, and pauses the queue where its destination fails.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -78,16 +80,55 @@ struct Round {
     queue: Queue,
     /// What is taken from: its shards, and those that it had once and that hold something yet.
     shards: Arc<[Arc<QueueKeys>]>,
+    /// Leases since 1970: the same on all nodes.
+    turn: u64,
+}
+
+/// What a shard was asked for, and its answer.
+struct Asked {
+    keys: Arc<QueueKeys>,
+    most: usize,
+    sweep: bool,
+    /// What was put back of a lost stream, where that was looked for.
+    put_back: Option<u64>,
+    taken: Result<Taken, StoreError>,
 }
 
 impl Round {
-    /// Most claims of the fleet in the shard at this place.
+    /// Most claims of the fleet in a shard.
     fn in_flight(&self, keys: &QueueKeys) -> usize {
         let at = self.shards.iter().position(|it| it.shard == keys.shard).unwrap_or_default();
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        let most = share(self.queue.max_in_flight, count(self.shards.len()), count(at));
+        let (shards, at) = (count(self.shards.len()), count(at));
+        let most = in_flight(self.queue.max_in_flight, shards, (at, self.turn));
         usize::try_from(most).unwrap_or(usize::MAX)
     }
+
+    /// Takes from one shard. Once a day in the fleet, what a lost stream of it has taken along is
+    /// put back before that, so that what waits lives on.
+    async fn ask(&self, keys: Arc<QueueKeys>, most: usize, sweep: bool, repair: bool) -> Asked {
+        let store = &self.gateway.store;
+        let mut put_back = None;
+        if repair {
+            match store.queue_repair(&keys, REPAIRED_LATELY).await {
+                Ok(count) => put_back = Some(count),
+                Err(error) => return Asked { keys, most, sweep, put_back, taken: Err(error) },
+            }
+        }
+        let (node, in_flight) = (instance::unique(), self.in_flight(&keys));
+        let take = Take { node, most, in_flight, lease: self.queue.lease, sweep };
+        let taken = store.queue_take(&keys, take).await;
+        Asked { keys, most, sweep, put_back, taken }
+    }
+}
+
+/// The part of a bound that the shard at this place has. Where there are more shards than that,
+/// since the queue had more, they have one each in turn, so that all keep within it.
+fn in_flight(most: u64, shards: u64, (at, turn): (u64, u64)) -> u64 {
+    if most >= shards {
+        return share(most, shards, at);
+    }
+    u64::from((at + turn % shards) % shards < most)
 }
 
 impl Worker {
@@ -122,11 +163,12 @@ impl Worker {
                 self.owed.pay(&round.gateway).await;
                 return;
             }
-            if takes && Instant::now() >= self.take_at {
-                self.take(&round).await;
-            }
+            // First: what is under way must not be lost while a shard does not answer.
             if Instant::now() >= self.renew_at {
                 self.renew(&round).await;
+            }
+            if takes && Instant::now() >= self.take_at {
+                self.take(&round).await;
             }
             let next = if takes { self.take_at.min(self.renew_at) } else { self.renew_at };
             // Nobody keeps the gateway alive while he waits.
@@ -147,7 +189,10 @@ impl Worker {
         let gone = || Queue { concurrency: 0, ..Queue::default() };
         let queue = configured.unwrap_or_else(gone);
         let shards = self.shards(&running, queue.shards);
-        Some(Round { gateway, running, queue, shards })
+        let lease = queue.lease.as_secs().max(1);
+        let turn = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let turn = turn.as_secs() / lease;
+        Some(Round { gateway, running, queue, shards, turn })
     }
 
     /// The keys of the shards that are taken from.
@@ -200,65 +245,78 @@ impl Worker {
         let now = Instant::now();
         self.take_at = now + POLL.mul_f64(0.8 + 0.4 * fastrand::f64());
         self.paused_until = None;
-        let shards = self.repaired(round, now).await;
-        if shards.is_empty() {
-            self.take_at = now + STORE_PAUSE;
-            return;
-        }
         let free = queue.concurrency.saturating_sub(self.flights.len());
         let most = self.streak.grant(free, self.flights.len());
         if most == 0 {
             return;
         }
+        let mut shards = self.turns.order(&round.shards, now);
+        shards.retain(|keys| round.in_flight(keys) > 0);
         let Some(Granted { most, charged }) = self.granted(round, most).await else { return };
-        let (mut taken, mut is_paused) = (0, false);
-        for keys in &shards {
-            self.turns.asked(keys.shard);
-            let left = most - taken;
-            let Some(more) = self.take_from(round, keys, left, charged.as_ref()).await else {
-                is_paused = true;
-                break;
-            };
-            taken += more;
-            if taken >= most {
-                self.take_at = Instant::now();
-                break;
-            }
+        let taken = self.take_from(round, &shards, most, charged.as_ref()).await;
+        if taken >= most {
+            self.take_at = Instant::now();
         }
         self.owed.add(charged.as_ref(), most.saturating_sub(taken));
         self.owed.pay(gateway).await;
         if taken > 0 {
             self.found_none = false;
-        } else if self.are_away(round, now) {
-            self.take_at = now + STORE_PAUSE;
-        } else if !is_paused {
+            return;
+        }
+        let now = Instant::now();
+        if !shards.iter().all(|keys| self.turns.is_idle(keys.shard, now)) {
             self.found_none = true;
+        } else if let Some(until) = self.turns.paused_until(&shards, now) {
+            self.streak.paused();
+            self.take_at = until;
+            self.paused_until = Some(until);
+        } else {
+            self.take_at = now + STORE_PAUSE;
         }
     }
 
-    /// Whether none of the shards answers.
-    fn are_away(&self, round: &Round, now: Instant) -> bool {
-        round.shards.iter().all(|keys| self.turns.is_away(keys.shard, now))
-    }
-
-    /// Takes from one shard: how many. Nothing where the queue is paused.
+    /// Takes from these shards, which are asked at once, each for its part: how many. What one does
+    /// not have is left to others.
     async fn take_from(
         &mut self,
         round: &Round,
-        keys: &Arc<QueueKeys>,
+        shards: &[Arc<QueueKeys>],
         most: usize,
         charged: Option<&Arc<Charged>>,
-    ) -> Option<usize> {
-        let now = Instant::now();
-        let known = self.turns.of(keys.shard, now);
-        let sweep = now >= known.sweep_at;
-        if sweep {
-            known.sweep_at = now + round.queue.lease / 4;
+    ) -> usize {
+        let mut unasked: VecDeque<_> = shards.iter().cloned().collect();
+        let (mut left, mut taken) = (most, 0);
+        let mut asks = FuturesUnordered::new();
+        loop {
+            while left > 0
+                && let Some(keys) = unasked.pop_front()
+            {
+                let part = left.div_ceil(unasked.len() + 1);
+                left -= part;
+                let now = Instant::now();
+                self.turns.asked(keys.shard);
+                let known = self.turns.of(keys.shard, now);
+                let (sweep, repair) = (now >= known.sweep_at, now >= known.repair_at);
+                if sweep {
+                    known.sweep_at = now + round.queue.lease / 4;
+                }
+                asks.push(round.ask(keys, part, sweep, repair));
+            }
+            let Some(Asked { keys, most, sweep, put_back, taken: answer }) = asks.next().await
+            else {
+                return taken;
+            };
+            if let Some(put_back) = put_back {
+                self.repaired(keys.shard, put_back);
+            }
+            let more = self.taken(round, &keys, answer, (sweep, charged));
+            taken += more;
+            left += most.saturating_sub(more);
+            if more > 0 && more >= most {
+                // It may have more than its part.
+                unasked.push_back(keys);
+            }
         }
-        let (node, in_flight) = (instance::unique(), round.in_flight(keys));
-        let take = Take { node, most, in_flight, lease: round.queue.lease, sweep };
-        let taken = round.gateway.store.queue_take(keys, take).await;
-        self.taken(round, keys, taken, (sweep, charged))
     }
 
     /// How many of these may be taken now, where the queue has a rate.
@@ -278,29 +336,27 @@ impl Worker {
         }
     }
 
-    /// Begins what was taken of a shard: how many. Where nothing could be, waits; nothing where all
-    /// are to wait.
+    /// Begins what was taken of a shard: how many. Where nothing could be, it is left alone for a
+    /// while.
     fn taken(
         &mut self,
         round: &Round,
         keys: &Arc<QueueKeys>,
         taken: Result<Taken, StoreError>,
         (sweep, charged): (bool, Option<&Arc<Charged>>),
-    ) -> Option<usize> {
+    ) -> usize {
         let now = Instant::now();
         match taken {
             Err(error) => {
                 let shard = keys.shard;
                 tracing::debug!(queue = self.name, shard, %error, "nothing could be taken");
                 self.turns.of(keys.shard, now).away_until = now + STORE_PAUSE;
-                Some(0)
+                0
             }
             Ok(Taken::Paused(pause)) => {
-                self.streak.paused();
                 let left = pause.left.map_or(STORE_PAUSE, |left| left.min(STORE_PAUSE));
-                self.take_at = now + left;
-                self.paused_until = Some(self.take_at);
-                None
+                self.turns.of(keys.shard, now).paused_until = now + left;
+                0
             }
             Ok(Taken::Reset { put_back }) => {
                 self.state.meter.resets.inc();
@@ -310,7 +366,7 @@ impl Worker {
                     "the store had lost the queue's stream"
                 );
                 self.turns.of(keys.shard, now).away_until = now + STORE_PAUSE;
-                Some(0)
+                0
             }
             Ok(Taken::Items { claims, now_ms, next_ms }) => {
                 if let Some(due_ms) = next_ms {
@@ -321,38 +377,20 @@ impl Worker {
                 for claim in claims {
                     self.begin((round, keys), claim, (now_ms, sweep), charged.cloned());
                 }
-                Some(count)
+                count
             }
         }
     }
 
-    /// The shards whose turn it is. Of each, what a lost stream has taken along is put back at
-    /// the start and once a day, so that what waits lives on. One that does not answer is left out.
-    async fn repaired(&mut self, round: &Round, now: Instant) -> Vec<Arc<QueueKeys>> {
-        let mut shards = Vec::with_capacity(round.shards.len());
-        for keys in self.turns.order(&round.shards, now) {
-            if now < self.turns.of(keys.shard, now).repair_at {
-                shards.push(keys);
-                continue;
-            }
-            let repair = round.gateway.store.queue_repair(&keys, REPAIRED_LATELY);
-            let Ok(put_back) = repair.await else {
-                self.turns.of(keys.shard, now).away_until = now + STORE_PAUSE;
-                continue;
-            };
-            self.turns.of(keys.shard, now).repair_at = Instant::now() + REPAIR_INTERVAL;
-            if put_back > 0 {
-                self.state.meter.resets.inc();
-                let name = &self.name;
-                tracing::warn!(
-                    queue = name,
-                    put_back,
-                    "what a lost stream had taken along is back"
-                );
-            }
-            shards.push(keys);
+    /// What a lost stream of a shard had taken along was put back.
+    fn repaired(&mut self, shard: u8, put_back: u64) {
+        let now = Instant::now();
+        self.turns.of(shard, now).repair_at = now + REPAIR_INTERVAL;
+        if put_back > 0 {
+            self.state.meter.resets.inc();
+            let name = &self.name;
+            tracing::warn!(queue = name, put_back, "what a lost stream had taken along is back");
         }
-        shards
     }
 
     fn begin(
@@ -392,8 +430,10 @@ impl Worker {
         for Held { hold, keys, .. } in self.holds.values() {
             shards.entry(keys.shard).or_insert_with(|| (keys, Vec::new())).1.push(hold);
         }
-        for (keys, holds) in shards.into_values() {
-            if let Err(error) = round.gateway.store.queue_renew(keys, &holds).await {
+        let store = &round.gateway.store;
+        let renew = async |(keys, holds): (_, Vec<_>)| store.queue_renew(keys, &holds).await;
+        for renewed in join_all(shards.into_values().map(renew)).await {
+            if let Err(error) = renewed {
                 tracing::debug!(queue = self.name, %error, "leases could not be renewed");
                 self.renew_at = Instant::now() + round.queue.lease / 10;
             }
@@ -424,9 +464,8 @@ impl Worker {
         let Some(round) = self.round() else { return };
         let pause = Pause { why: ended.why.to_owned(), left: Some(pause) };
         tracing::info!(queue = self.name, why = ended.why, pause = ?pause.left, "the queue pauses");
-        for keys in round.shards.iter() {
-            let _ = round.gateway.store.queue_pause(keys, &pause).await;
-        }
+        let store = &round.gateway.store;
+        join_all(round.shards.iter().map(|keys| store.queue_pause(keys, &pause))).await;
     }
 
     /// Ends what is under way, and leaves it to others at once.
@@ -447,6 +486,25 @@ impl Worker {
             };
             let _ = round.gateway.store.queue_settle(&keys, settle).await;
             self.state.meter.attempted("back", Duration::ZERO);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_flight;
+
+    #[test]
+    fn shards_keep_within_the_bound_together_and_each_has_its_turn() {
+        for (most, shards) in [(1, 4), (3, 4), (4, 4), (9, 4), (1, 1), (5, 16)] {
+            let mut had = vec![0; 16];
+            for turn in 0..shards {
+                let all: Vec<u64> =
+                    (0..shards).map(|at| in_flight(most, shards, (at, turn))).collect();
+                assert_eq!(all.iter().sum::<u64>(), most, "{most} of {shards}: {all:?}");
+                all.iter().zip(&mut had).for_each(|(it, had)| *had += it);
+            }
+            assert!(had.iter().take(shards as usize).all(|had| *had > 0), "{had:?}");
         }
     }
 }

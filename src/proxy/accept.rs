@@ -29,7 +29,7 @@ use crate::runtime::{Loose, Packed, Parcels, QueueState, Room};
 use crate::store::StoreError;
 use crate::store::keys::{QueueKeys, shard_of};
 use crate::store::queue::{
-    Accept, Accepted, DeliveryId, Item, ItemState, NoteKey, Noted, QueueSafety,
+    Accept, Accepted, DeliveryId, Durability, Item, ItemState, NoteKey, Noted, QueueSafety,
 };
 
 /// Says that a request was accepted before, under the same key.
@@ -40,6 +40,8 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 const LOOK: Duration = Duration::from_millis(200);
 /// How soon a store that is connected has been looked at.
 const LOOKED_AT: Duration = Duration::from_secs(3);
+/// How long it takes at most to put a request into its shard once its key is noted.
+const PUT_WITHIN: Duration = Duration::from_secs(60);
 /// The shard that knows what the idempotency keys of clients stand for.
 const OF_KEYS: u8 = 0;
 
@@ -264,6 +266,16 @@ impl Accepting<'_, '_> {
             id = other;
             accepted = self.put(id, false, &parcel).await?;
         }
+        if let Accepted::Reused { id: other } = accepted
+            && self.forgot(other, &parcel).await?
+        {
+            accepted = self.put(id, id == own, &parcel).await?;
+        }
+        if matches!(accepted, Accepted::Full { .. }) {
+            // Its key is free for the next one, whatever that sends. A note that stays is of no
+            // harm to whoever repeats the same.
+            let _ = self.forget(id, &parcel).await;
+        }
         self.told(id, &accepted)
     }
 
@@ -286,11 +298,47 @@ impl Accepting<'_, '_> {
         let keys = request.plan().keys.queue(&deferred.written.queue, OF_KEYS);
         let fingerprint = &parcel.fingerprint;
         let note = NoteKey { key, id: own, fingerprint, ttl: self.key_ttl(parcel) };
-        match request.gateway().store.queue_note_key(&keys, note).await.map_err(away)? {
+        let store = &request.gateway().store;
+        let mut noted = store.queue_note_key(&keys, note).await.map_err(away)?;
+        if let Noted::Reused(id) = noted
+            && self.forgot(id, parcel).await?
+        {
+            noted = store.queue_note_key(&keys, note).await.map_err(away)?;
+        }
+        match noted {
             Noted::Own => Ok(own),
             Noted::Same(id) => Ok(id),
             Noted::Reused(_) => Err(Refused::KeyReused.into()),
         }
+    }
+
+    /// Forgets what its idempotency key stands for, where that was never put into its shard and
+    /// nobody is about to do so. Whether it was so.
+    async fn forgot(&self, id: DeliveryId, parcel: &Parcel) -> Result<bool, Rejection> {
+        let Self { request, deferred, .. } = self;
+        let age_ms = unix_ms(SystemTime::now()).saturating_sub(id.unix_ms());
+        if id.shard() == OF_KEYS || age_ms < millis(PUT_WITHIN) {
+            return Ok(false);
+        }
+        let keys = request.plan().keys.queue(&deferred.written.queue, id.shard());
+        let of = (&id, parcel.key.as_deref());
+        let store = &request.gateway().store;
+        if store.queue_again(&keys, of, Durability::Memory).await.map_err(away)?.is_some() {
+            return Ok(false);
+        }
+        self.forget(id, parcel).await.map_err(away)?;
+        Ok(true)
+    }
+
+    /// Has its idempotency key stand for nothing, if it stands for this item of another shard than
+    /// the one that knows keys.
+    async fn forget(&self, id: DeliveryId, parcel: &Parcel) -> Result<(), StoreError> {
+        let Self { request, deferred, .. } = self;
+        let Some(key) = parcel.key.as_deref().filter(|_| id.shard() != OF_KEYS) else {
+            return Ok(());
+        };
+        let keys = request.plan().keys.queue(&deferred.written.queue, OF_KEYS);
+        request.gateway().store.queue_forget_key(&keys, (key, &id)).await
     }
 
     /// How long its idempotency key stands for it.
@@ -319,7 +367,10 @@ impl Accepting<'_, '_> {
             // In another shard than its line it would be out of order.
             let of_line = parcel.order.as_ref().map(|order| shard_of(order, queue.shards));
             if of_line.is_some_and(|shard| shard != id.shard()) {
-                return Ok(Accepted::Reused { id });
+                // As soon as nobody puts it there any more, the key is free for it.
+                self.forgot(id, parcel).await?;
+                let why = "what its Idempotency-Key was noted for is in no shard yet";
+                return Err(Refused::Away(why.into()).into());
             }
         }
         let Packed { head, body } = self.packed(id, &parcel.head, parcel.body.clone()).await?;

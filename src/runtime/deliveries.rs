@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Problems, Queue};
+use crate::config::{Config, Problems, QUEUE_SHARDS_MAX, Queue};
 use crate::observe::{Metrics, QueueMeter, QueueNow};
 use crate::plan::Plan;
 use crate::store::queue::{DeliveryId, QueueLook};
@@ -174,9 +174,13 @@ impl QueueState {
         is_news
     }
 
-    /// These shards beyond those that it has hold something yet, and no others.
-    pub fn note_beyond(&self, shards: impl Iterator<Item = u8>) {
-        let bits = shards.fold(0, |bits, shard| bits | 1u32.checked_shl(shard.into()).unwrap_or(0));
+    /// Whether each of these shards holds something yet, beyond those that it has. Of others, what
+    /// was noted last stays.
+    pub fn note_beyond(&self, known: impl Iterator<Item = (u8, bool)>) {
+        let bits = known.fold(self.beyond(), |bits, (shard, is_open)| {
+            let bit = 1u32.checked_shl(shard.into()).unwrap_or(0);
+            if is_open { bits | bit } else { bits & !bit }
+        });
         self.beyond.store(bits, Ordering::Relaxed);
     }
 
@@ -197,13 +201,20 @@ impl QueueState {
     }
 }
 
-/// What the shards of a queue hold together, by a plan that has it.
+/// What the shards of a queue hold together, by a plan that has it: all that it may have, so that
+/// one that does not answer is not taken for an empty one.
 async fn look(
     store: &Store,
     plan: &Plan,
     (name, queue): (&str, &Queue),
 ) -> Result<QueueLook, StoreError> {
+    let beyond: Vec<_> =
+        (queue.shards..QUEUE_SHARDS_MAX).map(|shard| plan.keys.queue(name, shard)).collect();
+    let uses: Result<Vec<_>, _> = store.queue_uses(&beyond).await.into_iter().collect();
+    uses?;
     let all = store.queue_shards(&plan.keys, name, queue.shards).await?;
+    let each: Result<Vec<_>, _> = store.queue_look_each(&all).await.into_iter().collect();
+    each?;
     store.queue_look_all(&all).await
 }
 

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::keys::{Keys, QueueKeys};
 use super::queue::{
     Accepted, DeliveryId, Durability, Item, ItemPage, ItemState, NoteKey, Noted, Pause,
@@ -50,22 +52,39 @@ impl Store {
         }
     }
 
-    /// Of each of these shards, whether it holds something.
+    /// Has an idempotency key of shard 0, whose `keys` these are, stand for nothing again, if it
+    /// stands for this item.
     ///
     /// # Errors
     /// The store did not answer, or refused.
-    pub async fn queue_uses(&self, all: &[QueueKeys]) -> Result<Vec<ShardUse>, StoreError> {
+    pub async fn queue_forget_key(
+        &self,
+        keys: &QueueKeys,
+        (key, id): (&str, &DeliveryId),
+    ) -> Result<(), StoreError> {
+        match self.used_for(StoreUse::Queue) {
+            One::Redis(store) => store.queue_forget_key(keys, (key, id)).await,
+            One::Memory(store) => {
+                store.queue_forget_key(keys, (key, id));
+                Ok(())
+            }
+        }
+    }
+
+    /// Of each of these shards, whether it holds something, or why that is not known: each answers
+    /// for itself.
+    pub async fn queue_uses(&self, all: &[QueueKeys]) -> Vec<Result<ShardUse, StoreError>> {
         match self.used_for(StoreUse::Queue) {
             One::Redis(store) => store.queue_uses(all).await,
-            One::Memory(store) => Ok(store.queue_uses(all)),
+            One::Memory(store) => store.queue_uses(all).into_iter().map(Ok).collect(),
         }
     }
 
     /// All shards of a queue that has so many now, and those beyond that hold something yet, since
-    /// it had more.
+    /// it had more. One beyond that does not answer is left out.
     ///
     /// # Errors
-    /// The store did not answer, or refused.
+    /// None of those beyond answered.
     pub async fn queue_shards(
         &self,
         keys: &Keys,
@@ -75,20 +94,37 @@ impl Store {
         let mut all: Vec<_> = (0..shards).map(|shard| keys.queue(name, shard)).collect();
         let beyond: Vec<_> =
             (shards..QUEUE_SHARDS_MAX).map(|shard| keys.queue(name, shard)).collect();
-        let uses = self.queue_uses(&beyond).await?;
+        let uses = self.queue_uses(&beyond).await;
+        let fault = uses.iter().find_map(|it| it.as_ref().err().cloned());
+        if let Some(error) = fault.filter(|_| uses.iter().all(Result::is_err)) {
+            return Err(error);
+        }
+        let is_used = |it: &ShardUse| it.is_open || it.has_dead;
         let used = beyond.into_iter().zip(uses);
-        all.extend(used.filter(|(_, it)| it.is_open || it.has_dead).map(|(keys, _)| keys));
+        all.extend(used.filter(|(_, it)| it.as_ref().is_ok_and(is_used)).map(|(keys, _)| keys));
         Ok(all)
     }
 
-    /// What these shards hold together.
+    /// What each of these shards holds, or why that is not known.
+    pub async fn queue_look_each(&self, all: &[QueueKeys]) -> Vec<Result<QueueLook, StoreError>> {
+        join_all(all.iter().map(|keys| self.queue_look(keys))).await
+    }
+
+    /// What those of these shards hold together that answer.
     ///
     /// # Errors
-    /// The store did not answer for one of them, or refused.
+    /// None of them answered.
     pub async fn queue_look_all(&self, all: &[QueueKeys]) -> Result<QueueLook, StoreError> {
-        let mut sum = QueueLook::default();
-        for keys in all {
-            let look = self.queue_look(keys).await?;
+        let (mut sum, mut fault, mut answered) = (QueueLook::default(), None, 0usize);
+        for look in self.queue_look_each(all).await {
+            let look = match look {
+                Ok(look) => look,
+                Err(error) => {
+                    fault = Some(error);
+                    continue;
+                }
+            };
+            answered += 1;
             sum.waiting += look.waiting;
             sum.later += look.later;
             sum.behind += look.behind;
@@ -99,7 +135,7 @@ impl Store {
             sum.oldest = sum.oldest.max(look.oldest);
             sum.pause = sum.pause.or(look.pause);
         }
-        Ok(sum)
+        fault.filter(|_| answered == 0).map_or(Ok(sum), Err)
     }
 
     /// A page of the items of these shards, one shard after the other and the oldest of each first;
@@ -142,11 +178,8 @@ impl Store {
         all: &[QueueKeys],
         pause: &Pause,
     ) -> Result<(), StoreError> {
-        let mut done = Ok(());
-        for keys in all {
-            done = done.and(self.queue_pause(keys, pause).await.map(drop));
-        }
-        done
+        let done = join_all(all.iter().map(|keys| self.queue_pause(keys, pause))).await;
+        done.into_iter().try_for_each(|it| it.map(drop))
     }
 
     /// Ends the pauses of these shards.
@@ -154,11 +187,8 @@ impl Store {
     /// # Errors
     /// As [`Self::queue_pause_all`].
     pub async fn queue_resume_all(&self, all: &[QueueKeys]) -> Result<(), StoreError> {
-        let mut done = Ok(());
-        for keys in all {
-            done = done.and(self.queue_resume(keys).await.map(drop));
-        }
-        done
+        let done = join_all(all.iter().map(|keys| self.queue_resume(keys))).await;
+        done.into_iter().try_for_each(|it| it.map(drop))
     }
 
     /// Deletes the oldest dead items of these shards, until it is [`QUEUE_DEAD_ROUND`] of one; how

@@ -246,11 +246,11 @@ fn close_lost<R: Ord>(
         })
     };
     if let Some(open) = passing.iter().find(|it| is_within(it)) {
-        sheet.open_now(Left {
+        sheet.opened(Left {
             at: made.at.clone(),
             what: made.name.clone(),
             why: format!(
-                "open now: its guard is left out with it, and route {} answers its requests",
+                "its guard is left out with it, and route {} answers its requests",
                 open.of.route.name
             ),
             instead: "write a route with this guard before you serve this file".to_owned(),

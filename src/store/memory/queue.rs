@@ -61,6 +61,11 @@ impl MemoryStore {
         Some(Accepted::Again { id: *id, now })
     }
 
+    /// See [`crate::store::Store::queue_forget_key`].
+    pub fn queue_forget_key(&self, keys: &QueueKeys, (key, id): (&str, &DeliveryId)) {
+        self.shard(keys, |shard, _| shard.forget(key, id));
+    }
+
     /// See [`crate::store::Store::queue_uses`].
     pub fn queue_uses(&self, all: &[QueueKeys]) -> Vec<ShardUse> {
         let mut queues = lock(&self.queues);

@@ -285,6 +285,14 @@ impl Shard {
         self.known.get(key).is_some_and(|known| known.id == *id)
     }
 
+    /// See [`crate::store::Store::queue_forget_key`].
+    pub(super) fn forget(&mut self, key: &str, id: &DeliveryId) {
+        if self.knows(key, id) {
+            self.known.remove(key);
+            self.known_ends.retain(|(_, of)| of != key);
+        }
+    }
+
     fn note_key(&mut self, note: NoteKey<'_>, now: u64) {
         let NoteKey { key, id, fingerprint, ttl } = note;
         if self.known.len() >= KEPT_MAX

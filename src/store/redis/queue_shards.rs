@@ -1,8 +1,10 @@
 //! Queues in several shards on Redis: what concerns more than one of them.
 
-use redis::{Pipeline, Value};
+use redis::Pipeline;
+use tokio::time::Instant;
 
 use super::call::start;
+use super::index::integer;
 use super::reply::value;
 use super::stream::millis;
 use super::{RedisStore, each_good};
@@ -81,25 +83,40 @@ impl RedisStore {
         Ok(known.is_some_and(|known| known.starts_with(id.as_str().as_bytes())))
     }
 
-    /// See [`crate::store::Store::queue_uses`].
+    /// See [`crate::store::Store::queue_forget_key`].
     ///
     /// # Errors
     /// See there.
-    pub async fn queue_uses(&self, all: &[QueueKeys]) -> Result<Vec<ShardUse>, StoreError> {
+    pub async fn queue_forget_key(
+        &self,
+        keys: &QueueKeys,
+        (key, id): (&str, &DeliveryId),
+    ) -> Reply<()> {
+        // It is rare: the script travels with the call.
+        let mut call = start("EVAL");
+        call.arg(include_str!("../scripts/q_forget.lua")).arg(1).arg(keys.idem(key));
+        call.arg(id.as_str());
+        self.ask_patiently(call).await.map(drop)
+    }
+
+    /// See [`crate::store::Store::queue_uses`].
+    pub async fn queue_uses(&self, all: &[QueueKeys]) -> Vec<Reply<ShardUse>> {
+        if all.is_empty() {
+            return Vec::new();
+        }
         let mut pipeline = Pipeline::with_capacity(2 * all.len() + 1);
         for keys in all {
             pipeline.cmd("EXISTS").arg(&keys.open);
             pipeline.cmd("EXISTS").arg(&keys.dead);
         }
-        if all.is_empty() {
-            return Ok(Vec::new());
-        }
-        let answers = self.run_patiently(&mut pipeline).await?;
-        let is_there = |reply: Option<&Value>| matches!(reply, Some(Value::Int(1)));
-        let uses = answers.chunks(2).map(|pair| ShardUse {
-            is_open: is_there(pair.first()),
-            has_dead: is_there(pair.get(1)),
+        let answers =
+            self.topology.run_apart(&mut pipeline, Instant::now() + self.patience()).await;
+        let mut answers = answers.into_iter().take(2 * all.len()).map(|reply| integer(reply?));
+        let mut is_there = || answers.next().unwrap_or(Err(StoreError::Unavailable));
+        let uses = all.iter().map(|_| {
+            let (open, dead) = (is_there(), is_there());
+            Ok(ShardUse { is_open: open? == 1, has_dead: dead? == 1 })
         });
-        Ok(uses.collect())
+        uses.collect()
     }
 }

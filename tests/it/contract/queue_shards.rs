@@ -37,6 +37,13 @@ async fn a_key_is_one_request_whatever_shard_that_is_in(it: Subject) {
     assert_eq!(noted(NoteKey { id: other, ..note }).await, Ok(Noted::Same(id)));
     let reused = NoteKey { id: other, fingerprint: "g", ..note };
     assert_eq!(noted(reused).await, Ok(Noted::Reused(id)));
+    // Only what it stands for takes it back.
+    assert_eq!(store.queue_forget_key(&first.keys, ("0f", &other)).await, Ok(()));
+    assert_eq!(noted(reused).await, Ok(Noted::Reused(id)));
+    assert_eq!(store.queue_forget_key(&first.keys, ("0f", &id)).await, Ok(()));
+    assert_eq!(noted(reused).await, Ok(Noted::Own));
+    assert_eq!(store.queue_forget_key(&first.keys, ("0f", &other)).await, Ok(()));
+    assert_eq!(noted(note).await, Ok(Noted::Own));
     // Who divides the queue in another way finds the same, before it is there and after.
     let of = Of { key: Some("0f"), fingerprint: "f", body: "one", ..Of::default() };
     let known = Accepted::Again { id, now: None };

@@ -181,8 +181,8 @@ fn what_cannot_be_kept_closed_is_said_first() {
     for (kind, source, written, first) in [
         ("traefik", traefik(points, of_tls, away), "respond = { status = 403 }", ""),
         ("traefik", traefik(&of_certificate, certificate, ""), "respond = { status = 403 }", ""),
-        ("traefik", traefik(CLEAR, lost, ""), "[routes.all]", "in: open now"),
-        ("kong", unattached.to_owned(), "[routes.all]", "key-auth: open now"),
+        ("traefik", traefik(CLEAR, lost, ""), "[routes.all]", "open now: in"),
+        ("kong", unattached.to_owned(), "[routes.all]", "open now: key-auth"),
     ] {
         let folder = Folder::new();
         folder.write("source.yml", source.replace("UP", "127.0.0.1:3000"));

@@ -212,6 +212,28 @@ fn a_key_of_somebody_who_died_is_taken_over() {
     assert_eq!(upstream.seen(), 20 + taken_over);
 }
 
+#[test]
+fn a_key_of_what_a_full_queue_refused_is_free() {
+    let (redis, upstream) = (Redis::start(), upstream());
+    let gateway = start(&redis, &upstream, &format!("{QUICK}shards = 4\nmax_items = 4\n"));
+    let token = bearer("u1");
+    let send = |key: &str, body: &str| {
+        let request = Client::request(gateway.public, "POST", "/keyed").bearer(&token);
+        request.header("Idempotency-Key", key).body(body).send()
+    };
+    assert_eq!(operate(&gateway, "POST", "/v1/queues/mail/pause", "").status, 200);
+    let keys: Vec<String> = (0..20).map(|number| format!("k-{number}")).collect();
+    let refused: Vec<_> = keys.iter().filter(|key| send(key, "a").status == 503).collect();
+    assert!(refused.len() >= 16, "{refused:?}");
+    assert_eq!(operate(&gateway, "POST", "/v1/queues/mail/resume", "").status, 200);
+    for key in refused {
+        eventually("there is room", || {
+            operate(&gateway, "GET", "/v1/queues/mail", "").json()["open"] == 0
+        });
+        accepted(&send(key, "another body"));
+    }
+}
+
 /// What lies in shards that the queue has no more is delivered all the same.
 #[test]
 fn fewer_shards_lose_nothing() {

@@ -316,14 +316,14 @@ fn attached(kong: &Kong<'_>, plugins: &[&Node], sheet: &mut Sheet) {
         };
         if !["service", "route", "consumer"].iter().all(|key| is_there(key)) {
             let at = At { name: kong.name, what: plugin.get("name").text().unwrap_or("plugin") };
-            let why = "open now: what it is attached to does not stand in this file";
+            let why = "what it is attached to does not stand in this file";
             let left = super::super::sheet::Left {
                 at: format!("{}:{}", at.name, plugin.line),
                 what: at.what.to_owned(),
                 why: why.to_owned(),
                 instead: "name its service, route or consumer, and convert again".to_owned(),
             };
-            sheet.open_now(left);
+            sheet.opened(left);
         }
     }
 }
