@@ -56,8 +56,8 @@ fn issuer(key: &Signer) -> Issuer {
 fn token(key: &Signer, issuer: &str, audience: &str, sub: &str, more: Value) -> String {
     let mut claims = claims(sub);
     (claims["iss"], claims["aud"]) = (json!(issuer), json!(audience));
-    for (name, value) in more.as_object().into_iter().flatten() {
-        claims[name.as_str()] = value.clone();
+    if let Value::Object(more) = more {
+        more.into_iter().for_each(|(name, value)| claims[name] = value);
     }
     key.token(&claims)
 }

@@ -61,7 +61,7 @@ pub(super) fn convert(name: &str, root: &Node, sheet: &mut Sheet) -> Result<(), 
         let service = services.iter().find(|service| means(of, service));
         kong.route(route, service, (&plugins, &mut routes), sheet);
     }
-    put(routes, sheet);
+    put(&routes, sheet);
     Ok(())
 }
 

@@ -155,7 +155,7 @@ fn key(route: &Route) -> Key {
 }
 
 /// Writes all routes, so that what was guarded in the source is guarded here.
-pub(super) fn put<R: Ord>(routes: Vec<Ranked<R>>, sheet: &mut Sheet) {
+pub(super) fn put<R: Ord>(routes: &[Ranked<R>], sheet: &mut Sheet) {
     let known: Vec<Known<'_, R>> = routes.iter().map(Known::of).collect();
     let (lost, kept): (Vec<_>, Vec<_>) = known.iter().partition(|it| it.of.is_lost);
     let mut ranks: BTreeMap<Key, &R> = BTreeMap::new();

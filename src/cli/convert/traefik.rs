@@ -51,7 +51,7 @@ pub(super) fn convert(name: &str, root: &Node, sheet: &mut Sheet) -> Result<(), 
     for (label, router) in routers {
         traefik.router((label, router), &mut hosts, &mut routes, sheet);
     }
-    put(routes, sheet);
+    put(&routes, sheet);
     traefik.authority(&hosts, sheet);
     Ok(())
 }
@@ -203,14 +203,13 @@ impl<'d> Traefik<'d> {
             let options = self.root.find("tls").find("options");
             points.demand(at, (router, options), &mut effects, sheet);
         }
-        self.add((label, router), parsed.ok(), (&path, &effects), (hosts, routes), sheet);
+        self.add(((label, router), parsed.ok()), (&path, &effects), (hosts, routes), sheet);
     }
 
     /// Adds the routes of a router; one of everything where its rule means nothing here.
     fn add(
         &self,
-        (label, router): (&str, &'d Node),
-        matches: Option<Vec<Match>>,
+        ((label, router), matches): ((&str, &'d Node), Option<Vec<Match>>),
         what: (&Path, &Effects),
         (hosts, routes): (&mut BTreeSet<String>, &mut Vec<Ranked<usize>>),
         sheet: &mut Sheet,
@@ -221,7 +220,7 @@ impl<'d> Traefik<'d> {
         let Some(matches) = matches else {
             // It is for some of all requests.
             let whole = Match { path: "/*".to_owned(), ..Match::default() };
-            let route = self.made((label, router), &whole, what, None, sheet);
+            let route = self.made((label, router), (&whole, None), what, sheet);
             routes.push(Ranked { rank, route, is_lost: true });
             return;
         };
@@ -232,7 +231,7 @@ impl<'d> Traefik<'d> {
         let of = router.find("service").text().unwrap_or(label);
         let target = services.target(of, what.1, router, sheet);
         for matched in &matches {
-            let route = self.made((label, router), matched, what, Some(&target), sheet);
+            let route = self.made((label, router), (matched, Some(&target)), what, sheet);
             routes.push(Ranked { rank, route, is_lost: false });
         }
     }
@@ -241,9 +240,8 @@ impl<'d> Traefik<'d> {
     fn made(
         &self,
         (label, router): (&str, &Node),
-        matched: &Match,
+        (matched, target): (&Match, Option<&Target>),
         (path, effects): (&Path, &Effects),
-        target: Option<&Target>,
         sheet: &mut Sheet,
     ) -> Route {
         let at = At { name: self.name, what: label };

@@ -227,15 +227,14 @@ impl Drop for Upstream {
     }
 }
 
+/// Writes an answer to a request.
+type Answer = dyn Fn(&Recorded, &mut TcpStream);
+
 /// Whether a head may come here.
 type Judge = fn((String, Fields)) -> Result<(String, Fields), String>;
 
 /// Reads and answers the requests of one connection.
-fn serve(
-    stream: TcpStream,
-    log: &Log,
-    (judge, answer): (Judge, &dyn Fn(&Recorded, &mut TcpStream)),
-) {
+fn serve(stream: TcpStream, log: &Log, (judge, answer): (Judge, &Answer)) {
     let violation = |what: String| log.violations.lock().unwrap().push(what);
     let mut chunks = Chunks::of(stream);
     loop {
