@@ -334,6 +334,9 @@ fn each_client_of_a_balancer_has_its_own_places() {
     };
     let (first, mut second) = (open("192.0.2.1"), open("192.0.2.1"));
     refused("192.0.2.1", 0.0);
+    let is_last =
+        |lines: Vec<serde_json::Value>| lines.last().is_some_and(|line| line["status"] == 503);
+    eventually("its line is written", || is_last(house.gateway.access_lines()));
     let line = house.gateway.access_lines().pop().unwrap();
     assert_eq!((&line["client"], &line["status"]), (&"192.0.2.1".into(), &503.into()));
     assert_eq!(line["bound"], "server.limits.connections_per_address");

@@ -148,6 +148,11 @@ fn what_was_closed_stays_closed() {
             text = text.replace(&format!("\"0.0.0.0:{port}\""), "\"127.0.0.1:0\"");
         }
         text = text.replace("\"127.0.0.1:0\", \"127.0.0.1:0\"", "\"127.0.0.1:0\"");
+        // Where nothing is left that is open, there may be no route at all.
+        if !text.contains("[routes.") {
+            assert_eq!(case.open, "", "{source}\n{converted}");
+            continue;
+        }
         let gateway = Gateway::start_in(folder, &text);
         for (requests, passes) in [(case.closed, 0), (case.open, 1)] {
             for (host, path) in requests.split(", ").filter_map(|it| it.split_once(' ')) {
