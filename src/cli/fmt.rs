@@ -113,8 +113,8 @@ fn form(path: &Path) -> Result<Option<String>, String> {
 }
 
 /// Puts a text in the place of a file, so that whoever reads it finds all of the old one or all of
-/// the new one. Where it is a link, what it leads to is replaced. Its owner and group stay, or it is
-/// left as it is: whoever reads it by its group would read it no more.
+/// the new one. Where it is a link, what it leads to is replaced. Its owner and group stay, or it
+/// is left as it is: whoever reads it by its group would read it no more.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let path = fs::canonicalize(path)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();

@@ -71,7 +71,7 @@ impl Merge<'_> {
             let main = self.source.files().first().map_or("", |file| &file.name);
             let what = "stands in a file that is included itself".to_owned();
             let remedy = format!("name the files in {main}: it alone includes others");
-            self.problems.place(key.span().start, INCLUDE, what, remedy);
+            self.problems.place(key.span().start, INCLUDE, &what, &remedy);
         }
     }
 
@@ -90,7 +90,7 @@ impl Merge<'_> {
                 }
                 _ => {
                     let what = format!("is written in {}, too", self.source.line_of(&path));
-                    self.problems.place(at, &path, what, "keep one of both".to_owned());
+                    self.problems.place(at, &path, &what, "keep one of both");
                 }
             }
         }

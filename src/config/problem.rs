@@ -5,6 +5,9 @@
 pub(super) const NAMED_TABLES: [&str; 6] =
     ["auth", "limits", "queues", "events", "upstreams", "routes"];
 
+/// What is said of a key that is none.
+pub(super) const UNKNOWN_KEY: &str = "unknown key";
+
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -30,12 +33,14 @@ impl Problems {
         what: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        let (path, what, remedy) = (path.into(), what.into(), remedy.into());
-        self.0.push(Problem { path, what, remedy, at: None });
+        let (what, remedy) =
+            (without_credentials(&what.into()), without_credentials(&remedy.into()));
+        self.0.push(Problem { path: path.into(), what, remedy, at: None });
     }
 
     /// Adds one that has a place of its own.
-    pub(super) fn place(&mut self, at: usize, path: &str, what: String, remedy: String) {
+    pub(super) fn place(&mut self, at: usize, path: &str, what: &str, remedy: &str) {
+        let (what, remedy) = (without_credentials(what), without_credentials(remedy));
         self.0.push(Problem { path: path.to_owned(), what, remedy, at: Some(at) });
     }
 
@@ -96,12 +101,34 @@ pub(super) fn bears_secret(key: &str) -> bool {
 /// back, whose URL may be all that it takes to call him.
 pub(super) fn is_masked(key: &str) -> bool {
     let plain = key.to_ascii_lowercase();
-    bears_secret(&plain) || distance(&plain, "seal") <= 1 || distance(&plain, "callback") <= 2
+    bears_secret(&plain)
+        || plain.contains("authorization")
+        || distance(&plain, "seal") <= 1
+        || distance(&plain, "callback") <= 2
 }
 
 /// Whether a text contains a URL with a user or a password before its host.
 pub(super) fn bears_credentials(text: &str) -> bool {
     text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
+}
+
+/// Whether a text contains a URL with a query, which may let in.
+pub(super) fn bears_query(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(_, rest)| rest.contains('?'))
+}
+
+/// A text in which no URL has a user or a password before its host, or a query.
+fn without_credentials(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut clean = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| c.is_whitespace() || "\"'`<>".contains(c));
+        let (url, rest) = part.split_at(end.unwrap_or(part.len()));
+        let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?…"));
+        let (user, host) = url.rsplit_once('@').map_or(("", url), |(_, host)| ("…@", host));
+        clean.extend(["://", user, host, query, rest]);
+    }
+    clean
 }
 
 /// Edits (insert, delete, replace) that make one word of the other; words that differ much in
@@ -149,6 +176,23 @@ mod tests {
     }
 
     #[test]
+    fn no_problem_shows_what_a_url_lets_in_with() {
+        for (text, expected) in [
+            ("no URL: a@b?c", "no URL: a@b?c"),
+            ("\"http://u:p@x/?key=s\" is not one", "\"http://…@x/?…\" is not one"),
+            ("http://x/a, redis://:p@y:1/0", "http://x/a, redis://…@y:1/0"),
+            ("https://x/?a=b c", "https://x/?… c"),
+            ("://@", "://…@"),
+        ] {
+            assert_eq!(without_credentials(text), expected);
+        }
+        let mut problems = Problems::default();
+        problems.push("a", "redis://u:secret@x", "write http://x?token=secret");
+        problems.place(1, "a", "redis://u:secret@x", "http://x?secret");
+        assert!(!format!("{problems:?}").contains("secret"), "{problems:?}");
+    }
+
+    #[test]
     fn masks_are_judged_by_the_key() {
         for (key, expected) in [
             ("secret", true),
@@ -157,13 +201,14 @@ mod tests {
             ("Token", true),
             ("nkey", true),
             ("creds", true),
+            ("proxy-authorization", true),
             ("token_bytes", false),
             ("forward_token", false),
             ("servers", false),
             ("prefix", false),
             ("level", false),
         ] {
-            assert_eq!(bears_secret(key), expected, "{key}");
+            assert_eq!(is_masked(key), expected, "{key}");
         }
     }
 }

@@ -16,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::field::Field;
 use super::pem_file::PemFile;
-use super::problem::{Problems, distance, join};
+use super::problem::{Problems, UNKNOWN_KEY, distance, join};
 use super::value::{Flaw, Mistake, Read, echo, string, text};
 use super::walk::{Note, Reader};
 use super::written::written;
@@ -486,7 +486,7 @@ impl<'a> Section<'a> {
                 }
                 _ => format!("the keys here are: {}", self.known.join(", ")),
             };
-            self.problem(key, "unknown key", remedy);
+            self.problem(key, UNKNOWN_KEY, remedy);
         }
     }
 }

@@ -11,13 +11,16 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{
-    NAMED_TABLES, Problem, Problems, bears_credentials, distance, is_masked, join,
+    NAMED_TABLES, Problem, Problems, UNKNOWN_KEY, bears_credentials, bears_query, distance,
+    is_masked, join,
 };
 use super::value::echo;
 use crate::base::http::hex;
 
 /// What a printed line shows in place of a secret.
 const MASK: &str = "***";
+/// Tables in which a value often is a secret.
+const OF_SECRETS: [&str; 4] = ["admin.", "auth.", "events.", "store."];
 /// Longest source line that is printed whole, in characters.
 const LINE_CHARS_MAX: usize = 160;
 /// Shortest value of the environment that is looked for inside of words, in characters: a shorter
@@ -246,7 +249,9 @@ impl Index {
             }
             // Below the bound nobody looks at the keys, so nothing from here on is shown.
             DeValue::Table(_) | DeValue::Array(_) => self.masked.push(span.start..self.end),
-            DeValue::String(text) if hide || bears_credentials(text) => self.masked.push(span),
+            DeValue::String(text) if hide || bears_credentials(text) || bears_query(text) => {
+                self.masked.push(span);
+            }
             DeValue::Boolean(_) | DeValue::String(_) => {}
             _ if hide => self.masked.push(span),
             _ => {}
@@ -282,7 +287,12 @@ impl Source {
             let (what, remedy) = (self.without_given(path, what), self.without_given(path, remedy));
             let name = spot.file.map_or("", |file| &file.name);
             let Spot { line, column, .. } = spot;
-            let shown = self.shown_line(spot);
+            let mut shown = self.shown_line(spot);
+            // Of a key that is none, nobody knows whether its value is a secret.
+            if what == UNKNOWN_KEY && OF_SECRETS.iter().any(|table| path.starts_with(table)) {
+                shown =
+                    shown.split_once('=').map_or(shown.clone(), |it| format!("{}= {MASK}", it.0));
+            }
             out += &format!("{name}:{line}:{column}: {mark}{path}: {what}\n    {shown}\n");
             out += &format!("    help: {remedy}\n");
         }
@@ -362,6 +372,8 @@ fn render_syntax_error(name: &str, text: &str, error: &toml::de::Error) -> Strin
         || source.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).any(is_masked)
         || is_of_callback(before);
     let shown = match source.split_once('=') {
+        // What is no line of TOML at all may be any file, of secrets too.
+        None if !source.trim_start().starts_with(['[', '#']) => MASK.to_owned(),
         _ if continues => MASK.to_owned(),
         Some((key, _)) if bears => format!("{key}= {MASK}"),
         _ if bears => MASK.to_owned(),

@@ -204,7 +204,8 @@ const CLOSED: &[(&str, &str, &str)] = &[
         "/x",
     ),
     (
-        "server { listen 127.0.0.1:8081; OPEN } server { server_name b.test; location /b/ { PASS } }",
+        "server { listen 127.0.0.1:8081; OPEN } \
+         server { server_name b.test; location /b/ { PASS } }",
         "a.test",
         "/x",
     ),

@@ -3,6 +3,7 @@
 mod closed;
 mod location;
 mod parse;
+mod place;
 mod reply;
 mod scope;
 mod server;

@@ -9,7 +9,7 @@ mod service;
 use std::collections::BTreeSet;
 
 use self::middleware::{Middlewares, Path};
-use self::point::Points;
+use self::point::{Points, is_there};
 use self::rule::Match;
 use self::service::{Services, Target};
 use super::effects::{At, Effects};
@@ -67,13 +67,6 @@ fn secure<'d>(root: &'d Node, routers: &'d [(String, Node)]) -> BTreeSet<&'d str
         secure.extend(router.find("entryPoints").texts());
     }
     secure
-}
-
-/// Whether a name is there, be it with nothing in it.
-fn is_there(node: &Node, name: &str) -> bool {
-    node.entries()
-        .iter()
-        .any(|(known, inner)| known.eq_ignore_ascii_case(name) && inner.text() != Some("false"))
 }
 
 impl<'d> Traefik<'d> {

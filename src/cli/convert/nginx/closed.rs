@@ -3,7 +3,7 @@
 
 use super::super::pattern::Simple;
 use super::super::sheet::{FILL_IN, Left, Sheet, Table};
-use super::location::{Kind, Location};
+use super::place::{Kind, Location};
 
 /// The location that a path belongs to, as nginx finds it.
 pub(super) fn find<'l, 'd>(path: &str, all: &'l [Location<'d>]) -> Option<&'l Location<'d>> {

@@ -5,38 +5,11 @@ use super::super::sheet::{FILL_IN, Left, Route, Sheet, Table};
 use super::super::write::{quoted, table};
 use super::closed::{find, keep_closed, tell_opened};
 use super::parse::Directive;
+use super::place::{Kind, Location};
 use super::reply::{Of, of_return, redirect, shielded};
 use super::scope::{Scope, leave};
 use super::settings::{Settings, content_type};
 use super::site::{Pass, Site};
-
-/// How a location is chosen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// `= /path`
-    Exact(String),
-    /// `/path`, or `^~ /path`
-    Prefix(String),
-    /// `~ regex`, `~* regex`, where a pattern stands for it.
-    Pattern(Simple),
-    /// What no route can be written for, by what its paths begin with.
-    Blind(String),
-}
-
-/// One location.
-#[derive(Debug, Clone)]
-pub(super) struct Location<'d> {
-    pub(super) kind: Kind,
-    pub(super) scope: Scope<'d>,
-    block: &'d [Directive],
-    pub(super) at: String,
-    /// Whether no expression is asked after it: `^~`.
-    pub(super) firm: bool,
-    /// Whether capital letters are the same: `~*`.
-    pub(super) ignores_case: bool,
-    /// The prefix that it stands in.
-    pub(super) within: Option<String>,
-}
 
 /// One server's view of its locations.
 pub(super) struct Writer<'s, 'd> {

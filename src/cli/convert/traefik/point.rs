@@ -3,8 +3,14 @@
 use super::super::effects::{At, Effects};
 use super::super::sheet::Sheet;
 use super::super::tree::Node;
-use super::is_there;
 use super::service::plain;
+
+/// Whether a name is there, be it with nothing in it.
+pub(super) fn is_there(node: &Node, name: &str) -> bool {
+    node.entries()
+        .iter()
+        .any(|(known, inner)| known.eq_ignore_ascii_case(name) && inner.text() != Some("false"))
+}
 
 /// What the entry points of everybody are called, where nothing else says so.
 const PUBLIC: [&str; 4] = ["web", "websecure", "http", "https"];
