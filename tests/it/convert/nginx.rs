@@ -52,7 +52,6 @@ impl Nginx {
         let text = text
             .replace("listen 80", &format!("listen 127.0.0.1:{clear}"))
             .replace("listen 443", &format!("listen 127.0.0.1:{tls}"))
-            .replace("/tmp/portcullis-test-cache", "cache")
             .replacen("http {", OWN, 1);
         folder.write("nginx.conf", text);
         let prefix = folder.path().canonicalize().expect("the folder");
