@@ -9,7 +9,7 @@ use super::value::echo;
 const NAMES_MAX: usize = 16_384;
 
 /// Whether a pattern may mean several files, or none.
-pub(super) fn is_glob(pattern: &str) -> bool {
+pub(crate) fn is_glob(pattern: &str) -> bool {
     pattern.contains(['*', '?'])
 }
 
@@ -19,7 +19,7 @@ pub(super) fn is_glob(pattern: &str) -> bool {
 ///
 /// # Errors
 /// What is wrong with the pattern, or with a folder.
-pub(super) fn files(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn files(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
     if pattern.contains("**") || pattern.contains(['[', ']', '{', '}']) {
         return Err(format!("{} has a wildcard other than `*` and `?`", echo(pattern)));
     }

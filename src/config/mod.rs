@@ -20,7 +20,7 @@ mod document;
 mod events;
 mod field;
 mod format;
-mod glob;
+pub(crate) mod glob;
 mod grpc;
 mod hash_key;
 mod header_rules;

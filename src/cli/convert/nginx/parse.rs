@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::file;
+use crate::config::glob;
 
 /// Largest file that is read, in bytes.
 const BYTES_MAX: u64 = 4 << 20;
@@ -193,15 +194,18 @@ impl Files {
             return Err(format!("{}: {what}", include.at()));
         }
         let mut all = Vec::new();
-        let (folder, _) = pattern.rsplit_once('/').unwrap_or_default();
-        let found = self.find(pattern);
-        let why = if folder.contains('*') || pattern.contains(['?', '[']) {
-            Some("only a * in the name of a file is followed")
-        } else {
-            (found.is_empty() && !pattern.contains('*')).then_some("the file is not there")
+        let (found, why) = match self.find(pattern) {
+            Ok(found) => {
+                // A folder of files may be empty; anything else was to be there.
+                let (folder, name) = pattern.rsplit_once('/').unwrap_or(("", pattern));
+                let may_be_none = name.contains('*') && !glob::is_glob(folder);
+                let is_missing = found.is_empty() && !may_be_none;
+                (found, is_missing.then(|| "the file is not there".to_owned()))
+            }
+            Err(why) => (Vec::new(), Some(why)),
         };
         if let Some(why) = why {
-            self.miss(include, why.to_owned(), &mut all);
+            self.miss(include, why, &mut all);
         }
         for path in found {
             self.read += 1;
@@ -227,41 +231,11 @@ impl Files {
         all.push(include.clone());
     }
 
-    /// The files that a pattern with `*` in its last part names, in order.
-    fn find(&self, pattern: &str) -> Vec<PathBuf> {
-        let path = self.folder.join(pattern);
-        if !pattern.contains('*') {
-            return if path.exists() { vec![path] } else { Vec::new() };
-        }
-        let (Some(folder), Some(wanted)) = (path.parent(), path.file_name()) else {
-            return Vec::new();
-        };
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let wanted = wanted.to_string_lossy().into_owned();
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut found: Vec<PathBuf> = entries
-            .filter(|entry| is_like(&entry.file_name().to_string_lossy(), &wanted))
-            .map(|entry| entry.path())
-            .filter(|path| path.is_file())
-            .take(FILES_MAX)
-            .collect();
-        found.sort();
-        found
+    /// The files that a pattern names and that are there, in order.
+    fn find(&self, pattern: &str) -> Result<Vec<PathBuf>, String> {
+        let found = glob::files(&self.folder, pattern)?;
+        Ok(found.iter().map(|path| self.folder.join(path)).filter(|path| path.exists()).collect())
     }
-}
-
-/// Whether a name is of this pattern, in which `*` stands for anything.
-fn is_like(name: &str, pattern: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = name.strip_prefix(first) else { return false };
-    let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
-    for part in middle {
-        let Some((_, behind)) = rest.split_once(part) else { return false };
-        rest = behind;
-    }
-    rest.ends_with(last) && !(first.is_empty() && name.starts_with('.'))
 }
 
 /// The words of a text.
@@ -435,18 +409,5 @@ mod tests {
         let names: Vec<&str> = left.iter().map(|it| it.arg(0)).collect();
         assert_eq!(names, ["a.conf", "c/*/d.conf"]);
         assert_eq!(missing.missing.len(), 2);
-    }
-
-    #[test]
-    fn patterns_are_those_of_a_shell() {
-        for (name, pattern, expected) in [
-            ("a.conf", "*.conf", true),
-            ("a.conf", "*", true),
-            (".a.conf", "*", false),
-            ("a.conf.bak", "*.conf", false),
-            ("a-b.conf", "a*b*conf", true),
-        ] {
-            assert_eq!(is_like(name, pattern), expected, "{name} {pattern}");
-        }
     }
 }
