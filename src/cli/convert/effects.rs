@@ -153,18 +153,7 @@ impl Effects {
                 return self.guard(at.what);
             }
         };
-        let texts: Vec<String> = networks.iter().map(ToString::to_string).collect();
-        let mut limit = Table::new(format!(
-            "{}: whoever is in these networks gets a 403. It counts nothing that matters.",
-            at.what
-        ));
-        limit.set("key", "[\"address\"]");
-        limit.set("allow", "[\"1000000/1s\"]");
-        limit.set("scope", "\"local\"");
-        limit.set("shadow", "true");
-        limit.set("block", list(&texts));
-        let name = sheet.named("limits", "networks", limit);
-        self.limit(name);
+        self.limit(sheet.block(at.what, &networks));
     }
 
     /// Writes it all as keys of a route.

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
+
 use super::super::plain::plain;
 use super::write::{key, list, quoted};
 
@@ -244,6 +246,20 @@ impl Sheet {
             self.named.push((section.to_owned(), name.clone(), table));
         }
         name
+    }
+
+    /// A limit that refuses whoever is in these networks, as `what` does there; the name it has.
+    pub(super) fn block(&mut self, what: &str, networks: &[IpNet]) -> String {
+        let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+        let mut limit = Table::new(format!(
+            "{what}: whoever is in these networks gets a 403. It counts nothing that matters."
+        ));
+        limit.set("key", "[\"address\"]");
+        limit.set("allow", "[\"1000000/1s\"]");
+        limit.set("scope", "\"local\"");
+        limit.set("shadow", "true");
+        limit.set("block", list(&networks));
+        self.named("limits", "networks", limit)
     }
 
     /// Whether a route with this host and path, and no methods of its own, is there.

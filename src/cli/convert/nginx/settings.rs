@@ -85,18 +85,7 @@ impl<'d> Settings<'_, 'd> {
                 return true;
             }
         };
-        let mut limit = Table::new(format!(
-            "allow and deny of {}: whoever is in these networks gets a 403. It counts nothing that \
-             matters.",
-            first.at()
-        ));
-        let texts: Vec<String> = networks.iter().map(ToString::to_string).collect();
-        limit.set("key", "[\"address\"]");
-        limit.set("allow", "[\"1000000/1s\"]");
-        limit.set("scope", "\"local\"");
-        limit.set("shadow", "true");
-        limit.set("block", list(&texts));
-        let name = sheet.named("limits", "networks", limit);
+        let name = sheet.block(&format!("allow and deny of {}", first.at()), &networks);
         add_limit(made, &name);
         false
     }
