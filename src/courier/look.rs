@@ -1,27 +1,63 @@
 //! What a queue holds, looked at once a second for metrics and operators, who are warned when it is
 //! too much.
 
-use crate::config::{QUEUE_SHARDS_MAX, Queue};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::Queue;
 use crate::observe::QueueNow;
 use crate::runtime::{Gateway, Running};
+use crate::store::keys::QueueKeys;
 use crate::store::queue::{ItemState, QueueLook, ShardUse};
+
+/// How often shards beyond those that a queue has are asked whether they hold something, where they
+/// held nothing: a gateway of another configuration may fill them.
+const BEYOND_PAUSE: Duration = Duration::from_secs(10);
+
+/// The shards beyond those that a queue has, as they were found last.
+#[derive(Default)]
+pub(super) struct Beyond {
+    /// How many it had then.
+    shards: u8,
+    /// Those that held something.
+    used: Vec<QueueKeys>,
+    /// They held nothing, as each of them said, and need not be asked before that.
+    empty_until: Option<Instant>,
+}
+
+impl Beyond {
+    /// Asks them, where something may have changed.
+    async fn ask(&mut self, gateway: &Gateway, running: &Running, (name, queue): (&str, &Queue)) {
+        let is_due = self.empty_until.is_none_or(|until| Instant::now() >= until);
+        if self.shards == queue.shards && !is_due {
+            return;
+        }
+        let all = gateway.store.queue_beyond(&running.plan.keys, name, queue.shards).await;
+        let known = all.iter().filter_map(|(keys, it)| Some((keys.shard, it.as_ref().ok()?)));
+        let known = known.map(|(shard, it)| (shard, it.is_open));
+        let state = gateway.deliveries.queue(name);
+        state.note_beyond((0..queue.shards).map(|shard| (shard, false)).chain(known));
+        let is_empty = all.iter().all(|(_, it)| it.as_ref().is_ok_and(|it| !it.is_used()));
+        self.empty_until = is_empty.then(|| Instant::now() + BEYOND_PAUSE);
+        let used = all.into_iter().filter(|(_, it)| it.as_ref().is_ok_and(ShardUse::is_used));
+        self.used = used.map(|(keys, _)| keys).collect();
+        self.shards = queue.shards;
+    }
+}
 
 /// Looks at a queue. Where no shard of it answers, what was seen last stays; where some do, these
 /// are what is seen.
-pub(super) async fn look(gateway: &Gateway, running: &Running, name: &str, queue: &Queue) {
+pub(super) async fn look(
+    gateway: &Gateway,
+    running: &Running,
+    (name, queue): (&str, &Queue),
+    beyond: &mut Beyond,
+) {
     let state = gateway.deliveries.queue(name);
-    let beyond: Vec<_> = (queue.shards..QUEUE_SHARDS_MAX)
-        .map(|shard| running.plan.keys.queue(name, shard))
-        .collect();
-    let uses = gateway.store.queue_uses(&beyond).await;
-    let known = beyond.iter().zip(&uses);
-    let known = known.filter_map(|(keys, it)| Some((keys.shard, it.as_ref().ok()?.is_open)));
-    state.note_beyond((0..queue.shards).map(|shard| (shard, false)).chain(known));
-    let mut all: Vec<_> =
-        (0..queue.shards).map(|shard| running.plan.keys.queue(name, shard)).collect();
-    let is_used = |it: &ShardUse| it.is_open || it.has_dead;
-    let used = beyond.into_iter().zip(uses).filter(|(_, it)| it.as_ref().is_ok_and(is_used));
-    all.extend(used.map(|(keys, _)| keys));
+    beyond.ask(gateway, running, (name, queue)).await;
+    let own = (0..queue.shards).map(|shard| running.plan.keys.queue(name, shard));
+    let all: Vec<_> = own.chain(beyond.used.iter().cloned()).collect();
     let Ok(looked) = gateway.store.queue_look_all(&all).await else { return };
     let now = now(name, queue, &looked);
     if state.looked(now) {

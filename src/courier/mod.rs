@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use self::look::Beyond;
 use self::worker::Worker;
 use crate::runtime::Gateway;
 
@@ -26,6 +27,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Has every queue delivered, until the gateway is gone or drains.
 pub async fn keep(gateway: Weak<Gateway>) {
     let mut workers: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
+    let mut beyond: BTreeMap<String, Beyond> = BTreeMap::new();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -43,8 +45,10 @@ pub async fn keep(gateway: Weak<Gateway>) {
                 workers.insert(name.clone(), handle);
             }
         }
+        beyond.retain(|name, _| running.plan.config.queues.contains_key(name));
         for (name, queue) in &running.plan.config.queues {
-            look::look(&gateway, &running, name, queue).await;
+            let beyond = beyond.entry(name.clone()).or_default();
+            look::look(&gateway, &running, (name, queue), beyond).await;
         }
     }
 }

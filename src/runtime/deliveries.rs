@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Problems, QUEUE_SHARDS_MAX, Queue};
+use crate::config::{Config, Problems, Queue};
 use crate::observe::{Metrics, QueueMeter, QueueNow};
 use crate::plan::Plan;
 use crate::store::queue::{DeliveryId, QueueLook};
@@ -208,14 +208,17 @@ async fn look(
     plan: &Plan,
     (name, queue): (&str, &Queue),
 ) -> Result<QueueLook, StoreError> {
-    let beyond: Vec<_> =
-        (queue.shards..QUEUE_SHARDS_MAX).map(|shard| plan.keys.queue(name, shard)).collect();
-    let uses: Result<Vec<_>, _> = store.queue_uses(&beyond).await.into_iter().collect();
-    uses?;
-    let all = store.queue_shards(&plan.keys, name, queue.shards).await?;
-    let each: Result<Vec<_>, _> = store.queue_look_each(&all).await.into_iter().collect();
-    each?;
-    store.queue_look_all(&all).await
+    let mut all: Vec<_> = (0..queue.shards).map(|shard| plan.keys.queue(name, shard)).collect();
+    for (keys, shard) in store.queue_beyond(&plan.keys, name, queue.shards).await {
+        if shard?.is_used() {
+            all.push(keys);
+        }
+    }
+    let mut sum = QueueLook::default();
+    for look in store.queue_look_each(&all).await {
+        sum.add(look?);
+    }
+    Ok(sum)
 }
 
 /// The queues that are in one plan and not in the next one, and hold requests that are not

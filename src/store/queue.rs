@@ -133,6 +133,13 @@ pub struct ShardUse {
     pub has_dead: bool,
 }
 
+impl ShardUse {
+    /// Whether it holds anything.
+    pub fn is_used(&self) -> bool {
+        self.is_open || self.has_dead
+    }
+}
+
 /// Where an item stands that was accepted before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Again {
@@ -345,6 +352,21 @@ pub struct QueueLook {
     pub oldest: Option<Duration>,
     /// Why nothing is taken.
     pub pause: Option<Pause>,
+}
+
+impl QueueLook {
+    /// Adds what another shard of the same queue holds.
+    pub fn add(&mut self, other: Self) {
+        self.waiting += other.waiting;
+        self.later += other.later;
+        self.behind += other.behind;
+        self.delivering += other.delivering;
+        self.dead += other.dead;
+        self.open += other.open;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.oldest = self.oldest.max(other.oldest);
+        self.pause = self.pause.take().or(other.pause);
+    }
 }
 
 /// What is known of an item when it counts as accepted.

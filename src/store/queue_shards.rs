@@ -71,13 +71,21 @@ impl Store {
         }
     }
 
-    /// Of each of these shards, whether it holds something, or why that is not known: each answers
-    /// for itself.
-    pub async fn queue_uses(&self, all: &[QueueKeys]) -> Vec<Result<ShardUse, StoreError>> {
-        match self.used_for(StoreUse::Queue) {
-            One::Redis(store) => store.queue_uses(all).await,
-            One::Memory(store) => store.queue_uses(all).into_iter().map(Ok).collect(),
-        }
+    /// The shards beyond those that a queue has, and whether each holds something yet since it had
+    /// more, or why that is not known: each answers for itself.
+    pub async fn queue_beyond(
+        &self,
+        keys: &Keys,
+        name: &str,
+        shards: u8,
+    ) -> Vec<(QueueKeys, Result<ShardUse, StoreError>)> {
+        let beyond: Vec<_> =
+            (shards..QUEUE_SHARDS_MAX).map(|shard| keys.queue(name, shard)).collect();
+        let uses = match self.used_for(StoreUse::Queue) {
+            One::Redis(store) => store.queue_uses(&beyond).await,
+            One::Memory(store) => store.queue_uses(&beyond).into_iter().map(Ok).collect(),
+        };
+        beyond.into_iter().zip(uses).collect()
     }
 
     /// All shards of a queue that has so many now, and those beyond that hold something yet, since
@@ -91,18 +99,14 @@ impl Store {
         name: &str,
         shards: u8,
     ) -> Result<Vec<QueueKeys>, StoreError> {
-        let mut all: Vec<_> = (0..shards).map(|shard| keys.queue(name, shard)).collect();
-        let beyond: Vec<_> =
-            (shards..QUEUE_SHARDS_MAX).map(|shard| keys.queue(name, shard)).collect();
-        let uses = self.queue_uses(&beyond).await;
-        let fault = uses.iter().find_map(|it| it.as_ref().err().cloned());
-        if let Some(error) = fault.filter(|_| uses.iter().all(Result::is_err)) {
+        let beyond = self.queue_beyond(keys, name, shards).await;
+        let fault = beyond.iter().find_map(|(_, it)| it.as_ref().err().cloned());
+        if let Some(error) = fault.filter(|_| beyond.iter().all(|(_, it)| it.is_err())) {
             return Err(error);
         }
-        let is_used = |it: &ShardUse| it.is_open || it.has_dead;
-        let used = beyond.into_iter().zip(uses);
-        all.extend(used.filter(|(_, it)| it.as_ref().is_ok_and(is_used)).map(|(keys, _)| keys));
-        Ok(all)
+        let is_used = |it: &Result<ShardUse, _>| it.as_ref().is_ok_and(ShardUse::is_used);
+        let used = beyond.into_iter().filter(|(_, it)| is_used(it)).map(|(keys, _)| keys);
+        Ok((0..shards).map(|shard| keys.queue(name, shard)).chain(used).collect())
     }
 
     /// What each of these shards holds, or why that is not known.
@@ -115,27 +119,17 @@ impl Store {
     /// # Errors
     /// None of them answered.
     pub async fn queue_look_all(&self, all: &[QueueKeys]) -> Result<QueueLook, StoreError> {
-        let (mut sum, mut fault, mut answered) = (QueueLook::default(), None, 0usize);
+        let (mut sum, mut fault, mut answered) = (QueueLook::default(), None, false);
         for look in self.queue_look_each(all).await {
-            let look = match look {
-                Ok(look) => look,
-                Err(error) => {
-                    fault = Some(error);
-                    continue;
+            match look {
+                Ok(look) => {
+                    answered = true;
+                    sum.add(look);
                 }
-            };
-            answered += 1;
-            sum.waiting += look.waiting;
-            sum.later += look.later;
-            sum.behind += look.behind;
-            sum.delivering += look.delivering;
-            sum.dead += look.dead;
-            sum.open += look.open;
-            sum.bytes = sum.bytes.saturating_add(look.bytes);
-            sum.oldest = sum.oldest.max(look.oldest);
-            sum.pause = sum.pause.or(look.pause);
+                Err(error) => fault = Some(error),
+            }
         }
-        fault.filter(|_| answered == 0).map_or(Ok(sum), Err)
+        fault.filter(|_| !answered).map_or(Ok(sum), Err)
     }
 
     /// A page of the items of these shards, one shard after the other and the oldest of each first;
