@@ -1,7 +1,7 @@
 //! What is kept of an answer, and after what a key is free again, or its outcome unknown.
 
-use super::{Redis, Upstream, expect, gateway, keys, post, send, told, with_code};
-use crate::support::{Client, Session, eventually, response};
+use super::{Redis, Upstream, config, expect, gateway, keys, post, send, told, with_code};
+use crate::support::{Client, Gateway, Session, eventually, response};
 
 #[test]
 fn of_an_answer_that_is_too_long_the_status_is_kept() {
@@ -57,16 +57,13 @@ fn a_key_is_free_after_what_has_done_nothing() {
         }
         assert_eq!(upstream.seen(), 1, "{status}");
     }
-    let dead = {
-        let upstream = Upstream::replying("");
-        let redis = Redis::start();
-        let gateway = gateway(&upstream, &redis.url(), "", "");
-        drop(upstream);
-        (gateway, redis)
-    };
+    let (upstream, redis) = (Upstream::replying(""), Redis::start());
+    let whole = config(&upstream, &redis.url(), "", "");
+    // Nobody ever listens there.
+    let gateway = Gateway::start(&whole.replace(&upstream.url(), "http://127.0.0.1:1"));
     for _ in 0..2 {
-        assert_eq!(with_code(&post(&dead.0, "k", "a")), expect(502, "upstream_unreachable"));
-        assert_eq!(keys(&dead.1), 0, "nobody has acted");
+        assert_eq!(with_code(&post(&gateway, "k", "a")), expect(502, "upstream_unreachable"));
+        assert_eq!(keys(&redis), 0, "nobody has acted");
     }
 }
 
@@ -131,9 +128,9 @@ fn a_refused_request_leaves_its_key_free() {
     eventually("its key is free", || keys(&redis) == 2);
     assert_eq!(upstream.seen(), 2);
 
-    let config = super::config(&upstream, &redis.url(), "", "session = \"required\"");
+    let config = config(&upstream, &redis.url(), "", "session = \"required\"");
     let session = "\n[session]\nid_from = [\"cookie:sid\"]\n";
-    let gateway = crate::support::Gateway::start(&(config + session));
+    let gateway = Gateway::start(&(config + session));
     let refusal = post(&gateway, "d", "d");
     assert_eq!(refusal.status, 401, "{refusal:?}");
     let unknown = Client::request(gateway.public, "POST", "/orders").header("Cookie", "sid=s-1");
