@@ -30,8 +30,6 @@ use crate::store::{Reply, StoreError};
 
 /// How long whoever delivers waits for an answer: nobody waits for him, and bodies may be long.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Life of what tells an item without an idempotency key from itself, when it is asked again.
-const OWN_KEY_TTL: Duration = Duration::from_secs(60);
 /// Items that one step of a list or a repair looks at.
 const LOOKED_AT: [usize; 2] = [1000, 100];
 /// Most steps of one repair, and of one page.
@@ -154,9 +152,10 @@ impl RedisStore {
         let QueueKeys { ready, later, open, bytes, items, .. } = keys;
         let touched = [ready, later, open, bytes, &*item, &body_key, &idem, &line, items];
         let mut call = named(&self.topology.scripts.queues.accept, &touched);
-        let key_ttl = accept.key.map_or(OWN_KEY_TTL, |_| accept.key_ttl);
+        // Where the client names none, the item itself tells that it was accepted before.
+        let key_ttl = accept.key.map_or(Duration::ZERO, |_| accept.key_ttl);
         call.arg(id.as_str()).arg(delay_ms(accept.delay)).arg(accept.bounds.items);
-        call.arg(accept.bounds.bytes).arg(life).arg(millis(key_ttl)).arg(accept.fingerprint);
+        call.arg(accept.bounds.bytes).arg(life).arg(delay_ms(key_ttl)).arg(accept.fingerprint);
         call.arg(accept.head).arg(accept.owner).arg(delay_ms(accept.max_age));
         call.arg(u8::from(accept.order.is_some())).arg(body.len());
         pipeline.add_command(call);
@@ -506,17 +505,6 @@ impl RedisStore {
     /// # Errors
     /// As for [`Self::queue_repair_due`].
     pub(super) async fn queue_repair(&self, keys: &QueueKeys) -> Result<u64, StoreError> {
-        let mut pipeline = Pipeline::with_capacity(3);
-        let create = pipeline.cmd("XGROUP").arg("CREATE").arg(&keys.ready).arg("g");
-        // From the beginning, so that what was never read is not passed over.
-        create.arg("0").arg("MKSTREAM");
-        pipeline.cmd("PEXPIRE").arg(&keys.ready).arg(millis(QUEUE_OPEN_TTL)).arg("NX");
-        let made = self.topology.run(&mut pipeline, self.patient_deadline()).await?;
-        let is_there =
-            |reply: &Value| matches!(reply, Value::ServerError(it) if it.code() == "BUSYGROUP");
-        if let Some(error) = made.iter().filter(|it| !is_there(it)).find_map(server_error) {
-            return Err(error);
-        }
         let QueueKeys { ready, later, open, items, bytes, bodies, .. } = keys;
         let touched = [&**ready, later, open, items, bytes, bodies];
         let (mut put_back, mut after) = (0, None);

@@ -236,7 +236,11 @@ pub(super) fn look(answers: Vec<Value>) -> Reply<QueueLook> {
         delivering,
         dead: number(&dead)?,
         open,
-        bytes: value(bytes).map_or(Ok(0), |it| number(&Value::BulkString(it.to_vec())))?,
+        // What ended by itself leaves its bytes behind until the next one is accepted.
+        bytes: match value(bytes) {
+            Some(counted) if open > 0 => number(&Value::BulkString(counted.to_vec()))?,
+            _ => 0,
+        },
         oldest: oldest.map(|at| Duration::from_millis(now_ms.saturating_sub(at))),
         pause,
     })

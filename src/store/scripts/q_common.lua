@@ -9,11 +9,8 @@ local touch = function(at, item)
   local left, life = redis.call('PTTL', KEYS[at]), redis.call('PTTL', item)
   if left ~= -2 and left < life then redis.call('PEXPIRE', KEYS[at], life) end
 end
--- Takes an item's entry out of the stream. One of this number may be another's: a stream that was lost and made anew
--- within the same millisecond numbers as before.
-local drop = function(entry, id)
-  local there = redis.call('XRANGE', KEYS[1], entry, entry)[1]
-  if there and there[2][2] ~= id then return end
+-- Takes an item's entry out of the stream.
+local drop = function(entry)
   -- Where the group is gone there is nothing to acknowledge.
   redis.pcall('XACK', KEYS[1], 'g', entry)
   redis.call('XDEL', KEYS[1], entry)
@@ -25,7 +22,7 @@ local ready = function(id, item, due)
     redis.call('HSET', item, 's', 'w', 'q', '')
     touch(2, item)
   else
-    redis.call('HSET', item, 's', 'w', 'q', redis.call('XADD', KEYS[1], '*', 'i', id, 'p', pad))
+    redis.call('HSET', item, 's', 'w', 'q', put(1, id, now))
     touch(1, item)
   end
 end
@@ -55,9 +52,8 @@ local forget = function(id, dead, bodies)
   redis.call('ZREM', KEYS[dead], id)
   if line and line ~= '' and redis.call('LINDEX', line, 0) == id then leave(line, id) end
 end
--- It is open no more. What ended by itself left its bytes behind: where nothing is open there are none.
+-- It is open no more, and neither are its bytes.
 local close = function(id, bytes)
   redis.call('ZREM', KEYS[3], id)
-  local left = bytes > 0 and redis.call('DECRBY', KEYS[4], bytes) or 0
-  if left < 0 or redis.call('ZCARD', KEYS[3]) == 0 then redis.call('DEL', KEYS[4]) end
+  if bytes ~= '0' and redis.call('DECRBY', KEYS[4], bytes) <= 0 then redis.call('DEL', KEYS[4]) end
 end

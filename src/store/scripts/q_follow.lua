@@ -21,12 +21,12 @@ local follow = function(at, from, of_line)
   if line ~= '' and redis.call('RPUSH', line, id) > 1 then
     state = 'b'
   else
-    entry = redis.call('XADD', KEYS[at], '*', 'i', id, 'p', pad)
+    entry = put(at, id, now)
   end
   if body ~= '' then redis.call('SET', KEYS[at + 4], body, 'PX', life) end
-  redis.call('HSET', KEYS[at + 3], 's', state, 'a', 0, 'q', entry, 'f', 0, 'z', 0, 'h', head, 'o', ARGV[from + 4],
-    'u', text(now + ARGV[from + 5]), 'd', text(now), 't', text(now), 'l', line, 'y', counted, 'n', '', 'c', 0,
-    'e', '', 'x', '')
+  redis.call('HSET', KEYS[at + 3], 's', state, 'q', entry, 'h', head, 'o', ARGV[from + 4],
+    'u', text(now + ARGV[from + 5]), 'd', text(now), 't', text(now), 'y', counted)
+  if line ~= '' then redis.call('HSET', KEYS[at + 3], 'l', line) end
   redis.call('PEXPIRE', KEYS[at + 3], life)
   redis.call('ZADD', KEYS[at + 1], text(now), id)
   redis.call('INCRBY', KEYS[at + 2], counted)

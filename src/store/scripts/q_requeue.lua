@@ -13,7 +13,7 @@ if length > #its[4] and redis.call('EXISTS', KEYS[6]) == 0 then return {'', 0} e
 local bytes = tonumber(redis.call('GET', KEYS[4]) or '0') or 0
 if redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[3]) or bytes + length > tonumber(ARGV[4]) then return {'x', 0} end
 redis.call('ZREM', KEYS[8], ARGV[1])
-redis.call('UNLINK', KEYS[9] .. ARGV[1] .. ':' .. its[5])
+redis.call('UNLINK', KEYS[9] .. ARGV[1] .. ':' .. (its[5] or ''))
 redis.call('ZADD', KEYS[3], text(now), ARGV[1])
 redis.call('INCRBY', KEYS[4], length)
 redis.call('HSET', KEYS[5], 'f', 0, 'z', 0, 'u', text(now + ARGV[2]), 'd', text(now), 'x', '')
@@ -21,7 +21,7 @@ redis.call('PEXPIRE', KEYS[5], ARGV[5])
 redis.call('PEXPIRE', KEYS[6], ARGV[5])
 touch(3, KEYS[5])
 touch(4, KEYS[5])
-local line = its[3]
+local line = its[3] or ''
 if line ~= '' then unblock(line, 7, 1, 2, now) end
 if line ~= '' and redis.call('LINDEX', line, 0) == ARGV[1] then
   -- It has held its line, and is the first one of it.

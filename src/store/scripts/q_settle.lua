@@ -5,19 +5,19 @@
 --          8 life of the record, ms | 9 most dead items | 10 1: it counts as a failure | 11 1: a dead one holds
 --          its line | 12 how many items follow | and 9 for each of these
 -- reply    {0, 0, 0}: somebody else has it | {1, how many dead ones gave way, how many items followed}
-local its = redis.call('HMGET', KEYS[5], 'a', 's', 'q', 'y', 'l', 'f')
+local its = redis.call('HMGET', KEYS[5], 'a', 's', 'q', 'y', 'l', 'f', 'h')
 if its[1] ~= ARGV[3] then
   redis.call('UNLINK', KEYS[9])
   return {0, 0, 0}
 end
 -- The same claim has been settled: the answer was missed, and it is asked again.
 if its[2] ~= 'd' then return {1, 0, 0} end
-local id = ARGV[2]
+local id, line = ARGV[2], its[5] or ''
 -- Nobody else has this token, also where the entry was lost and put back.
-drop(ARGV[1], id)
-if its[3] ~= ARGV[1] and its[3] ~= '' then drop(its[3], id) end
+drop(ARGV[1])
+if its[3] ~= ARGV[1] and its[3] ~= '' then drop(its[3]) end
 local outcome, due = ARGV[4], now + ARGV[5]
-if ARGV[10] == '1' then redis.call('HSET', KEYS[5], 'f', its[6] + 1) end
+if ARGV[10] == '1' then redis.call('HSET', KEYS[5], 'f', (its[6] or 0) + 1) end
 if outcome == 'r' or outcome == 'w' then
   redis.call('HSET', KEYS[5], 'd', text(due), 'c', ARGV[6], 'e', ARGV[7])
   ready(id, KEYS[5], due)
@@ -26,15 +26,15 @@ if outcome == 'r' or outcome == 'w' then
 end
 if outcome == 'k' then
   redis.call('HSET', KEYS[5], 's', 'k', 'x', text(now), 'q', '', 'c', ARGV[6], 'e', ARGV[7], 'h', '',
-    'y', its[4] - redis.call('HSTRLEN', KEYS[5], 'h'))
+    'y', its[4] - #its[7])
 else
   redis.call('HSET', KEYS[5], 's', outcome, 'x', text(now), 'q', '', 'c', ARGV[6], 'e', ARGV[7])
 end
 redis.call('PEXPIRE', KEYS[5], ARGV[8])
-close(id, tonumber(its[4]))
-if outcome == 'k' or ARGV[11] ~= '1' then leave(its[5], id) end
+close(id, its[4])
+if outcome == 'k' or ARGV[11] ~= '1' then leave(line, id) end
 local followed = 0
-for n = 0, ARGV[12] - 1 do followed = followed + follow(11 + 9 * n, 13 + 9 * n, its[5]) end
+for n = 0, ARGV[12] - 1 do followed = followed + follow(11 + 9 * n, 13 + 9 * n, line) end
 if outcome == 'k' then
   redis.call('UNLINK', KEYS[6])
   return {1, 0, followed}

@@ -17,20 +17,26 @@ local gone = function(id)
   redis.call('ZREM', KEYS[5], id)
   if redis.call('ZCARD', KEYS[5]) == 0 then redis.call('DEL', KEYS[6]) end
 end
-local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, 100)
+local at = string.format('%.0f', now)
+local first = redis.call('ZRANGE', KEYS[2], '0', '0', 'WITHSCORES')[2]
+local due = {}
+if first and tonumber(first) <= now then
+  due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', at, 'LIMIT', '0', '100')
+end
 for _, id in ipairs(due) do
   local item = KEYS[4] .. id
   local state = redis.call('HGET', item, 's')
   redis.call('ZREM', KEYS[2], id)
   if state == 'w' or state == 'r' then
-    redis.call('HSET', item, 's', 'w', 'q', redis.call('XADD', KEYS[1], '*', 'i', id, 'p', pad))
+    redis.call('HSET', item, 's', 'w', 'q', put(1, id, now))
     local left, life = redis.call('PTTL', KEYS[1]), redis.call('PTTL', item)
     if left < life then redis.call('PEXPIRE', KEYS[1], life) end
   elseif not state then
     gone(id)
   end
 end
-local reply = {'i', string.format('%.0f', now), redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or ''}
+if #due > 0 then first = redis.call('ZRANGE', KEYS[2], '0', '0', 'WITHSCORES')[2] end
+local reply = {'i', at, first or ''}
 local most = tonumber(ARGV[1])
 local claim = function(entries, stalled)
   for _, entry in ipairs(entries) do
@@ -40,8 +46,9 @@ local claim = function(entries, stalled)
       local item = KEYS[4] .. id
       local its = redis.call('HMGET', item, 's', 'q', 'z', 'y', 'a')
       if its[2] == entry[1] and (its[1] == 'w' or its[1] == 'd') then
-        local token, stalls = its[5] + 1, its[3] + stalled
-        redis.call('HSET', item, 's', 'd', 'a', token, 'n', ARGV[3], 'z', stalls)
+        local token, stalls = (its[5] or 0) + 1, (its[3] or 0) + stalled
+        redis.call('HSET', item, 's', 'd', 'a', token, 'n', ARGV[3])
+        if stalled > 0 then redis.call('HSET', item, 'z', stalls) end
         reply[#reply + 1] = {entry[1], id, token, stalls, its[4]}
         most = most - 1
       else

@@ -13,7 +13,7 @@ local unblock = function(line, items, ready, later, now)
       if tonumber(its[2]) > now then
         redis.call('ZADD', KEYS[later], its[2], first)
       else
-        entry = redis.call('XADD', KEYS[ready], '*', 'i', first, 'p', pad)
+        entry = put(ready, first, now)
       end
       redis.call('HSET', item, 's', 'w', 'q', entry)
       return

@@ -146,6 +146,27 @@ fn a_lost_stream_loses_nothing() {
     });
 }
 
+/// Whoever holds an entry deletes it by its number alone: it must not be another's by then. Within
+/// one script no time passes.
+#[test]
+fn a_stream_that_is_made_anew_gives_no_number_again() {
+    let redis = Redis::start();
+    let code = concat!(
+        include_str!("../../../src/store/scripts/q_entry.lua"),
+        "redis.call('XADD', KEYS[1], '0-1', 'i', 'first')
+        local t = redis.call('TIME')
+        local now = t[1] * 1000 + math.floor(t[2] / 1000)
+        local numbers = {put(1, 'a', now), put(1, 'b', now)}
+        redis.call('DEL', KEYS[1])
+        numbers[3], numbers[4] = put(1, 'c', now), put(1, 'd', now)
+        return numbers",
+    );
+    let said = redis.cli(&["EVAL", code, "1", "queue"]);
+    let numbers: Vec<&str> = said.split_whitespace().collect();
+    let distinct: std::collections::BTreeSet<_> = numbers.iter().collect();
+    assert_eq!((numbers.len(), distinct.len()), (4, 4), "{said}");
+}
+
 /// Two gateways take from one queue, and nothing twice.
 #[test]
 fn a_fleet_delivers_each_request_once() {
