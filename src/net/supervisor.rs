@@ -5,8 +5,8 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -17,6 +17,8 @@ static IS_READY: AtomicBool = AtomicBool::new(false);
 
 /// The hearts of the threads that serve.
 static HEARTS: Mutex<Vec<Weak<AtomicU64>>> = Mutex::new(Vec::new());
+/// From when on their beats are counted.
+static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The gateway serves.
 pub fn ready() {
@@ -44,8 +46,13 @@ impl Heart {
     }
 }
 
-/// Microseconds of the monotonic clock.
+/// Microseconds since the first of them began.
 fn now() -> u64 {
+    u64::try_from(BEGUN.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Microseconds of the monotonic clock, as systemd counts them.
+fn monotonic_us() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let (seconds, nanoseconds) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
     seconds.saturating_mul(1_000_000).saturating_add(nanoseconds / 1000)
@@ -107,7 +114,7 @@ impl Reloading {
     /// Tells that one begins (`Type=notify-reload` wants the time by the monotonic clock).
     pub fn begin() -> Self {
         if IS_READY.load(Ordering::Relaxed) {
-            tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", now()));
+            tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_us()));
         }
         Self(())
     }
