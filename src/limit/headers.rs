@@ -92,7 +92,7 @@ impl Quota {
     }
 
     /// Writes the fields, replacing whatever the upstream or a stored response said.
-    pub fn stamp(&self, headers: &mut HeaderMap, now: SystemTime) {
+    pub fn stamp(&self, headers: &mut HeaderMap, now: impl FnOnce() -> SystemTime) {
         let Some((limit, remaining, reset)) = self.tightest else { return };
         if self.fields.ratelimit {
             if let Some(policy) = &self.policy {
@@ -105,7 +105,7 @@ impl Quota {
         if !self.fields.x_ratelimit {
             return;
         }
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = now().duration_since(UNIX_EPOCH).unwrap_or_default();
         headers.insert(LIMIT, HeaderValue::from(limit));
         headers.insert(REMAINING, HeaderValue::from(remaining));
         headers.insert(RESET, HeaderValue::from(seconds(now + reset)));

@@ -30,7 +30,7 @@ pub struct RateCheck<'p> {
     rules: Vec<Charged<'p>>,
     pub(super) keys: Vec<String>,
     set: Cow<'p, Arc<WindowSet>>,
-    asked_at: Instant,
+    asked_at: Option<Instant>,
 }
 
 /// What was charged for a request that the limits allow, and where.
@@ -100,7 +100,12 @@ impl<'p> RateCheck<'p> {
                 Cow::Owned(Arc::new(WindowSet::new(priced.collect())))
             }
         };
-        Some(Self { policy, rules, keys, set, asked_at: Instant::now() })
+        Some(Self { policy, rules, keys, set, asked_at: None })
+    }
+
+    /// When the store was asked: what it says of waiting counts from then on.
+    pub fn were_asked_at(&mut self, asked_at: Instant) {
+        self.asked_at = Some(asked_at);
     }
 
     /// The keys of its windows.
@@ -237,7 +242,8 @@ impl<'p> RateCheck<'p> {
                 Over::Refuse => {
                     if at.store.is_some() {
                         let wait = duration(found.retry_ms);
-                        state.denied.deny(&self.keys[index], self.asked_at, wait, window);
+                        let asked_at = self.asked_at.unwrap_or_else(Instant::now);
+                        state.denied.deny(&self.keys[index], asked_at, wait, window);
                     }
                     if worst.is_none_or(|(_, other)| is_longer(found, other)) {
                         worst = Some((index, found));

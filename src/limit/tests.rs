@@ -141,7 +141,7 @@ fn clients_are_told_what_is_left() {
     let (verdict, quota, _) = judged(true, state, LimitOutage::Refuse);
     assert_eq!(verdict, Ok(false), "nothing to correct");
     let mut headers = HeaderMap::new();
-    quota.stamp(&mut headers, UNIX_EPOCH + Duration::from_secs(1_000));
+    quota.stamp(&mut headers, || UNIX_EPOCH + Duration::from_secs(1_000));
     assert_eq!(headers["ratelimit-policy"], "\"p\";q=10;w=60");
     assert_eq!(headers["ratelimit"], "\"p\";r=9;t=2");
     assert_eq!(headers["x-ratelimit-limit"], "10");
@@ -263,5 +263,5 @@ fn a_local_limit_counts_tiers_apart_and_never_waits_longer_than_its_window() {
     let item = QuotaItem::new("p".to_owned(), 9, Duration::from_secs(3600));
     let (next, full) = (wait.unwrap(), wait.unwrap());
     quota.push(&item, &WindowLeft { limit: 9, remaining: 0, next, full });
-    quota.stamp(&mut HeaderMap::new(), std::time::SystemTime::now());
+    quota.stamp(&mut HeaderMap::new(), std::time::SystemTime::now);
 }

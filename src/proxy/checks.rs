@@ -32,6 +32,7 @@ use crate::caching::{Found, Lookup, LookupRequest, RequestView};
 use crate::config::{LimitOutage, Outage, StoreUse};
 use crate::idempotency::{NotOnce, Standing};
 use crate::limit::{self, Exceeded, LimitNotes, Quota, Receipt, SlotGuard};
+use crate::observe::Took;
 use crate::runtime::Claim;
 use crate::session::{self, NoSession};
 use crate::store::{
@@ -64,8 +65,8 @@ pub(super) struct Checks<'a, 'h> {
     session: Option<SessionKeys>,
     /// Whether it is there, as far as the store has said.
     has_session: bool,
-    /// When the session was asked for, where what is said of it is kept.
-    session_asked: Option<Instant>,
+    /// When the store was asked, and how long that took.
+    took: Option<Took>,
     /// The id of the session that the request names, and whether limits count by it: only while
     /// the store has it.
     named: Option<String>,
@@ -114,7 +115,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             guard: None,
             session: None,
             has_session: false,
-            session_asked: None,
+            took: None,
             named: None,
             counts_session: false,
             cached: None,
@@ -246,7 +247,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             }),
             session: self.session.as_ref().zip(route.session.as_ref()).map(|(keys, policy)| {
                 let end = policy.asks_end().then_some(&*keys.end);
-                let ttl = (policy.renews() || self.session_asked.is_some()) && peek.is_none();
+                let ttl = (policy.renews() || self.keeps_session()) && peek.is_none();
                 SessionKey { key: &keys.session, ttl, bytes_max: policy.bytes_max(), end }
             }),
             cached: self.cached.as_ref().and_then(|lookup| lookup.question()),
@@ -265,17 +266,15 @@ impl<'a, 'h> Checks<'a, 'h> {
     /// What must the store tell us? One round trip, whatever the route asks for. `away` says that
     /// the store has just not answered this request, which does not wait for it twice.
     pub(super) async fn ask(&mut self, away: Option<StoreError>, record: &mut Record) {
-        let keeps = !self.request.plan().on_outage.session_max_stale.is_zero();
-        if keeps && self.session.is_some() && self.mode == Mode::Charge {
-            self.session_asked = Some(Instant::now());
-        }
         let answers = match (away, self.mode) {
             (Some(error), _) => {
+                let began = Instant::now();
                 let (gateway, peek) = (self.request.gateway(), self.peek());
                 let questions = self.questions(peek.as_ref());
                 let asked = without_store::ask_others(gateway, &questions, &error);
                 let (answers, waited) = Box::pin(budget::spending(self.waited, asked)).await;
                 self.waited = waited;
+                self.took = Some(Took::since(began));
                 answers
             }
             (None, Mode::Charge) => {
@@ -294,6 +293,7 @@ impl<'a, 'h> Checks<'a, 'h> {
                 };
                 record.note_store_time(took, self.request.received);
                 self.waited += took.map(|took| took.time).unwrap_or_default();
+                self.took = took;
                 answers
             }
             (None, Mode::Peek) => Box::pin(self.look_up()).await,
@@ -304,6 +304,12 @@ impl<'a, 'h> Checks<'a, 'h> {
         if self.mode == Mode::Peek {
             self.forecasts = Some(Box::new(self.forecast()));
         }
+    }
+
+    /// Whether what is said of the session is kept, for when the store is away.
+    fn keeps_session(&self) -> bool {
+        let max_stale = self.request.plan().on_outage.session_max_stale;
+        self.session.is_some() && self.mode == Mode::Charge && !max_stale.is_zero()
     }
 
     /// Asks a store that only looks.
@@ -319,8 +325,13 @@ impl<'a, 'h> Checks<'a, 'h> {
     /// The store has answered: a slot that it gave or refused comes no more, and it is known whom
     /// the limits by session count.
     async fn on_reply(&mut self, record: &mut Record) {
-        if let (Some(keys), Some(asked)) = (&self.session, self.session_asked) {
-            without_store::keep_session(self.request.gateway(), keys, &self.answers, asked);
+        if let (Some(keys), Some(took)) = (&self.session, self.took)
+            && self.keeps_session()
+        {
+            without_store::keep_session(self.request.gateway(), keys, &self.answers, took);
+        }
+        if let (Some(charges), Some(took)) = (&mut self.charges, self.took) {
+            charges.were_asked_at(took.began);
         }
         if let (Some(lookup), Some(reply)) = (&mut self.cached, &self.answers.cached) {
             lookup.on_reply(&self.request.gateway().cache, reply);

@@ -76,7 +76,7 @@ pub(super) fn answer(
     if let Some(notes) = cache {
         notes.append_to(headers);
     }
-    quota.stamp(headers, SystemTime::now());
+    quota.stamp(headers, SystemTime::now);
     finish(headers, request.received, request.resolved);
     if let Some(edge) = &request.route.edge {
         response = edge::apply(request, edge, response);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::base::facts::Identity;
+use crate::observe::Took;
 use crate::runtime::Gateway;
 use crate::store::{
     Answers, Questions, Reply, RevocationKeys, RevocationStatus, SessionKeys, SessionReply,
@@ -55,14 +56,10 @@ pub(super) fn revocation_keys(identity: &Identity) -> RevocationKeys<'_> {
 }
 
 /// Keeps what the store said of a session that was asked for at `asked`.
-pub(super) fn keep_session(
-    gateway: &Gateway,
-    keys: &SessionKeys,
-    answers: &Answers,
-    asked: Instant,
-) {
+pub(super) fn keep_session(gateway: &Gateway, keys: &SessionKeys, answers: &Answers, took: Took) {
     if let Some(Ok(found)) = &answers.session {
-        gateway.sessions.note(&keys.session, found.as_ref(), asked, Instant::now());
+        let now = took.began + took.time;
+        gateway.sessions.note(&keys.session, found.as_ref(), took.began, now);
     }
 }
 

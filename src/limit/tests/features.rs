@@ -60,7 +60,7 @@ impl Bench {
             }
         };
         let mut headers = HeaderMap::new();
-        notes.quota.stamp(&mut headers, UNIX_EPOCH);
+        notes.quota.stamp(&mut headers, || UNIX_EPOCH);
         let passed = verdict.is_ok();
         if let Some(correction) = verdict.ok().flatten().and_then(|it| it.settle(outcome)) {
             correction.carry_out(&self.store, &self.here).await.unwrap();

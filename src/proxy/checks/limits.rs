@@ -54,6 +54,9 @@ impl<'a> Checks<'a, '_> {
             let questions = of_limits(self.questions(None));
             let (answers, took) = gateway.ask(&questions).await;
             record.note_store_time(took, self.request.received);
+            if let (Some(charges), Some(took)) = (&mut self.charges, took) {
+                charges.were_asked_at(took.began);
+            }
             answers
         } else {
             let peek = self.peek();

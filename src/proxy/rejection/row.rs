@@ -196,7 +196,7 @@ impl<'a> Row<'a> {
                 headers.insert(SEC_WEBSOCKET_VERSION, version);
             }
             Adds::Quota(quota, retry_after) => {
-                quota.stamp(headers, std::time::SystemTime::now());
+                quota.stamp(headers, std::time::SystemTime::now);
                 headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
             }
             Adds::RetryAfter(after) => {
