@@ -96,7 +96,8 @@ def one_cut(s, options, kind, how, sends):
         before = len(s.sends())
         worker.start()
         if kind == "take":
-            servers.wait(lambda: s.claimed() >= options.flight, "all are claimed", 30, 0.01)
+            servers.wait(lambda: link.count and s.claimed() >= options.flight,
+                         "all are claimed by takes that were cut", 30, 0.01)
         else:
             held(s, link, options.flight, "settles that were cut")
         if how == "after":

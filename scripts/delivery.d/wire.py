@@ -14,7 +14,9 @@ import json
 import threading
 import time
 
-KEYS = {9: "accept", 4: "take", 10: "settle", 2: "renew"}  # scripts, by how many keys they have
+# Scripts, by how many keys they have, and what one of these ends with.
+KINDS = {9: ("accept", b":open"), 6: ("take", b":pause"), 10: ("settle", b":dead"),
+         2: ("renew", b":ready")}
 TRY_AGAIN_S = 0.05
 ANSWER_S = 15.0  # longest wait for an answer
 
@@ -25,8 +27,10 @@ def kind_of(parts):
     if name not in (b"EVALSHA", b"EVAL") or len(parts) < 4 or b":queue:{" not in parts[3]:
         return ""
     if name == b"EVALSHA":
-        return KEYS.get(int(parts[2]), "")
-    found = [kind for kind in KEYS.values() if b"-- q_%s" % kind.encode() in parts[1]]
+        count = int(parts[2])
+        kind, end = KINDS.get(count, ("", b""))
+        return kind if any(key.endswith(end) for key in parts[3:3 + count]) else ""
+    found = [kind for kind, _ in KINDS.values() if b"-- q_%s" % kind.encode() in parts[1]]
     return found[-1] if found else ""
 
 
