@@ -191,13 +191,13 @@ impl Dispatch {
         took: &mut Option<Took>,
     ) -> Result<Response<Box<Download>>, Failure> {
         let (sent_at, has_body) = (Instant::now(), !upload.is_none());
-        let mut asked_at = sent_at;
+        let mut before = Duration::ZERO;
         if let Some(reading) = self.readers() {
             if let Some(read) = boxed::rare(|| self.read(reading, &head)).await {
                 let elapsed = took.insert(Took::since(sent_at)).time;
                 return self.told(read, elapsed, has_body);
             }
-            asked_at = Instant::now();
+            before = sent_at.elapsed();
         }
         let on_interim = on_interim(self.interim.clone(), self.gate.clone());
         let upstream = self.upstream();
@@ -205,7 +205,7 @@ impl Dispatch {
         let sent = std::pin::pin!(upstream.send(&mut outgoing));
         let response = in_time(sent, self.deadline).await;
         let elapsed = took.insert(Took::since(sent_at)).time;
-        upstream.note_time(elapsed.saturating_sub(asked_at - sent_at), response.as_ref().err());
+        upstream.note_time(elapsed.saturating_sub(before), response.as_ref().err());
         self.told(response, elapsed, has_body)
     }
 
