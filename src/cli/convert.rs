@@ -3,6 +3,7 @@
 
 mod effects;
 mod kong;
+mod leftover;
 mod networks;
 mod nginx;
 mod pattern;

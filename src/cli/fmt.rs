@@ -77,12 +77,30 @@ pub(super) fn fmt(options: &Fmt, path: &Path) -> Result<(String, u8), Failure> {
     if options.check {
         return Ok((names.join("\n"), 1));
     }
-    for Otherwise { path, form } in &differing {
-        replace(path, form).map_err(|error| {
-            Failure::unusable(format!("cannot write {}: {error}", path.display()))
-        })?;
-    }
+    write(&differing).map_err(Failure::unusable)?;
     Ok((format!("wrote {}", names.join("\nwrote ")), 0))
+}
+
+/// Writes all files, or none where one of them cannot be written. The error says which were.
+fn write(differing: &[Otherwise]) -> Result<(), String> {
+    let mut staged = Vec::new();
+    for (number, Otherwise { path, form }) in differing.iter().enumerate() {
+        let new = Staged::write(path, form, number).map_err(|error| {
+            format!("cannot write {}: {error}; no file is changed", path.display())
+        })?;
+        staged.push(new);
+    }
+    // Everything lies beside its place by now, and a rename needs no room.
+    let mut written: Vec<String> = Vec::new();
+    for (new, Otherwise { path, .. }) in staged.into_iter().zip(differing) {
+        let name = path.display();
+        new.put().map_err(|error| {
+            let others = if written.is_empty() { "no file".to_owned() } else { written.join(", ") };
+            format!("cannot write {name}: {error}; {others} is changed")
+        })?;
+        written.push(name.to_string());
+    }
+    Ok(())
 }
 
 /// Prints standard input in its form.
@@ -112,26 +130,48 @@ fn form(path: &Path) -> Result<Option<String>, String> {
     Ok((form != text).then_some(form))
 }
 
-/// Puts a text in the place of a file, so that whoever reads it finds all of the old one or all of
-/// the new one. Where it is a link, what it leads to is replaced. Its owner and group stay, or it
-/// is left as it is: whoever reads it by its group would read it no more.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let path = fs::canonicalize(path)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    // Nothing else with this name is overwritten.
-    let new = path.with_file_name(name);
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
-    let written = fs::metadata(&path)
-        .and_then(|it| {
-            fchown(&file, Some(it.uid()), Some(it.gid()))?;
-            file.set_permissions(it.permissions())
-        })
-        .and_then(|()| file.write_all(text.as_bytes()))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&new, &path));
-    if written.is_err() {
-        let _ = fs::remove_file(&new);
+/// A text that lies beside the file whose place it is to take.
+struct Staged {
+    /// Where it lies; nothing once it is in its place.
+    new: Option<PathBuf>,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// Writes a text beside a file, with its owner, group and mode. Whoever reads the file by its
+    /// group would read it no more with another one. Where it is a link, what it leads to is meant.
+    /// One file may be named twice, so the number is a part of the name.
+    fn write(path: &Path, text: &str, number: usize) -> std::io::Result<Self> {
+        let path = fs::canonicalize(path)?;
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}-{number}.new", std::process::id()));
+        // Nothing else with this name is overwritten.
+        let new = path.with_file_name(name);
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
+        let staged = Self { new: Some(new), path };
+        let of = fs::metadata(&staged.path)?;
+        fchown(&file, Some(of.uid()), Some(of.gid()))?;
+        file.set_permissions(of.permissions())?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        Ok(staged)
     }
-    written
+
+    /// Puts it in the place of the file, so that whoever reads that finds all of the old text or
+    /// all of the new one.
+    fn put(mut self) -> std::io::Result<()> {
+        if let Some(new) = &self.new {
+            fs::rename(new, &self.path)?;
+        }
+        self.new = None;
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(new) = &self.new {
+            let _ = fs::remove_file(new);
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! The configuration that runs, as it is shown, and beside the file as it is now: which keys say
 //! something else there, and what it costs to have them take effect.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -10,6 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::Gateway;
 use super::reload::{InForce, LastReload, fixed, one_line_each, read_plan};
+use crate::base::units::parse_duration;
 use crate::config::{self, Difference, Loaded, Source};
 use crate::plan::Plan;
 
@@ -145,9 +148,31 @@ impl Changed {
         let is_queue = key.strip_prefix("queues.").is_some_and(|name| !name.contains('.'));
         let cost = match change {
             "removed" if is_queue => Some("a reload is refused while it holds requests"),
+            "changed" if key.starts_with("limits.") && key.ends_with(".allow") => {
+                Some(of_windows(&windows(&old), &windows(&new)))
+            }
             _ => cost(&key, needs_restart, is_qualified),
         };
         Self { key, change, old, new, cost }
+    }
+}
+
+/// How long the windows of `allow` are.
+fn windows(allow: &Value) -> BTreeSet<Duration> {
+    let texts = match allow {
+        Value::Array(texts) => texts.as_slice(),
+        text => std::slice::from_ref(text),
+    };
+    let window = |text: &Value| parse_duration(text.as_str()?.split_once('/')?.1).ok();
+    texts.iter().filter_map(window).collect()
+}
+
+/// What becomes of counts when the windows of a limit change.
+fn of_windows(old: &BTreeSet<Duration>, new: &BTreeSet<Duration>) -> &'static str {
+    match (new.is_subset(old), new.is_disjoint(old)) {
+        (true, _) => "callers keep what they have used",
+        (false, true) => "callers start at zero: no window is as long as one before",
+        (false, false) => "in windows of a new length callers start at zero; the others count on",
     }
 }
 
@@ -172,10 +197,11 @@ fn cost(key: &str, needs_restart: &[&str], is_qualified: bool) -> Option<&'stati
             Some("all connections to its servers begin anew")
         }
         "upstreams" if leaf == "servers" => Some("servers that stay keep their connections"),
-        "limits" if ["key", "allow", "tiers"].contains(&leaf) => {
-            Some("a window of another length, or another key, begins to count at zero")
+        "limits" if leaf == "key" => Some("every caller starts at zero: it counts by another key"),
+        "limits" if leaf == "tiers" => {
+            Some("in windows of a new length callers start at zero; the others count on")
         }
-        "limits" if leaf.is_empty() => Some("it begins to count at zero"),
+        "limits" if leaf.is_empty() => Some("it starts at zero"),
         "auth" if ["secret", "public_key_file", "jwks_file", "jwks_url"].contains(&leaf) => {
             Some("tokens that were signed with the former keys are refused")
         }
@@ -221,7 +247,8 @@ mod tests {
             assert_eq!(cost(key), "", "{key}");
         }
         assert!(cost("upstreams.shop.protocol").contains("anew"));
-        assert!(cost("limits.api.allow").contains("at zero"));
+        assert!(cost("limits.api.tiers").contains("new length"));
+        assert!(cost("limits.api.key").starts_with("every caller starts at zero"));
         assert!(cost("routes.a.auth").contains("joins another"));
     }
 }

@@ -13,15 +13,36 @@ const OLD: &str = "[limits.api]\nkey = [\"address\"]\nallow = [\"5/1h\"]\n\
     [routes.a]\npath = \"/a\"\nupstream = \"shop\"\nlimits = [\"api\"]\n";
 
 /// What the new file has in place of a part of the old one, and what is said of it.
-const CHANGES: [(&str, &str, &[&str]); 10] = [
+const CHANGES: [(&str, &str, &[&str]); 13] = [
     ("", "", &[]),
     ("[limits", "# only words\n\n[limits", &[]),
     (
         "\"5/1h\"",
         "\"6/1h\"",
+        &["~ limits.api.allow: [\"5/1h\"] -> [\"6/1h\"]", "    callers keep what they have used"],
+    ),
+    (
+        "\"5/1h\"",
+        "\"5/60m\", \"3/1m\"",
         &[
-            "~ limits.api.allow: [\"5/1h\"] -> [\"6/1h\"]",
-            "    a window of another length, or another key, begins to count at zero",
+            "~ limits.api.allow: [\"5/1h\"] -> [\"5/60m\",\"3/1m\"]",
+            "    in windows of a new length callers start at zero; the others count on",
+        ],
+    ),
+    (
+        "\"5/1h\"",
+        "\"5/2h\"",
+        &[
+            "~ limits.api.allow: [\"5/1h\"] -> [\"5/2h\"]",
+            "    callers start at zero: no window is as long as one before",
+        ],
+    ),
+    (
+        "[\"address\"]",
+        "[\"header:x-user\"]",
+        &[
+            "~ limits.api.key: [\"address\"] -> [\"header:x-user\"]",
+            "    every caller starts at zero: it counts by another key",
         ],
     ),
     (

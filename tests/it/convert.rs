@@ -12,22 +12,25 @@ use crate::support::{CertificateAuthority, Client, Folder, Gateway, Refused, Ups
 /// The examples, by whose they are and their files in `tests/it/convert/`, with the exit status of
 /// their conversion. What is said of each is in the file beside it that ends in `.said`, and is
 /// written anew by `UPDATE_CONVERTED=1`.
-const EXAMPLES: [(&str, &str, i32); 15] = [
+const EXAMPLES: [(&str, &str, i32); 18] = [
     ("nginx", "spa.conf", 1),
     ("nginx", "tls.conf", 1),
     ("nginx", "balanced.conf", 0),
     ("nginx", "limits.conf", 1),
     ("nginx", "legacy.conf", 1),
+    ("nginx", "certbot.conf", 1),
     ("kong", "shop.yml", 0),
     ("kong", "limited.yml", 1),
     ("kong", "keys.yml", 1),
     ("kong", "balanced.json", 1),
     ("kong", "transformed.yml", 1),
+    ("kong", "dumped.yml", 1),
     ("traefik", "app.yml", 0),
     ("traefik", "canary.toml", 0),
     ("traefik", "guarded.yml", 1),
     ("traefik", "hardened.yml", 0),
     ("traefik", "paths.yml", 1),
+    ("traefik", "production.yml", 1),
 ];
 
 /// Where an example lies.
@@ -47,6 +50,7 @@ fn stocked() -> Folder {
         "shop.example.com",
         "www.shop.example.com",
         "www.example.com",
+        "api.example.com",
         "localhost",
     ]);
     folder.write("site.pem", &pair.cert);
@@ -199,6 +203,13 @@ const CLOSED: &[(&str, &str, &str)] = &[
         "/x",
     ),
     (
+        "server { set_real_ip_from 10.0.0.0/8; real_ip_header X-Real-IP; \
+         location / { allow 127.0.0.0/8; deny all; PASS } }",
+        "a.test",
+        "/x",
+    ),
+    ("server { location / { satisfy any; allow all; auth_basic x; PASS } }", "a.test", "/x"),
+    (
         "server { listen 80; OPEN } server { listen 127.0.0.1:8081; server_name b.test; OPEN }",
         "b.test",
         "/x",
@@ -240,6 +251,8 @@ fn what_is_open_now_is_said_first() {
     for (guarded, expected) in [
         ("location /secret { deny all; }", "open now: /secret.php and the like"),
         ("location ~* ^/secret/ { deny all; }", "open now: /secret/ in capital letters"),
+        ("location /secret { auth_basic x; }", "open now: /secret.php and the like"),
+        ("location /secret { allow 10.0.0.0/8; deny all; }", "open now: /secret.php and the like"),
     ] {
         let text = format!("server {{ {guarded} location / {{ odd x; proxy_pass http://a; }} }}");
         folder.write("nginx.conf", text);
@@ -247,5 +260,83 @@ fn what_is_open_now_is_said_first() {
         assert_eq!(converted.code, Some(1), "{guarded}");
         let second = converted.stderr.lines().nth(1).unwrap_or_default();
         assert!(second.contains(expected), "{}", converted.stderr);
+    }
+}
+
+/// What the source told servers of callers a client must not tell them itself.
+#[test]
+fn fields_that_cannot_be_written_are_taken_away() {
+    let upstream = Upstream::replying("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let folder = Folder::new();
+    folder.write(
+        "nginx.conf",
+        format!(
+            "server {{ location / {{ proxy_set_header X-User $remote_user; {} }} }}",
+            format_args!("proxy_pass http://{};", upstream.address())
+        ),
+    );
+    let converted = convert(&folder, "nginx", "nginx.conf");
+    assert!(converted.stderr.contains("the field is taken away"), "{}", converted.stderr);
+    let text = converted
+        .stdout
+        .replace("0.0.0.0:80", "127.0.0.1:0")
+        .replace("127.0.0.1:9901", "127.0.0.1:0");
+    let gateway = Gateway::start_in(folder, &text);
+    let reply = Client::get(gateway.public, "/x").header("X-User", "root").send();
+    assert_eq!(reply.status, 200);
+    assert_eq!(upstream.recorded()[0].header("x-user"), None);
+}
+
+/// Kong tells servers who a consumer is; Traefik shows them certificates.
+#[test]
+fn fields_of_consumers_and_certificates_are_taken_away() {
+    let folder = Folder::new();
+    folder.write(
+        "kong.yml",
+        "services: [ { name: a, url: 'http://a', routes: [ { name: a, paths: [/] } ] } ]\n\
+         plugins: [ { name: key-auth } ]\n",
+    );
+    let converted = convert(&folder, "kong", "kong.yml");
+    assert!(converted.stdout.contains("\"x-consumer-username\""), "{}", converted.stdout);
+    folder.write(
+        "traefik.yml",
+        "http: { routers: { a: { rule: 'PathPrefix(`/`)', service: a, middlewares: [m] } }, \
+         services: { a: { loadBalancer: { servers: [ { url: 'http://a' } ] } } }, \
+         middlewares: { m: { passTLSClientCert: { pem: true } } } }",
+    );
+    let converted = convert(&folder, "traefik", "traefik.yml");
+    assert!(converted.stdout.contains("\"x-forwarded-tls-client-cert\""), "{}", converted.stdout);
+}
+
+/// Whoever is kept out by an entry of the list knows which status it is.
+#[test]
+fn an_entry_of_what_is_closed_says_its_status() {
+    let folder = Folder::new();
+    for guard in ["auth_basic x", "auth_request /x", "limit_except GET { deny all; }", "odd_auth x"]
+    {
+        let guard = if guard.ends_with('}') { guard.to_owned() } else { format!("{guard};") };
+        let text = format!("server {{ location / {{ {guard} proxy_pass http://a; }} }}");
+        folder.write("nginx.conf", text);
+        let said = convert(&folder, "nginx", "nginx.conf").stderr;
+        assert!(said.contains("what it guards answers 403"), "{said}");
+    }
+    for plugin in ["acl", "basic-auth", "odd", "jwt"] {
+        let text = format!(
+            "services: [ {{ name: a, url: 'http://a', routes: [ {{ name: a, paths: [/] }} ] }} ]\n\
+             plugins: [ {{ name: {plugin} }} ]\n"
+        );
+        folder.write("kong.yml", text);
+        let said = convert(&folder, "kong", "kong.yml").stderr;
+        assert!(said.contains("answer 403"), "{plugin}: {said}");
+    }
+    for middleware in ["basicAuth", "forwardAuth", "odd"] {
+        let text = format!(
+            "http: {{ routers: {{ a: {{ rule: 'PathPrefix(`/`)', service: a, middlewares: [m] }} \
+             }}, services: {{ a: {{ loadBalancer: {{ servers: [ {{ url: 'http://a' }} ] }} }} }}, \
+             middlewares: {{ m: {{ {middleware}: {{ a: b }} }} }} }}"
+        );
+        folder.write("traefik.yml", text);
+        let said = convert(&folder, "traefik", "traefik.yml").stderr;
+        assert!(said.contains("answer 403"), "{middleware}: {said}");
     }
 }

@@ -87,6 +87,25 @@ fn files_may_be_named_and_none_is_touched_while_one_is_wrong() {
 }
 
 #[test]
+fn all_files_are_written_or_none_is() {
+    let folder = Folder::new();
+    folder.write("a.toml", WRITTEN);
+    // Beside it nothing can lie, since a name has at most 255 bytes.
+    let long = format!("{}.toml", "b".repeat(249));
+    folder.write(&long, WRITTEN);
+    let said = run(&folder, &["fmt", "a.toml", &long]);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(2), ""), "{said:?}");
+    assert!(said.stderr.contains("cannot write bbb"), "{said:?}");
+    assert!(said.stderr.contains("no file is changed"), "{said:?}");
+    assert_eq!(read(&folder, "a.toml"), WRITTEN);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    // One may be named twice.
+    let said = run(&folder, &["fmt", "a.toml", "./a.toml"]);
+    assert_eq!((said.code, read(&folder, "a.toml").as_str()), (Some(0), FORM), "{said:?}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
 fn what_the_program_and_this_repository_have_is_in_that_form() {
     let folder = Folder::new();
     let demo = run(&folder, &["demo", "--print-config"]).stdout;

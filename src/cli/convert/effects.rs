@@ -62,6 +62,12 @@ pub(super) struct At<'s> {
 }
 
 impl At<'_> {
+    /// Puts something on the list, and with it all that is in it.
+    pub(super) fn leave_all(&self, node: &Node, why: &str, instead: &str, sheet: &mut Sheet) {
+        node.settle();
+        self.leave(node, why, instead, sheet);
+    }
+
     /// Puts something on the list.
     pub(super) fn leave(&self, node: &Node, why: &str, instead: &str, sheet: &mut Sheet) {
         sheet.left(Left {
@@ -149,7 +155,7 @@ impl Effects {
             }
             Ok(networks) => networks,
             Err(why) => {
-                at.leave(node, &why, "the route is closed; write block in [limits.NAME]", sheet);
+                at.leave(node, &why, "the route answers 403; write block in [limits.NAME]", sheet);
                 return self.guard(at.what);
             }
         };
@@ -175,7 +181,10 @@ impl Effects {
         for (name, value) in self.keys {
             made.set(&name, value);
         }
-        if let Some(respond) = self.respond {
+        // What is no refusal may be what they guarded.
+        let is_content = |respond: &String| respond.contains("status = 2");
+        let respond = self.respond.filter(|it| self.guards.is_empty() || !is_content(it));
+        if let Some(respond) = respond {
             made.set("respond", respond);
         } else if !self.guards.is_empty() {
             made.note(format!(

@@ -8,6 +8,7 @@ mod upstream;
 use self::document::{Kong, Service, is_off, means};
 use self::plugins::Plugins;
 use super::effects::{At, Effects};
+use super::leftover;
 use super::pattern::{Mapping, Simple, is_plain_path, of_prefix};
 use super::precedence::{Ranked, put};
 use super::sheet::{Route, Sheet, Table};
@@ -42,10 +43,10 @@ pub(super) fn convert(name: &str, root: &Node, sheet: &mut Sheet) -> Result<(), 
          says otherwise.",
     );
     sheet.listen("0.0.0.0:8000".to_owned());
-    for (key, node) in root.entries() {
+    for (key, node) in root.each() {
         if !KNOWN.contains(&key.as_str()) && node.items().iter().any(Node::is_some) {
             let at = At { name, what: key };
-            at.leave(node, "it is not known here", "see docs/converting.md", sheet);
+            at.leave_all(node, "it is not known here", leftover::INSTEAD, sheet);
         }
     }
     certificates(&kong, sheet);
@@ -62,6 +63,7 @@ pub(super) fn convert(name: &str, root: &Node, sheet: &mut Sheet) -> Result<(), 
         kong.route(route, service, (&plugins, &mut routes), sheet);
     }
     put(&routes, sheet);
+    leftover::list(name, root, &document::LEFTOVER, sheet);
     Ok(())
 }
 
@@ -99,7 +101,7 @@ fn certificates(kong: &Kong<'_>, sheet: &mut Sheet) {
         let at = At { name: kong.name, what: "certificates" };
         let why = "certificates are files here";
         let instead = "write them into files, and name these in [[server.tls.certificates]]";
-        at.leave(certificate, why, instead, sheet);
+        at.leave_all(certificate, why, instead, sheet);
     }
 }
 
@@ -116,9 +118,9 @@ impl<'d> Kong<'d> {
         let at = At { name: self.name, what: label };
         if is_off(node) || service.is_some_and(is_off) {
             let why = "it is switched off in Kong";
-            return at.leave(node, why, "switch it on, and convert again", sheet);
+            return at.leave_all(node, why, "switch it on, and convert again", sheet);
         }
-        let nothing = Node { line: node.line, value: super::tree::Value::Null };
+        let nothing = Node::new(node.line, super::tree::Value::Null);
         let effects = plugins.of_route(node, service.unwrap_or(&nothing), sheet);
         let (why, instead) = match (matchable(node), service.and_then(|it| self.service(it))) {
             (Err(why), _) => why,
@@ -130,7 +132,7 @@ impl<'d> Kong<'d> {
                 return self.converted(node, &service, (&effects, routes), sheet);
             }
         };
-        at.leave(node, why, instead, sheet);
+        at.leave_all(node, why, instead, sheet);
         let paths = node.get("paths").texts();
         for path in if paths.is_empty() { vec!["/"] } else { paths } {
             self.lose(node, path, (&effects, routes));
@@ -150,7 +152,8 @@ impl<'d> Kong<'d> {
             let mut made = Table::new(String::new());
             effects.clone().write(&mut made);
             let route = Route { path: around(path), ..self.named(node, host, made) };
-            routes.push(Ranked { rank: rank(node, path), route, is_lost: true });
+            let rank = rank(node, path);
+            routes.push(Ranked { rank, route, is_lost: true, goes_on: false });
         }
     }
 
@@ -175,10 +178,7 @@ impl<'d> Kong<'d> {
     ) {
         let label = node.get("name").text().unwrap_or("route");
         let at = At { name: self.name, what: label };
-        if node.get("protocols").texts() == ["https"] {
-            let instead = "write redirect = true in [server.tls]";
-            at.leave(node, "routes are the same in clear and over TLS", instead, sheet);
-        }
+        self.protocols(node, at, sheet);
         let upstream = upstream::of_service(self.name, self.root, service, effects, sheet);
         let hosts = node.get("hosts").texts();
         let hosts: Vec<Option<&str>> =
@@ -213,8 +213,24 @@ impl<'d> Kong<'d> {
                 }
                 effects.clone().write(&mut made);
                 let route = Route { path: mapping.path.clone(), ..self.named(node, *host, made) };
-                routes.push(Ranked { rank: rank(node, &from), route, is_lost: false });
+                let goes_on = mapping.note.is_some() && !from.ends_with('/');
+                routes.push(Ranked { rank: rank(node, &from), route, is_lost: false, goes_on });
             }
+        }
+    }
+
+    /// Lists what a route asks of protocols: every route is there in clear and over TLS.
+    fn protocols(&self, node: &Node, at: At<'_>, sheet: &mut Sheet) {
+        const WHY: &str = "routes are the same in clear and over TLS";
+        let protocols = node.get("protocols");
+        let texts = protocols.texts();
+        if texts == ["https"] {
+            at.leave(protocols, WHY, "write redirect = true in [server.tls]", sheet);
+        } else if texts == ["http"] {
+            at.leave(protocols, WHY, "leave it out, or run a second gateway for it", sheet);
+        } else if texts.iter().any(|it| !matches!(*it, "http" | "https")) {
+            let instead = "for gRPC write grpc on the route; see docs/grpc.md";
+            at.leave(protocols, "requests of other protocols are not converted", instead, sheet);
         }
     }
 
@@ -229,7 +245,7 @@ impl<'d> Kong<'d> {
         let at = At { name: self.name, what: node.get("name").text().unwrap_or("route") };
         let strips = !node.get("strip_path").is_some() || node.get("strip_path").is_true();
         let paths = node.get("paths");
-        let all = [Node { line: node.line, value: super::tree::Value::Text("/".to_owned()) }];
+        let all = [Node::new(node.line, super::tree::Value::Text("/".to_owned()))];
         let items = if paths.items().is_empty() { &all[..] } else { paths.items() };
         let (mut mappings, mut lost) = (Vec::new(), Vec::new());
         for item in items {

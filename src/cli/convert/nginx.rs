@@ -9,6 +9,7 @@ mod scope;
 mod server;
 mod settings;
 mod site;
+mod to_https;
 mod words;
 
 use std::path::Path;
@@ -32,7 +33,8 @@ pub(super) fn convert(
     let mut files = Files::new(folder);
     let all = files.parse(name, text)?;
     for missing in &files.missing {
-        let instead = "put it beside the source, and convert again";
+        let instead = "put it beside the source, and convert again: until then routes that it may \
+                       guard answer 403";
         leave(&missing.include, &missing.why, instead, sheet);
     }
     let top = Scope::default().enter(
@@ -61,7 +63,7 @@ pub(super) fn convert(
 
 fn http<'d>(block: &'d [Directive], top: &Scope<'d>, sheet: &mut Sheet) {
     let scope = top.enter(block, sheet).without_missing();
-    let site = Site::read(block, sheet);
+    let mut site = Site::read(block, sheet);
     let body = body_bytes(&scope, sheet);
     let mut limits = vec![("body_bytes", size(body))];
     if let Some(idle) = scope.value("keepalive_timeout").and_then(time).filter(|it| !it.is_zero()) {
@@ -74,36 +76,49 @@ fn http<'d>(block: &'d [Directive], top: &Scope<'d>, sheet: &mut Sheet) {
         .filter(|directive| directive.name == "server")
         .map(|directive| server::read(directive, &scope, sheet))
         .collect();
-    real_ip(block, sheet);
+    site.loses_clients = !real_ip(block, sheet);
     server::write(&servers, &site, body, sheet);
 }
 
-/// set_real_ip_from, wherever it stands: proxies are believed on all routes here.
-fn real_ip(block: &[Directive], sheet: &mut Sheet) {
+/// set_real_ip_from, wherever it stands: proxies are believed on all routes here. Whether clients
+/// have the addresses that they had.
+fn real_ip(block: &[Directive], sheet: &mut Sheet) -> bool {
     let servers = block.iter().filter(|it| it.name == "server").flat_map(Directive::inner);
     let all: Vec<&Directive> = block.iter().chain(servers).collect();
-    let named = |name: &'static str| all.iter().filter(move |it| it.name == name);
+    let named = |name: &'static str| {
+        let named = all.iter().filter(move |it| it.name == name);
+        named.inspect(|it| it.seen.see())
+    };
     let header = named("real_ip_header").next();
     let field = header.map_or("X-Real-IP", |it| it.arg(0)).to_ascii_lowercase();
     let mut networks = Vec::new();
+    let mut is_whole = true;
     for directive in named("set_real_ip_from") {
         match network(directive.arg(0)) {
             Some(network) => networks.push(network.to_string()),
-            None => leave(directive, "it is no network", "write trusted_proxies", sheet),
+            None => {
+                is_whole &= directive.arg(0) == "unix:";
+                leave(directive, "it is no network", "write trusted_proxies", sheet);
+            }
         }
     }
     networks.dedup();
     match (field.as_str(), networks.is_empty()) {
-        (_, true) | ("proxy_protocol", _) => {}
+        (_, true) | ("proxy_protocol", _) => is_whole,
         ("x-forwarded-for", false) => {
             sheet.server().note("set_real_ip_from: proxies whose X-Forwarded-For is believed.");
             sheet.server().set("trusted_proxies", list(&networks));
+            is_whole
         }
-        _ => sheet.left(Left {
-            at: header.map_or_else(String::new, |it| it.at()),
-            what: format!("real_ip_header {field}"),
-            why: "the client's address is read from X-Forwarded-For or Forwarded".to_owned(),
-            instead: "have the proxy send one of them, and name it in trusted_proxies".to_owned(),
-        }),
+        _ => {
+            sheet.left(Left {
+                at: header.map_or_else(String::new, |it| it.at()),
+                what: format!("real_ip_header {field}"),
+                why: "the client's address is read from X-Forwarded-For or Forwarded".to_owned(),
+                instead: "have the proxy send one of them, and name it in trusted_proxies"
+                    .to_owned(),
+            });
+            false
+        }
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Ranked<R> {
     /// Whether it could not be carried over, so that its requests go where other routes say. Its
     /// path is then what surely covers it.
     pub(super) is_lost: bool,
+    /// Whether paths that only begin like its own are its own in the source, and not here.
+    pub(super) goes_on: bool,
 }
 
 /// What stands between a client and an upstream: verifiers, networks, and an answer without one.
@@ -176,6 +178,13 @@ pub(super) fn put<R: Ord>(routes: &[Ranked<R>], sheet: &mut Sheet) {
             let made_key = key(&made);
             let is_taken = ranks.get(&made_key).is_some_and(|rank| **rank > guard.of.rank);
             if !is_taken && written.insert(made_key) {
+                if made.path != guard.of.route.path {
+                    let why = format!(
+                        "it came before {} in the source: {} answers 403 here",
+                        other.of.route.name, made.path
+                    );
+                    left(&guard.of.route, &why, "write a route with its guard for it", sheet);
+                }
                 sheet.route(made);
             }
         }
@@ -190,6 +199,9 @@ pub(super) fn put<R: Ord>(routes: &[Ranked<R>], sheet: &mut Sheet) {
     }
     for it in lost.iter().filter(|it| it.guards.is_some()) {
         close_lost(it, &kept, &ranks, sheet);
+    }
+    for it in kept.iter().filter(|it| it.of.goes_on && it.guards.is_some()) {
+        tell_shrunk(it, &kept, sheet);
     }
 }
 
@@ -258,7 +270,34 @@ fn close_lost<R: Ord>(
     }
     if !ranks.contains_key(&key(&made)) {
         made.table = closed("a guarded route that is not carried over was for a part of this.");
+        let why = format!("a guarded route that is left out: {} answers 403", made.path);
+        left(&made, &why, "write a route with this guard, then remove the closed one", sheet);
         sheet.route(made);
+    }
+}
+
+/// Lists paths that a guard was for because they begin like its own, and that are open here.
+fn tell_shrunk<R: Ord>(guard: &Known<'_, R>, kept: &[&Known<'_, R>], sheet: &mut Sheet) {
+    let route = &guard.of.route;
+    let base = route.path.trim_end_matches("/*");
+    let like = Shape::of(&format!("{base}.php"));
+    let has_them = kept.iter().find(|other| {
+        other.of.rank <= guard.of.rank
+            && guard.is_passed_by(other)
+            && both_hosts(route.host.as_deref(), other.of.route.host.as_deref()).is_some()
+            && other.shape.both(&like).is_some()
+    });
+    if let Some(other) = has_them {
+        sheet.opened(Left {
+            at: route.at.clone(),
+            what: format!("{base}.php and the like"),
+            why: format!(
+                "a route covers whole segments, and not what only begins like it; route {} has \
+                 them now",
+                other.of.route.name
+            ),
+            instead: "write routes with this guard for the paths that it was for".to_owned(),
+        });
     }
 }
 

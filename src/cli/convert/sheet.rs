@@ -274,17 +274,20 @@ impl Sheet {
         sorted.sort_unstable();
         let place = (host.clone(), path.clone(), sorted);
         if let Some(taken) = self.taken.get(&place) {
-            if !said.is_open() {
+            let is_closed = !said.is_open();
+            if is_closed {
                 let taken = taken.clone();
                 self.close_route(&taken, &at);
             }
+            let answers = if is_closed { ": one of them refuses, and both do now" } else { "" };
             let host = host.unwrap_or_else(|| "every host".to_owned());
             return self.left(Left {
                 at,
                 what: format!("{path} on {host}"),
-                why: "another route has the same host and path; which port a request came to \
-                      makes no difference here"
-                    .to_owned(),
+                why: format!(
+                    "another route has the same host and path; which port a request came to makes \
+                     no difference here{answers}"
+                ),
                 instead: "give it a host of its own, or run a second gateway on that port"
                     .to_owned(),
             });

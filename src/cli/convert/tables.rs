@@ -15,7 +15,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Fault> {
     let starts: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
     let mut walk = Walk { starts, count: 0 };
     let entries = walk.entries(table.get_ref(), 0)?;
-    Ok(Node { line: 1, value: Value::Map(entries) })
+    Ok(Node::new(1, Value::Map(entries)))
 }
 
 fn line(text: &str, at: usize) -> usize {
@@ -68,7 +68,7 @@ impl Walk {
             }
             DeValue::Table(table) => Value::Map(self.entries(table, depth)?),
         };
-        Ok(Node { line, value })
+        Ok(Node::new(line, value))
     }
 
     fn line(&self, at: usize) -> usize {

@@ -1,6 +1,7 @@
 //! Traefik's dynamic configuration: routers, services and middlewares, with the entry points of the
 //! static one where they stand in the same file, as a gateway.toml.
 
+mod leftovers;
 mod middleware;
 mod point;
 mod rule;
@@ -13,6 +14,7 @@ use self::point::{Points, is_there};
 use self::rule::Match;
 use self::service::{Services, Target};
 use super::effects::{At, Effects};
+use super::leftover;
 use super::precedence::{Ranked, put};
 use super::sheet::{FILL_IN, Route, Sheet, Table};
 use super::tree::Node;
@@ -39,9 +41,10 @@ pub(super) fn convert(name: &str, root: &Node, sheet: &mut Sheet) -> Result<(), 
     }
     let traefik = Traefik { name, root, http, secure: secure(root, routers) };
     for kind in ["tcp", "udp"] {
-        if root.find(kind).is_some() {
+        let node = root.find(kind);
+        if node.is_some() {
             let at = At { name, what: kind };
-            at.leave(root.find(kind), "Portcullis speaks HTTP alone", "keep Traefik for it", sheet);
+            at.leave_all(node, "Portcullis speaks HTTP alone", "keep Traefik for it", sheet);
         }
     }
     traefik.entry_points(sheet);
@@ -53,6 +56,7 @@ pub(super) fn convert(name: &str, root: &Node, sheet: &mut Sheet) -> Result<(), 
     }
     put(&routes, sheet);
     traefik.authority(&hosts, sheet);
+    leftover::list(name, root, &leftovers::LEFTOVER, sheet);
     Ok(())
 }
 
@@ -90,7 +94,9 @@ impl<'d> Traefik<'d> {
         }
         let (mut secure, mut trusted, mut balancers) = (Vec::new(), Vec::new(), Vec::new());
         for (name, point) in points {
-            let text = point.find("address").text().unwrap_or(":80");
+            point.looked_at();
+            let text = if point.text().is_some() { "" } else { ":80" };
+            let text = point.find("address").text().unwrap_or(text);
             let text = text.split('/').next().unwrap_or_default();
             let whole =
                 if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
@@ -106,10 +112,7 @@ impl<'d> Traefik<'d> {
             }
             trusted.extend(point.find("forwardedHeaders").find("trustedIPs").texts());
             balancers.extend(point.find("proxyProtocol").find("trustedIPs").texts());
-            let to = point.find("http").find("redirections").find("entryPoint");
-            if to.is_some() && self.has_tls() {
-                redirect(sheet);
-            }
+            self.redirected((name.as_str(), point), sheet);
         }
         if !secure.is_empty() {
             sheet.tls().set("listen", list(&secure));
@@ -121,6 +124,22 @@ impl<'d> Traefik<'d> {
                 sheet.server().set(key, list(&networks));
             }
         }
+    }
+
+    /// An entry point that sends everybody to another one.
+    fn redirected(&self, (name, point): (&str, &Node), sheet: &mut Sheet) {
+        let to = point.find("http").find("redirections").find("entryPoint");
+        if !to.is_some() {
+            return;
+        }
+        let scheme = to.find("scheme").text().unwrap_or("https");
+        if self.has_tls() && scheme == "https" {
+            to.settle();
+            return redirect(sheet);
+        }
+        let at = At { name: self.name, what: name };
+        let instead = "write respond with a location on a route of every path";
+        at.leave_all(to, "clients are sent from clear to TLS, and nowhere else", instead, sheet);
     }
 
     fn certificates(&self, sheet: &mut Sheet) {
@@ -151,7 +170,7 @@ impl<'d> Traefik<'d> {
         if options.is_some() {
             let at = At { name: self.name, what: "tls.options" };
             let why = "TLS 1.2 and 1.3 are spoken, with the ciphers of today";
-            at.leave(options, why, "for certificates of clients write client_auth", sheet);
+            at.leave_all(options, why, "for certificates of clients write client_auth", sheet);
         }
     }
 
@@ -163,8 +182,9 @@ impl<'d> Traefik<'d> {
         sheet: &mut Sheet,
     ) {
         let points = Points { all: self.root.find("entryPoints").entries() };
+        router.looked_at();
         if points.is_sent_away(router) {
-            return;
+            return router.settle();
         }
         let at = At { name: self.name, what: label };
         let text = router.find("rule").text().unwrap_or_default();
@@ -172,6 +192,7 @@ impl<'d> Traefik<'d> {
         if let Err(why) = &parsed {
             let instead = "the router is left out: write routes for what it means";
             at.leave(router.find("rule"), why, instead, sheet);
+            router.settle();
         }
         if router.find("priority").is_some() {
             let instead = "see whether the more specific route is the one that is meant";
@@ -189,7 +210,7 @@ impl<'d> Traefik<'d> {
         let is_secure = points.is_secure(router, &|name| self.secure.contains(name));
         if leads && !is_secure {
             // In clear, everybody is sent to TLS, so no route is needed for it.
-            return;
+            return router.settle();
         }
         points.confine(at, router, &mut effects, sheet);
         if is_secure {
@@ -214,7 +235,7 @@ impl<'d> Traefik<'d> {
             // It is for some of all requests.
             let whole = Match { path: "/*".to_owned(), ..Match::default() };
             let route = self.made((label, router), (&whole, None), what, sheet);
-            routes.push(Ranked { rank, route, is_lost: true });
+            routes.push(Ranked { rank, route, is_lost: true, goes_on: false });
             return;
         };
         if router.find("tls").find("certResolver").is_some() {
@@ -225,7 +246,8 @@ impl<'d> Traefik<'d> {
         let target = services.target(of, what.1, router, sheet);
         for matched in &matches {
             let route = self.made((label, router), (matched, Some(&target)), what, sheet);
-            routes.push(Ranked { rank, route, is_lost: false });
+            let goes_on = matched.note.is_some();
+            routes.push(Ranked { rank, route, is_lost: false, goes_on });
         }
     }
 
@@ -273,7 +295,7 @@ impl<'d> Traefik<'d> {
             return;
         }
         let resolvers = self.root.find("certificatesResolvers").entries();
-        let acme = resolvers.first().map(|(_, node)| node.find("acme"));
+        let acme = resolvers.first().map(|(_, node)| node.looked_at().find("acme"));
         let of = |key: &str| acme.and_then(|acme| acme.find(key).text());
         let mut entries = vec![("directory", quoted(of("caServer").unwrap_or(AUTHORITY)))];
         entries.push(("names", format!("[{}]", names.join(", "))));

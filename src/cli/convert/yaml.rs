@@ -44,7 +44,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Fault> {
                 let is_plain = style == ScalarStyle::Plain;
                 let is_null = is_plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
                 let value = if is_null { Value::Null } else { Value::Text(text.into_owned()) };
-                reader.add(Node { line, value }, anchor)?;
+                reader.add(Node::new(line, value), anchor)?;
             }
             Event::SequenceStart(anchor, _) => {
                 reader.begin(Open::List(Vec::new()), anchor, line)?
@@ -90,7 +90,7 @@ impl Reader {
             Open::List(items) => Value::List(items),
             Open::Map(entries, _) => Value::Map(entries),
         };
-        self.add(Node { line, value }, anchor)
+        self.add(Node::new(line, value), anchor)
     }
 
     /// Puts a thing where it belongs.

@@ -251,6 +251,29 @@ fn whoever_asks_in_clear_is_sent_to_tls_alike() {
 }
 
 #[test]
+fn redirects_to_https_lead_to_the_same_place_however_they_are_written() {
+    let stage = Stage::of("certbot.conf");
+    for line in [
+        "GET www.shop.example.com /a?b=c",
+        "GET shop.example.com /",
+        "GET shop.example.com /a/b?c=d",
+        "GET api.example.com /a?b=c",
+    ] {
+        let [a, b] =
+            [stage.nginx.clear, stage.gateway.listening("public")].map(|it| stage.ask(it, line));
+        assert_eq!((a.status, b.status), (301, 308), "{line}");
+        assert_eq!(a.location, b.location, "{line}");
+    }
+    let client = TlsClient::made(&stage.authority.pem, None, &["http/1.1"]);
+    for host in ["shop.example.com", "www.shop.example.com"] {
+        for address in [stage.nginx.tls, stage.gateway.listening("tls")] {
+            let answer = client.get(address, host, "/a", "").unwrap();
+            assert!(answer.ends_with("saw GET /a"), "{host}: {answer}");
+        }
+    }
+}
+
+#[test]
 fn hosts_and_servers_are_chosen_alike() {
     let stage = Stage::of("balanced.conf");
     stage.compare(&[

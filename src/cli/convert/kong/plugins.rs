@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::effects::{At, Effects, Verb, Way};
+use super::super::leftover::INSTEAD;
 use super::super::sheet::{Sheet, Table};
 use super::super::tree::Node;
 use super::super::write::{duration, list, quoted, rate, table};
@@ -12,6 +13,8 @@ use super::document::{Kong, fill_in, is_off, means};
 /// Longest time that browsers remember a preflight.
 const MAX_AGE_MAX: u64 = 2 * 60 * 60;
 
+/// What is said of plugins that keep requests out.
+const GUARDS: &str = "it guards, and is not carried over: the routes that it is on answer 403";
 /// Plugins that keep nobody out: what they do may be left out, and the route stays open.
 const HARMLESS: [&str; 30] = [
     "ai-proxy",
@@ -71,21 +74,18 @@ impl<'d> Plugins<'d> {
             for key in keys {
                 let why = "API keys lie in the store, as digests, and in no file";
                 let instead = format!("portcullis keys create makes a new one for {who:?}");
-                at.leave(key, why, &instead, sheet);
+                at.leave_all(key, why, &instead, sheet);
             }
-            for (name, node) in consumer.entries() {
+            for (name, node) in consumer.each() {
                 let is_known =
                     ["username", "custom_id", "id", "tags", "jwt_secrets", "keyauth_credentials"]
                         .contains(&name.as_str());
                 if !is_known && !node.items().is_empty() {
                     let what = format!("{name} of {who}");
                     let at = At { name: kong.name, what: &what };
-                    at.leave(
-                        node,
-                        "consumers have no such thing here",
-                        "see docs/identity.md",
-                        sheet,
-                    );
+                    let why = "consumers have no such thing here";
+                    let instead = "docs/identity.md tells how callers are known";
+                    at.leave_all(node, why, instead, sheet);
                 }
             }
         }
@@ -119,7 +119,13 @@ impl<'d> Plugins<'d> {
         all.extend(around(false, true));
         all.extend(around(false, false));
         // One that is switched off hides none that holds for more.
-        all.retain(|plugin| !is_off(plugin));
+        all.retain(|plugin| {
+            let is_off = is_off(plugin);
+            if is_off {
+                plugin.settle();
+            }
+            !is_off
+        });
         // Limits count by callers only where these are known.
         let is_auth =
             |plugin: &Node| plugin.get("name").text().is_some_and(|it| AUTH.contains(&it));
@@ -140,6 +146,7 @@ impl<'d> Plugins<'d> {
             done.push(name);
             if is_auth(plugin) {
                 must.push(plugin);
+                told(at, plugin, &mut effects, sheet);
             }
             self.apply(at, plugin, &mut effects, sheet);
         }
@@ -160,7 +167,7 @@ impl<'d> Plugins<'d> {
         }
         let at = At { name: self.name, what: "jwt and key-auth" };
         let why = "both must agree in Kong, and one is enough here";
-        let instead = "the route is closed; write the verifier that it needs in auth";
+        let instead = "the route answers 403; write the verifier that it needs in auth";
         at.leave(first, why, instead, sheet);
         effects.guard("a second verifier");
     }
@@ -169,14 +176,14 @@ impl<'d> Plugins<'d> {
     fn of_one(&self, at: At<'_>, plugin: &Node, effects: &mut Effects, sheet: &mut Sheet) {
         let instead = "write tiers in [limits.NAME]";
         if HARMLESS.contains(&at.what) {
-            return at.leave(plugin, "it is for one consumer alone", instead, sheet);
+            return at.leave_all(plugin, "it is for one consumer alone", instead, sheet);
         }
         if effects.auth.is_empty() {
             // Nobody is known there, or it is closed already.
             return;
         }
-        let instead = "the routes on which callers are known are closed; see docs/identity.md";
-        at.leave(plugin, "it guards against one consumer alone", instead, sheet);
+        let instead = "the routes on which callers are known answer 403; write require on them";
+        at.leave_all(plugin, "it guards against one consumer alone", instead, sheet);
         effects.guard(at.what);
     }
 
@@ -200,8 +207,8 @@ impl<'d> Plugins<'d> {
                 }
             }
             "request-termination" => terminate(config, effects),
-            // The admin listener has metrics, and standard output a line for each request.
-            "prometheus" | "file-log" => {}
+            // The admin listener has metrics.
+            "prometheus" => plugin.settle(),
             "acl"
             | "basic-auth"
             | "hmac-auth"
@@ -218,15 +225,17 @@ impl<'d> Plugins<'d> {
             | "post-function"
             | "serverless-functions" => {
                 let instead = "write auth and require on the route; see docs/identity.md";
-                at.leave(plugin, "it is not carried over, and guards", instead, sheet);
+                at.leave_all(plugin, GUARDS, instead, sheet);
                 effects.guard(at.what);
             }
-            "http-log" | "tcp-log" | "udp-log" | "syslog" | "loggly" | "datadog" | "statsd" => {
+            "file-log" | "http-log" | "tcp-log" | "udp-log" | "syslog" | "loggly" | "datadog"
+            | "statsd" => {
                 let instead = "collect the access log and the metrics; see docs/logs.md";
-                at.leave(plugin, "access lines go to standard output or a file", instead, sheet);
+                let why = "access lines go to standard output or a file";
+                at.leave_all(plugin, why, instead, sheet);
             }
             "opentelemetry" | "zipkin" => {
-                at.leave(plugin, "it is not converted", "write [telemetry.traces]", sheet);
+                at.leave_all(plugin, "it is not converted", "write [telemetry.traces]", sheet);
             }
             _ => unknown(at, plugin, effects, sheet),
         }
@@ -247,6 +256,7 @@ impl<'d> Plugins<'d> {
                     made.set("secret", quoted(secret));
                 }
                 None => {
+                    credential.get("rsa_public_key");
                     made.note(fill_in("put rsa_public_key into this file."));
                     made.set(
                         "public_key_file",
@@ -268,18 +278,38 @@ impl<'d> Plugins<'d> {
         }
         if self.jwt.is_empty() {
             let instead = "write [auth.NAME] with the issuer and its keys, and auth on the route";
-            at.leave(plugin, "no consumer has jwt_secrets", instead, sheet);
+            let why = "no consumer has jwt_secrets: the routes that it is on answer 403";
+            at.leave_all(plugin, why, instead, sheet);
             effects.guard("jwt");
         }
     }
 }
 
+/// Takes away what Kong tells servers of consumers: a client's own must not come in its place.
+fn told(at: At<'_>, plugin: &Node, effects: &mut Effects, sheet: &mut Sheet) {
+    const FIELDS: [&str; 6] = [
+        "x-consumer-id",
+        "x-consumer-username",
+        "x-consumer-custom-id",
+        "x-consumer-groups",
+        "x-credential-identifier",
+        "x-anonymous-consumer",
+    ];
+    for name in FIELDS {
+        // All of them are fields that rules may touch.
+        let _ = effects.field(Way::Up, Verb::Remove, (name, ""));
+    }
+    let why = "servers are not told X-Consumer-… fields: those of clients are taken away";
+    at.leave(plugin, why, "write claims_to_headers in [auth.NAME]", sheet);
+}
+
 /// One that is not carried over: it may be what kept others out.
 fn unknown(at: At<'_>, plugin: &Node, effects: &mut Effects, sheet: &mut Sheet) {
     if HARMLESS.contains(&at.what) {
-        return at.leave(plugin, "it is not converted", "see docs/converting.md", sheet);
+        return at.leave_all(plugin, "it is not converted", INSTEAD, sheet);
     }
-    at.leave(plugin, "it is not known here, and may guard", "see docs/converting.md", sheet);
+    let why = "it is not known here, and may guard: the routes that it is on answer 403";
+    at.leave_all(plugin, why, "guard them by auth, limits or require, then open them", sheet);
     effects.guard(at.what);
 }
 
@@ -323,6 +353,7 @@ fn attached(kong: &Kong<'_>, plugins: &[&Node], sheet: &mut Sheet) {
                 why: why.to_owned(),
                 instead: "name its service, route or consumer, and convert again".to_owned(),
             };
+            plugin.settle();
             sheet.opened(left);
         }
     }
@@ -355,6 +386,13 @@ fn limit(at: At<'_>, plugin: &Node, effects: &mut Effects, sheet: &mut Sheet) {
         ("year", 31_536_000),
     ];
     let config = plugin.get("config");
+    for (key, _) in WINDOWS {
+        let count = config.get(key);
+        if count.is_some() && count.number().is_none_or(|it| it == 0) {
+            let why = format!("{key}: it is no number that can be counted to");
+            at.leave(count, &why, "write allow in [limits.NAME]", sheet);
+        }
+    }
     let mut allow: Vec<String> = WINDOWS
         .iter()
         .filter_map(|(key, seconds)| rate(config.get(key).number()?, Duration::from_secs(*seconds)))
@@ -368,12 +406,8 @@ fn limit(at: At<'_>, plugin: &Node, effects: &mut Effects, sheet: &mut Sheet) {
     let is_known = !matches!(by, Some("service" | "path" | "consumer-group"));
     if allow.is_empty() || !is_known {
         let instead = "write [limits.NAME] by hand; key may be route";
-        return at.leave(
-            plugin,
-            "it counts by what limits do not, or allows nothing",
-            instead,
-            sheet,
-        );
+        let why = "it counts by what limits do not, or allows nothing";
+        return at.leave_all(plugin, why, instead, sheet);
     }
     let has_auth = !effects.auth.is_empty();
     let key = match (by.unwrap_or("consumer"), config.get("header_name").text()) {
@@ -487,7 +521,8 @@ fn cache(config: &Node, effects: &mut Effects) {
 }
 
 fn transform(at: At<'_>, plugin: &Node, way: Way, (effects, sheet): (&mut Effects, &mut Sheet)) {
-    for (step, node) in plugin.get("config").entries() {
+    for (step, node) in plugin.get("config").entries().iter().filter(|it| !it.1.each().is_empty()) {
+        node.looked_at();
         let verb = match step.as_str() {
             "remove" => Some(Verb::Remove),
             "replace" | "add" => Some(Verb::Set),
@@ -508,7 +543,14 @@ fn transform(at: At<'_>, plugin: &Node, way: Way, (effects, sheet): (&mut Effect
                 let text = line.text().unwrap_or_default();
                 let (name, value) = text.split_once(':').unwrap_or((text, ""));
                 if value.contains("$(") {
-                    at.leave(line, "there are no variables here", "write claims_to_headers", sheet);
+                    // A client's own must not come in its place.
+                    let is_removed = effects.field(way, Verb::Remove, (name, "")).is_ok();
+                    let why = match is_removed {
+                        true => "there are no variables here: the field is taken away",
+                        false => "there are no variables here",
+                    };
+                    let instead = "for claims of tokens write claims_to_headers in [auth.NAME]";
+                    at.leave(line, why, instead, sheet);
                 } else if let Err(why) = effects.field(way, verb, (name, value)) {
                     at.leave(line, why, "leave it out", sheet);
                 }

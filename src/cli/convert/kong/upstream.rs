@@ -108,7 +108,7 @@ fn targets(
             sheet,
         ),
     }
-    health(upstream.get("healthchecks"), many, made);
+    health(upstream.get("healthchecks"), many, made, (at, sheet));
 }
 
 fn balance(upstream: &Node) -> Option<String> {
@@ -128,10 +128,19 @@ fn balance(upstream: &Node) -> Option<String> {
     })
 }
 
-fn health(checks: &Node, many: bool, made: &mut Table) {
+fn health(checks: &Node, many: bool, made: &mut Table, (at, sheet): (At<'_>, &mut Sheet)) {
     let active = checks.get("active");
     let number = |node: &Node, outer: &str, key: &str| node.get(outer).get(key).number();
     let interval = number(active, "healthy", "interval").filter(|it| *it > 0);
+    let other = number(active, "unhealthy", "interval").filter(|it| *it > 0);
+    match (interval, other) {
+        (None, None) => active.settle(),
+        (Some(one), Some(other)) if one != other => {
+            let why = "a check has one interval, whatever its server answers";
+            at.leave(active.get("unhealthy"), why, "write interval in health", sheet);
+        }
+        _ => {}
+    }
     if let Some(interval) = interval {
         let path = active.get("http_path").text().unwrap_or("/");
         let mut entries = vec![("path", quoted(path))];

@@ -102,7 +102,7 @@ pub(super) fn keep_closed(
             return sheet.left(Left {
                 at: of.at.clone(),
                 what: format!("location {}", of.label()),
-                why: format!("{} refuses some of its paths: the route is closed", other.at),
+                why: format!("{} refuses some of its paths: the route answers 403", other.at),
                 instead: "write routes for the paths that are refused, then open it".to_owned(),
             });
         }
@@ -125,9 +125,12 @@ pub(super) fn tell_opened(of: &Location<'_>, all: &[Location<'_>], sheet: &mut S
     };
     let loses_case = of.ignores_case && matches!(of.kind, Kind::Pattern(_));
     let shorter = of.begin().get(..of.begin().len().saturating_sub(1)).unwrap_or_default();
-    let Some(under) = longest(shorter, all).filter(|under| is_stricter(of, under)) else {
-        return;
-    };
+    let like = format!("{}.php", of.begin());
+    // An expression may have them, too.
+    let under = longest(shorter, all).into_iter().chain(all.iter().filter(|it| {
+        matches!(&it.kind, Kind::Pattern(simple) if !std::ptr::eq(*it, of) && simple.fits(&like))
+    }));
+    let Some(under) = under.into_iter().find(|under| is_stricter(of, under)) else { return };
     let mut tell = |what: String, why: &str| {
         sheet.opened(Left {
             at: of.at.clone(),

@@ -228,7 +228,7 @@ impl<'d> Writer<'_, 'd> {
             at: pass.map_or_else(|| location.at.clone(), Directive::at),
             what: pass.map_or_else(|| location.label().to_owned(), Directive::text),
             why: why.to_owned(),
-            instead: "the route is closed; write rewrite and upstream by hand".to_owned(),
+            instead: "the route answers 404; write rewrite and upstream by hand".to_owned(),
         });
         let mut made = Table::new(format!("{FILL_IN}: where its requests go."));
         made.set("respond", "{ status = 404 }");
@@ -268,6 +268,7 @@ impl<'d> Writer<'_, 'd> {
     /// What is done with the requests of a location, as the table of a route.
     fn table(&self, location: &Location<'d>, replace: Option<&str>, sheet: &mut Sheet) -> Table {
         let mut made = Table::default();
+        let mut proxied = false;
         let settings = self.settings(&location.scope);
         if let Some(directive) = location.own("return") {
             let args = match &location.kind {
@@ -282,11 +283,15 @@ impl<'d> Writer<'_, 'd> {
             if let Ok(pass) = pass {
                 self.proxied(&mut made, &pass, (&location.scope, replace), sheet);
             }
+            proxied = true;
         } else {
             self.files(&mut made, location, sheet);
         }
         close_guarded(&mut made, &location.scope);
         settings.of_all(&mut made, sheet);
+        if proxied {
+            location.scope.leave_unseen(sheet);
+        }
         made
     }
 

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::super::tree::Seen;
 use crate::base::file;
 use crate::config::glob;
 
@@ -29,6 +30,8 @@ pub(super) struct Directive {
     pub(super) file: Arc<str>,
     /// Its line, from 1.
     pub(super) line: usize,
+    /// Whether somebody has looked at it.
+    pub(super) seen: Seen,
 }
 
 impl Directive {
@@ -179,7 +182,8 @@ impl Files {
         let mut words = words.into_iter();
         let name = words.next().ok_or("a directive has no name")?;
         let block = is_block.then(Vec::new);
-        Ok(Directive { name, args: words.collect(), block, file: Arc::clone(file), line })
+        let (args, file) = (words.collect(), Arc::clone(file));
+        Ok(Directive { name, args, block, file, line, seen: Seen::default() })
     }
 
     /// What stands in the files that a directive names.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::sheet::{Left, Sheet};
 use super::parse::Directive;
-use super::words::{Fate, fate};
+use super::words::{Fate, fate, is_carried};
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,16 @@ pub(super) struct Scope<'d> {
 impl<'d> Scope<'d> {
     /// What holds in a block within this one. What is left out of it is listed.
     pub(super) fn enter(&self, block: &'d [Directive], sheet: &mut Sheet) -> Self {
+        self.enter_but(block, &|_| false, sheet)
+    }
+
+    /// The same, where some directives are carried over that are left out elsewhere.
+    pub(super) fn enter_but(
+        &self,
+        block: &'d [Directive],
+        is_carried: &dyn Fn(&Directive) -> bool,
+        sheet: &mut Sheet,
+    ) -> Self {
         let mut own: BTreeMap<&str, Vec<&Directive>> = BTreeMap::new();
         let mut guards = self.guards.clone();
         for directive in block {
@@ -26,7 +36,9 @@ impl<'d> Scope<'d> {
                 name => name,
             };
             own.entry(name).or_default().push(directive);
-            judge(directive, &mut guards, sheet);
+            if !is_carried(directive) {
+                judge(directive, &mut guards, sheet);
+            }
         }
         let mut all = self.all.clone();
         all.extend(own);
@@ -35,12 +47,25 @@ impl<'d> Scope<'d> {
 
     /// The directives of this name that hold.
     pub(super) fn all(&self, name: &str) -> &[&'d Directive] {
-        self.all.get(name).map(Vec::as_slice).unwrap_or_default()
+        let all = self.all.get(name).map(Vec::as_slice).unwrap_or_default();
+        all.iter().for_each(|it| it.seen.see());
+        all
     }
 
     /// The one of this name that holds.
     pub(super) fn last(&self, name: &str) -> Option<&'d Directive> {
-        self.all(name).last().copied()
+        let last = self.all.get(name)?.last().copied();
+        last.inspect(|it| it.seen.see())
+    }
+
+    /// Lists what holds and is carried over elsewhere alone: nobody has looked at it.
+    pub(super) fn leave_unseen(&self, sheet: &mut Sheet) {
+        let all = self.all.values().flatten();
+        for directive in all.filter(|it| !it.seen.is_some() && is_carried(&it.name)) {
+            let why = "it is carried over where it stands around all servers, or once";
+            let instead = "write what it is for by hand; docs/reference.md has every key";
+            leave(directive, why, instead, sheet);
+        }
     }
 
     /// Its first argument.
@@ -67,12 +92,13 @@ fn judge<'d>(directive: &'d Directive, guards: &mut BTreeSet<&'d str>, sheet: &m
         guards.insert("include");
         return;
     }
-    let (why, instead) = match fate(&directive.name) {
+    let (why, instead) = match fate(directive) {
         Fate::Carried | Fate::Needless => return,
         Fate::Left(why, instead) => {
-            if directive.name == "if" && refuses(directive.inner()) {
-                guards.insert("if");
+            if directive.name != "if" || !refuses(directive.inner()) {
+                return leave(directive, why, instead, sheet);
             }
+            guards.insert("if");
             (why, instead)
         }
         Fate::Guard(why, instead) => {
@@ -84,7 +110,7 @@ fn judge<'d>(directive: &'d Directive, guards: &mut BTreeSet<&'d str>, sheet: &m
             (why, instead)
         }
     };
-    leave(directive, why, instead, sheet);
+    leave(directive, &format!("{why}: what it guards answers 403"), instead, sheet);
 }
 
 /// Whether a condition keeps requests out: it refuses them, or sends them to one place, such as a

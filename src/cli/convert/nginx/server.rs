@@ -7,6 +7,7 @@ use super::location::{Writer, all, close_guarded};
 use super::parse::Directive;
 use super::scope::{Scope, leave};
 use super::site::Site;
+use super::to_https::{self, ToHttps};
 
 /// Most names of one server.
 const NAMES_MAX: usize = 100;
@@ -20,6 +21,8 @@ pub(super) struct Server<'d> {
     tls: Vec<String>,
     is_default: bool,
     is_behind_balancer: bool,
+    /// What it does with requests in clear, where it sends all of them to https.
+    leads: Option<ToHttps<'d>>,
 }
 
 /// Reads one.
@@ -28,7 +31,10 @@ pub(super) fn read<'d>(
     around: &Scope<'d>,
     sheet: &mut Sheet,
 ) -> Server<'d> {
-    let scope = around.enter(directive.inner(), sheet);
+    let leads = to_https::of_server(directive.inner());
+    let by_condition = leads.as_ref().is_some_and(|it| it.by_condition);
+    let is_carried = |it: &Directive| by_condition && it.name == "if" && to_https::leads(it);
+    let scope = around.enter_but(directive.inner(), &is_carried, sheet);
     let mut server = Server {
         directive,
         scope,
@@ -37,9 +43,13 @@ pub(super) fn read<'d>(
         tls: Vec::new(),
         is_default: false,
         is_behind_balancer: false,
+        leads,
     };
     let mut any = false;
     for directive in directive.inner() {
+        if matches!(directive.name.as_str(), "listen" | "server_name") {
+            directive.seen.see();
+        }
         match directive.name.as_str() {
             "listen" => {
                 any = true;
@@ -63,6 +73,10 @@ impl<'d> Server<'d> {
         };
         self.is_default |= directive.has("default_server") || directive.has("default");
         self.is_behind_balancer |= directive.has("proxy_protocol");
+        if directive.has("quic") {
+            let instead = "put something that speaks HTTP/3 before the gateway, if it must be";
+            leave(directive, "HTTP/1.1 and HTTP/2 are spoken", instead, sheet);
+        }
         if directive.has("ssl") || directive.has("quic") {
             self.tls.push(address);
         } else {
@@ -100,16 +114,12 @@ impl<'d> Server<'d> {
 
     /// Whether all it does is to send clients to https.
     fn is_redirect(&self) -> bool {
-        let is_whole = |directive: &Directive| {
-            let target = directive.args.last().map(String::as_str).unwrap_or_default();
-            matches!(directive.arg(0), "301" | "302" | "307" | "308")
-                && target.starts_with("https://$")
-                && target.ends_with("$request_uri")
-        };
-        let rewrite = |it: &Directive| it.arg(0) == "^" && it.arg(1).starts_with("https://$");
-        let has_locations = self.directive.inner().iter().any(|it| it.name == "location");
-        let by_rewrite = self.own("rewrite").is_some_and(rewrite) && !has_locations;
-        self.tls.is_empty() && (self.own("return").is_some_and(is_whole) || by_rewrite)
+        self.tls.is_empty() && self.leads.is_some()
+    }
+
+    /// Whether no request in clear gets anything but a redirect to https, or a refusal.
+    fn serves_nothing_in_clear(&self) -> bool {
+        self.leads.is_some() || to_https::only_refuses(self.directive.inner())
     }
 
     /// Where it listens, and its certificate.
@@ -214,8 +224,8 @@ pub(super) fn write<'d>(servers: &[Server<'d>], site: &Site<'d>, body: u64, shee
     let has_tls = servers.iter().any(|server| !server.tls.is_empty());
     let is_clear = |server: &&Server<'_>| !server.clear.is_empty();
     let redirects = has_tls
-        && servers.iter().filter(is_clear).all(Server::is_redirect)
-        && servers.iter().any(|server| server.is_redirect());
+        && servers.iter().filter(is_clear).all(Server::serves_nothing_in_clear)
+        && servers.iter().filter(is_clear).any(|server| server.leads.is_some());
     if redirects {
         sheet.tls().note("Whoever asks in clear is sent to https, with a 308.");
         sheet.tls().set("redirect", "true");
@@ -228,6 +238,48 @@ pub(super) fn write<'d>(servers: &[Server<'d>], site: &Site<'d>, body: u64, shee
     let listeners: Vec<Listener<'_>> = of_serving.chain(of_others).collect();
     let default = default(&serving, &listeners);
     routes(&serving, (default, &listeners), (site, body), sheet);
+    if redirects {
+        elsewhere(servers, (site, body), sheet);
+    }
+}
+
+/// Redirects to https on another host, and what else stands beside redirects: one for all sends
+/// each client to its own host.
+fn elsewhere<'d>(servers: &[Server<'d>], (site, body): (&Site<'d>, u64), sheet: &mut Sheet) {
+    let is_named = |name: &str| {
+        let names = servers.iter().filter(|it| !it.tls.is_empty()).flat_map(|it| &it.names);
+        names.into_iter().any(|known| {
+            known == name || known.strip_prefix('*').is_some_and(|end| name.ends_with(end))
+        })
+    };
+    for server in servers {
+        let Some(leads) = server.leads.as_ref().filter(|_| !server.clear.is_empty()) else {
+            continue;
+        };
+        for location in &leads.challenges {
+            let why = "everybody who asks in clear is sent to https";
+            let instead = "order certificates by [server.tls.acme], or by another challenge";
+            leave(location, why, instead, sheet);
+        }
+        let Some(target) = leads.host else { continue };
+        let others = server.names.iter().filter(|name| *name != target);
+        let others: Vec<&str> = others.map(String::as_str).collect();
+        let whose = match server.names.is_empty() {
+            true => Some("every host".to_owned()),
+            false => (!others.is_empty()).then(|| others.join(", ")),
+        };
+        if let Some(whose) = whose {
+            sheet.left(Left {
+                at: server.directive.at(),
+                what: format!("a redirect of {whose} to https://{target}"),
+                why: "who asks in clear is sent to the same host under https first".to_owned(),
+                instead: "see that a certificate has the name, or leave it out of DNS".to_owned(),
+            });
+        }
+        for name in others.into_iter().filter(|name| server.is_redirect() && !is_named(name)) {
+            of_host(server, Some(name), (site, body, None), sheet);
+        }
+    }
 }
 
 /// Those that do more than to send clients to https.
@@ -240,11 +292,17 @@ fn serving<'s, 'd>(
         .iter()
         .filter(|server| {
             let leaves = server.is_redirect() && has_tls;
-            if leaves && !redirects {
+            let is_lost = match &server.leads {
+                Some(leads) if has_tls => !redirects && (leaves || leads.is_of_clear),
+                Some(leads) => leads.by_condition,
+                None => false,
+            };
+            if is_lost {
                 sheet.left(Left {
                     at: server.directive.at(),
                     what: "a redirect to https for some hosts".to_owned(),
-                    why: "others are served in clear, and routes are the same for both".to_owned(),
+                    why: "routes are the same in clear and over TLS, and some are served in clear"
+                        .to_owned(),
                     instead: "write redirect = true in [server.tls], for all hosts".to_owned(),
                 });
             }
@@ -280,7 +338,7 @@ fn routes<'d>(
             sheet.left(Left {
                 at: server.directive.at(),
                 what: "a server with listeners of its own".to_owned(),
-                why: "routes are the same on all listeners: its routes are closed".to_owned(),
+                why: "routes are the same on all listeners: its routes answer 403".to_owned(),
                 instead: "run a second gateway for it, or open the routes if all may reach them"
                     .to_owned(),
             });
@@ -353,11 +411,12 @@ fn of_host<'d>(
         }
     }
     writer.write(&locations, sheet);
-    if locations.is_empty() && ["root", "try_files"].iter().any(|it| server.own(it).is_some()) {
+    let has_whole = locations.iter().any(|it| it.prefix() == Some("/"));
+    if !has_whole && ["root", "try_files"].iter().any(|it| server.own(it).is_some()) {
         sheet.left(Left {
             at: at.clone(),
             what: "a server of files".to_owned(),
-            why: "Portcullis serves no files".to_owned(),
+            why: "Portcullis serves no files: paths without a location answer 404".to_owned(),
             instead: "put a file server behind it, and name it as an upstream".to_owned(),
         });
     }

@@ -81,10 +81,17 @@ impl<'d> Settings<'_, 'd> {
             Ok(networks) if is_everything(&networks) => return true,
             Ok(networks) => networks,
             Err(why) => {
-                leave(first, &why, "the route is closed; write block in [limits.NAME]", sheet);
+                leave(first, &why, "the route answers 403; write block in [limits.NAME]", sheet);
                 return true;
             }
         };
+        if self.site.loses_clients {
+            // The address of a proxy may be among those that pass.
+            let why = "clients have the address of a proxy here: the route answers 403";
+            let instead = "have the proxy send X-Forwarded-For, and name it in trusted_proxies";
+            leave(first, why, instead, sheet);
+            return true;
+        }
         let name = sheet.block(&format!("allow and deny of {}", first.at()), &networks);
         add_limit(made, &name);
         false
@@ -106,6 +113,12 @@ impl<'d> Settings<'_, 'd> {
                     Ok(Change::Remove) => remove.push(name),
                     Ok(Change::Set) => {
                         set.insert(name, quoted(value));
+                    }
+                    Err((why, instead)) if may_be_removed(&name) => {
+                        // A client's own must not come in its place.
+                        let why = format!("{why}: the field is taken away");
+                        leave(directive, &why, instead, sheet);
+                        remove.push(name);
                     }
                     Err((why, instead)) => leave(directive, why, instead, sheet),
                 },
@@ -157,7 +170,12 @@ impl<'d> Settings<'_, 'd> {
         for directive in self.scope.all("limit_req") {
             let zone = directive.option("zone").unwrap_or_default();
             let Some((key, count, per)) = self.site.rate(zone) else {
-                leave(directive, "its zone is not carried over", "see limit_req_zone", sheet);
+                leave(
+                    directive,
+                    "its zone is not carried over",
+                    "write [limits.NAME] by hand",
+                    sheet,
+                );
                 continue;
             };
             let burst = directive.option("burst").and_then(|it| it.parse().ok()).unwrap_or(0);
@@ -187,7 +205,12 @@ impl<'d> Settings<'_, 'd> {
         for directive in self.scope.all("limit_conn") {
             let count = directive.arg(1).parse::<u32>().ok().filter(|count| *count > 0);
             let (Some(key), Some(count)) = (self.site.places(directive.arg(0)), count) else {
-                leave(directive, "its zone is not carried over", "see limit_conn_zone", sheet);
+                leave(
+                    directive,
+                    "its zone is not carried over",
+                    "write [limits.NAME] by hand",
+                    sheet,
+                );
                 continue;
             };
             let mut limit = Table::new(format!(
@@ -209,7 +232,8 @@ impl<'d> Settings<'_, 'd> {
         let Some(file) = self.scope.value("auth_jwt_key_file") else {
             made.note(format!("{FILL_IN}: closed until [auth.jwt] says which keys tokens have."));
             made.set("respond", "{ status = 403 }");
-            return leave(directive, "no file has its keys", "write [auth.jwt]", sheet);
+            let why = "no file has its keys: the route answers 403";
+            return leave(directive, why, "write [auth.jwt]", sheet);
         };
         let mut verifier = Table::new(format!("auth_jwt of {}.", directive.at()));
         verifier
@@ -364,6 +388,12 @@ fn request_header(name: &str, value: &str) -> Result<Change, (&'static str, &'st
         return Err(("there are no variables here", instead));
     }
     Ok(Change::Set)
+}
+
+/// Whether a rule may take a field away from requests.
+fn may_be_removed(name: &str) -> bool {
+    let parsed = name.parse::<HeaderName>();
+    parsed.is_ok_and(|name| rules::forbidden_in_requests(&[], &name).is_none())
 }
 
 /// Whether the field is to be added.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::super::leftover::INSTEAD;
 use super::super::sheet::{FILL_IN, Sheet, Table};
 use super::super::write::{duration, list, quoted, table, time};
 use super::parse::Directive;
@@ -22,6 +23,8 @@ pub(super) struct Site<'d> {
     places: BTreeMap<String, Vec<String>>,
     /// Variables that say `upgrade` where a client wants to change the protocol.
     upgrades: BTreeSet<&'d str>,
+    /// Whether clients of proxies have other addresses here.
+    pub(super) loses_clients: bool,
 }
 
 /// What proxy_pass says.
@@ -63,15 +66,26 @@ impl<'d> Site<'d> {
         for directive in block {
             match directive.name.as_str() {
                 "upstream" => {
+                    directive.seen.see();
                     site.upstreams.insert(directive.arg(0), directive);
                 }
                 "limit_req_zone" => site.read_rate(directive, sheet),
                 "limit_conn_zone" => {
+                    directive.seen.see();
                     if let Some(key) = limit_key(directive.arg(0), directive, sheet) {
                         site.places.insert(zone(directive), key);
                     }
                 }
                 "map" => site.read_map(directive, sheet),
+                "proxy_cache_path" if !directive.args.iter().any(|it| is_bound(it)) => {
+                    directive.seen.see();
+                }
+                "proxy_cache_path" => {
+                    directive.seen.see();
+                    let why = "how much is kept is bounded for the store";
+                    let instead = "write memory_cache_bytes in [store], or maxmemory in Redis";
+                    leave(directive, why, instead, sheet);
+                }
                 _ => {}
             }
         }
@@ -79,6 +93,7 @@ impl<'d> Site<'d> {
     }
 
     fn read_rate(&mut self, directive: &Directive, sheet: &mut Sheet) {
+        directive.seen.see();
         let rate = directive.option("rate").unwrap_or_default();
         let (count, unit) = rate.split_once("r/").unwrap_or_default();
         let per = match unit {
@@ -97,6 +112,7 @@ impl<'d> Site<'d> {
     }
 
     fn read_map(&mut self, map: &'d Directive, sheet: &mut Sheet) {
+        map.seen.see();
         if map.arg(0) == "$http_upgrade" {
             self.upgrades.insert(map.arg(1));
         } else {
@@ -139,6 +155,11 @@ impl<'d> Site<'d> {
         }
         sheet.named("upstreams", &pass.target, made)
     }
+}
+
+/// Whether a word of proxy_cache_path says how much is kept, or how long.
+fn is_bound(word: &str) -> bool {
+    ["inactive=", "max_size=", "min_free="].iter().any(|begin| word.starts_with(begin))
 }
 
 fn zone(directive: &Directive) -> String {
@@ -202,7 +223,7 @@ fn group_table(group: &Directive, scheme: &str, sheet: &mut Sheet) -> Table {
             // Connections are kept anyway, and the state of servers is each gateway's.
             "keepalive" | "keepalive_timeout" | "keepalive_requests" | "keepalive_time"
             | "zone" => {}
-            _ => leave(directive, "it is not known here", "see docs/upstreams.md", sheet),
+            _ => leave(directive, "it is not known here", INSTEAD, sheet),
         }
     }
     if servers.is_empty() {

@@ -1,6 +1,9 @@
 //! What becomes of each directive: carried over elsewhere, without a use here, or left out with
 //! a reason.
 
+use super::super::leftover::INSTEAD;
+use super::parse::Directive;
+
 /// What becomes of a directive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -66,23 +69,44 @@ const CARRIED: &[&str] = &[
     "ssl_certificate",
     "ssl_certificate_key",
     "upstream",
-    "limit_req_status",
+];
+
+/// Those that are carried over with something that is not there: without it nothing asks for them.
+const DEPENDENT: &[&str] = &[
+    "alias",
+    "auth_jwt_key_file",
+    "default_type",
+    "gzip_min_length",
+    "gzip_types",
+    "include",
+    "location",
+    "proxy_cache_bypass",
+    "proxy_cache_key",
+    "proxy_cache_use_stale",
+    "proxy_cache_valid",
+    "proxy_next_upstream",
+    "proxy_next_upstream_tries",
+    "proxy_no_cache",
+    "proxy_pass",
+    "proxy_ssl_certificate",
+    "proxy_ssl_certificate_key",
+    "proxy_ssl_name",
+    "proxy_ssl_trusted_certificate",
+    "return",
+    "rewrite",
+    "root",
+    "server",
+    "try_files",
 ];
 
 /// Directives that say how nginx works, or what Portcullis does by itself.
 const NEEDLESS: &[&str] = &[
     "absolute_redirect",
     "access_log",
-    "autoindex",
-    "charset",
     "client_body_buffer_size",
-    "client_body_timeout",
-    "client_header_buffer_size",
-    "client_header_timeout",
     "daemon",
     "error_log",
     "events",
-    "expires",
     "gzip_buffers",
     "gzip_comp_level",
     "gzip_disable",
@@ -91,15 +115,11 @@ const NEEDLESS: &[&str] = &[
     "gzip_vary",
     "http2",
     "index",
-    "keepalive_requests",
-    "large_client_header_buffers",
-    "limit_conn_status",
     "limit_conn_log_level",
     "limit_req_log_level",
     "load_module",
     "log_format",
     "log_not_found",
-    "merge_slashes",
     "pid",
     "port_in_redirect",
     "proxy_buffer_size",
@@ -122,9 +142,7 @@ const NEEDLESS: &[&str] = &[
     "sendfile",
     "server_names_hash_bucket_size",
     "server_tokens",
-    "ssl_ciphers",
     "ssl_prefer_server_ciphers",
-    "ssl_protocols",
     "tcp_nodelay",
     "tcp_nopush",
     "types",
@@ -134,14 +152,58 @@ const NEEDLESS: &[&str] = &[
     "worker_rlimit_nofile",
 ];
 
+/// What needs nothing with these arguments, one of them a list, and is left out with others.
+type Unless = (&'static str, &'static [&'static str], &'static str, &'static str);
+
+const UNLESS: &[Unless] = &[
+    ("autoindex", &["off"], FILES, FILE_SERVER),
+    ("charset", &["off"], "content types pass as they are", "let the application say charset"),
+    (
+        "client_body_timeout",
+        &[],
+        "how slow a body may come is set for all",
+        "write progress_timeout in server.limits",
+    ),
+    (
+        "client_header_buffer_size",
+        &[],
+        "how long fields may be is set for all",
+        "write header_bytes in server.limits",
+    ),
+    (
+        "client_header_timeout",
+        &[],
+        "how slow fields may come is set for all",
+        "write header_timeout in server.limits",
+    ),
+    (
+        "expires",
+        &["off"],
+        "what responses say of how long they hold passes as it is",
+        "write Cache-Control in response_headers of the route",
+    ),
+    ("keepalive_requests", &[], "a connection has any number of requests", "leave it out"),
+    (
+        "large_client_header_buffers",
+        &[],
+        "how long fields may be is set for all",
+        "write header_bytes in server.limits",
+    ),
+    ("limit_conn_status", &["429"], "who is over a limit gets a 429", "have clients expect it"),
+    ("limit_req_status", &["429"], "who is over a limit gets a 429", "have clients expect it"),
+    ("merge_slashes", &["on"], "a path has one spelling: /a//b is /a/b", "leave it out"),
+    ("ssl_ciphers", &[], "TLS has the ciphers that are safe today, and no others", "leave it out"),
+    ("ssl_protocols", &["TLSv1.2 TLSv1.3"], "TLS 1.2 and 1.3 are spoken", "leave it out"),
+];
+
 const FILES: &str = "Portcullis serves no files";
 const FILE_SERVER: &str = "put a file server behind it, and name it as an upstream";
-const CREDENTIALS: &str = "only tokens, API keys and certificates are checked here";
+const CREDENTIALS: &str = "no passwords are checked here";
 
 /// Directives that are left out, and guards.
 const LEFT: &[(&str, Fate)] = &[
     ("auth_basic", Fate::Guard(CREDENTIALS, "give the callers API keys, or an issuer of tokens")),
-    ("auth_basic_user_file", Fate::Left(CREDENTIALS, "see auth_basic")),
+    ("auth_basic_user_file", Fate::Left(CREDENTIALS, "give the callers API keys")),
     (
         "auth_request",
         Fate::Guard(
@@ -149,7 +211,10 @@ const LEFT: &[(&str, Fate)] = &[
             "verify its tokens with [auth.NAME], or look up sessions with [session]",
         ),
     ),
-    ("auth_request_set", Fate::Left("it belongs to auth_request", "see auth_request")),
+    (
+        "auth_request_set",
+        Fate::Left("it belongs to auth_request", "write claims_to_headers in [auth.NAME]"),
+    ),
     (
         "auth_jwt_claim_set",
         Fate::Left("claims are not variables here", "write claims_to_headers in [auth.jwt]"),
@@ -172,7 +237,10 @@ const LEFT: &[(&str, Fate)] = &[
     ),
     (
         "proxy_intercept_errors",
-        Fate::Left("answers of upstreams pass as they are", "see error_page"),
+        Fate::Left(
+            "answers of upstreams pass as they are",
+            "let the application answer its own errors",
+        ),
     ),
     ("fastcgi_pass", Fate::Left("upstreams speak HTTP here", "put an HTTP server before FastCGI")),
     (
@@ -202,6 +270,18 @@ const LEFT: &[(&str, Fate)] = &[
         "proxy_ignore_headers",
         Fate::Left("what responses say of caching holds", "let the application say it"),
     ),
+    (
+        "proxy_ssl_verify",
+        Fate::Left(
+            "servers that speak TLS prove who they are, always",
+            "write ca_file in [upstreams.NAME.tls]",
+        ),
+    ),
+    (
+        "proxy_redirect",
+        Fate::Left("Location fields pass as they are", "let the application say its own URL"),
+    ),
+    ("ssl_dhparam", Fate::Left("TLS has no such groups here", "leave it out")),
     ("proxy_method", Fate::Left("methods pass as they are", "leave it out")),
     ("proxy_set_body", Fate::Left("bodies pass as they are", "leave it out")),
     ("satisfy", Fate::Guard("all conditions must hold here", "write routes of their own")),
@@ -218,8 +298,18 @@ const LEFT: &[(&str, Fate)] = &[
     ),
 ];
 
+/// Whether something is carried over wherever it holds.
+pub(super) fn is_carried(name: &str) -> bool {
+    CARRIED.contains(&name) && !DEPENDENT.contains(&name)
+}
+
 /// What becomes of a directive.
-pub(super) fn fate(name: &str) -> Fate {
+pub(super) fn fate(directive: &Directive) -> Fate {
+    let name = directive.name.as_str();
+    if let Some((_, needless, why, instead)) = UNLESS.iter().find(|it| it.0 == name) {
+        let is_needless = needless.contains(&directive.args.join(" ").as_str());
+        return if is_needless { Fate::Needless } else { Fate::Left(why, instead) };
+    }
     if CARRIED.contains(&name) {
         return Fate::Carried;
     }
@@ -239,9 +329,10 @@ pub(super) fn fate(name: &str) -> Fate {
         return Fate::Guard("programs do not run here", "let the application do it");
     }
     if is_group(&["ssl_client", "ssl_verify", "access_"]) || may_guard(name) {
-        return Fate::Guard("it is not known here, and may guard", "see docs/converting.md");
+        let instead = "guard it by auth, limits or require, then open it";
+        return Fate::Guard("it is not known here, and may guard", instead);
     }
-    Fate::Left("it is not known here", "see docs/converting.md")
+    Fate::Left("it is not known here", INSTEAD)
 }
 
 /// Whether a name that is not known here sounds like something that keeps requests out.

@@ -84,7 +84,7 @@ impl Middlewares<'_> {
         if flat.len() >= MIDDLEWARES_MAX {
             let at = At { name: self.name, what: "middlewares" };
             let why = format!("one router has at most {MIDDLEWARES_MAX} here");
-            at.leave(router, &why, "the route is closed; split it", sheet);
+            at.leave(router, &why, "the route answers 403; split it", sheet);
             effects.guard("more middlewares than are read");
         }
         let mut leads = false;
@@ -93,10 +93,12 @@ impl Middlewares<'_> {
             let Some((kind, node)) = named.entries().first() else {
                 let at = At { name: self.name, what: name };
                 let instead = "put it into this file, and convert again";
-                at.leave(router, "this middleware does not stand in this file", instead, sheet);
+                let why = "this middleware does not stand in this file: the route answers 403";
+                at.leave(router, why, instead, sheet);
                 effects.guard(name);
                 continue;
             };
+            node.looked_at();
             let at = At { name: self.name, what: name };
             if kind.eq_ignore_ascii_case("redirectScheme") {
                 let to = node.find("scheme").text().unwrap_or("https");
@@ -173,12 +175,7 @@ fn one(at: At<'_>, (kind, node): (&str, &Node), effects: &mut Effects, sheet: &m
             }
         }
         "headers" => headers(at, node, effects, sheet),
-        "ipallowlist" | "ipwhitelist" => {
-            let mut rules: Vec<(bool, &str)> =
-                node.find("sourceRange").texts().into_iter().map(|it| (false, it)).collect();
-            rules.push((true, "all"));
-            effects.networks(&rules, (at, node), sheet);
-        }
+        "ipallowlist" | "ipwhitelist" => allow(at, node, effects, sheet),
         "compress" => compress(at, node, effects, sheet),
         "retry" => {
             let attempts = node.find("attempts").number().unwrap_or(2).clamp(2, 10).to_string();
@@ -194,38 +191,73 @@ fn one(at: At<'_>, (kind, node): (&str, &Node), effects: &mut Effects, sheet: &m
             if let Some(bytes) = bytes {
                 effects.key("body_bytes", size(bytes.min(1 << 40)));
             }
-            let rest =
-                node.entries().iter().find(|it| !it.0.eq_ignore_ascii_case("maxRequestBodyBytes"));
-            if let Some((_, other)) = rest {
-                at.leave(other, "bodies are streamed, and not held", "leave it out", sheet);
+            let is_size = |name: &str| name.eq_ignore_ascii_case("maxRequestBodyBytes");
+            for (name, other) in node.entries().iter().filter(|it| !is_size(&it.0)) {
+                let why = format!("{name}: bodies are streamed, and not held");
+                at.leave_all(other, &why, "leave it out", sheet);
             }
         }
-        "contenttype" | "grpcweb" => {}
+        _ => not_carried(at, (kind, node), effects, sheet),
+    }
+}
+
+/// Lists one that is not carried over, and closes what it guards.
+fn not_carried(at: At<'_>, (kind, node): (&str, &Node), effects: &mut Effects, sheet: &mut Sheet) {
+    match kind.to_ascii_lowercase().as_str() {
+        "contenttype" => {
+            let instead = "let the application say Content-Type";
+            at.leave_all(node, "content types pass as they are", instead, sheet);
+        }
+        "grpcweb" => {
+            at.leave_all(node, "it is not converted", "docs/grpc.md tells what is there", sheet);
+        }
         "forwardauth" | "basicauth" | "digestauth" | "plugin" => {
             let instead = "verify tokens or API keys with [auth.NAME]; see docs/identity.md";
-            at.leave(node, &format!("{kind} is not carried over, and guards"), instead, sheet);
+            let why = format!("{kind} guards, and is not carried over: its routes answer 403");
+            at.leave_all(node, &why, instead, sheet);
             effects.guard(at.what);
         }
         "errors" => {
             let instead = "let the application answer its own errors";
-            at.leave(node, "errors have one form here, JSON of RFC 9457", instead, sheet);
+            at.leave_all(node, "errors have one form here, JSON of RFC 9457", instead, sheet);
         }
         "redirectregex" => {
             let instead = "write respond with a location on a route for what it means";
-            at.leave(node, "a location is made of the pieces of a path", instead, sheet);
+            at.leave_all(node, "a location is made of the pieces of a path", instead, sheet);
         }
         _ => unknown(at, (kind, node), effects, sheet),
+    }
+}
+
+/// Networks that pass.
+fn allow(at: At<'_>, node: &Node, effects: &mut Effects, sheet: &mut Sheet) {
+    let mut rules: Vec<(bool, &str)> =
+        node.find("sourceRange").texts().into_iter().map(|it| (false, it)).collect();
+    rules.push((true, "all"));
+    effects.networks(&rules, (at, node), sheet);
+    let strategy = node.find("ipStrategy");
+    if strategy.is_some() {
+        // The address of a proxy may be among those that pass.
+        let why = "the client is the address that is believed: the route answers 403";
+        let instead = "name the proxies before the gateway in server.trusted_proxies";
+        at.leave_all(strategy, why, instead, sheet);
+        effects.guard(at.what);
     }
 }
 
 /// One that is not carried over: it may be what kept others out.
 fn unknown(at: At<'_>, (kind, node): (&str, &Node), effects: &mut Effects, sheet: &mut Sheet) {
     if kind.eq_ignore_ascii_case("passTLSClientCert") {
+        for name in ["x-forwarded-tls-client-cert", "x-forwarded-tls-client-cert-info"] {
+            // A client's own must not come in its place.
+            let _ = effects.field(Way::Up, Verb::Remove, (name, ""));
+        }
         let instead = "write client_auth, and name what servers are told of it";
-        return at.leave(node, "certificates of clients are not passed on", instead, sheet);
+        let why = "certificates of clients are not passed on: fields with them are taken away";
+        return at.leave_all(node, why, instead, sheet);
     }
-    let why = format!("{kind} is not known here, and may guard");
-    at.leave(node, &why, "see docs/converting.md", sheet);
+    let why = format!("{kind} is not known here, and may guard: its routes answer 403");
+    at.leave_all(node, &why, "guard them by auth, limits or require, then open them", sheet);
     effects.guard(at.what);
 }
 
@@ -237,7 +269,7 @@ fn counted(at: At<'_>, node: &Node, sheet: &mut Sheet) -> String {
     }
     if criterion.find("requestHost").is_true() || criterion.find("ipStrategy").is_some() {
         let instead = "name the proxies before the gateway in server.trusted_proxies";
-        at.leave(criterion, "the client is the address that is believed", instead, sheet);
+        at.leave_all(criterion, "the client is the address that is believed", instead, sheet);
     }
     "address".to_owned()
 }
@@ -248,7 +280,13 @@ fn rate_limit(at: At<'_>, node: &Node, effects: &mut Effects, sheet: &mut Sheet)
     let burst = node.find("burst").number().unwrap_or(1).max(1);
     // 0 is no limit.
     let allow = bucket(average, period, burst - 1).filter(|_| average > 0);
-    let Some(allow) = allow else { return };
+    let Some(allow) = allow else {
+        if node.find("average").text().is_some_and(|it| it != "0") {
+            let why = "it is no rate that can be written";
+            at.leave_all(node, why, "write allow in [limits.NAME]", sheet);
+        }
+        return;
+    };
     let mut made = Table::new(format!(
         "rateLimit: {average} in {} on average, {burst} at once.",
         duration(period).trim_matches('"')
@@ -268,7 +306,7 @@ fn compress(at: At<'_>, node: &Node, effects: &mut Effects, sheet: &mut Sheet) {
     entries.extend(least.map(|least| ("min_bytes", size(least.min(1 << 30)))));
     let excluded = node.find("excludedContentTypes");
     if excluded.is_some() {
-        at.leave(excluded, "types that are compressed are named", "write types", sheet);
+        at.leave_all(excluded, "types that are compressed are named", "write types", sheet);
     }
     effects.note("compress: for callers who say who they are, too.");
     effects.key("compress", table(&entries));
@@ -282,7 +320,7 @@ fn breaker(at: At<'_>, node: &Node, effects: &mut Effects, sheet: &mut Sheet) {
     let share = share.and_then(|share| share.trim().parse::<f64>().ok());
     let Some(share) = share.filter(|share| (0.0..1.0).contains(share)) else {
         let instead = "write [upstreams.NAME.breaker]";
-        return at.leave(node, "it opens by the share of failures alone", instead, sheet);
+        return at.leave_all(node, "it opens by the share of failures alone", instead, sheet);
     };
     let percent = (share * 100.0).round().clamp(1.0, 100.0);
     let mut entries = vec![("failures", quoted(&format!("{percent}%")))];
@@ -310,26 +348,24 @@ fn headers(at: At<'_>, node: &Node, effects: &mut Effects, sheet: &mut Sheet) {
         let is = |name: &str| key.eq_ignore_ascii_case(name);
         let way = if is("customRequestHeaders") { Way::Up } else { Way::Down };
         if is("customRequestHeaders") || is("customResponseHeaders") {
-            for (name, value) in inner.entries() {
+            inner.looked_at();
+            for (name, value) in inner.each() {
                 let value = value.text().unwrap_or_default().to_owned();
                 fields.push((inner, way, name.clone(), value));
             }
         } else if let Some((_, name, value)) = FIXED.iter().find(|(known, _, _)| is(known)) {
-            if inner.is_true() {
+            if inner.looked_at().is_true() {
                 fields.push((inner, Way::Down, (*name).to_owned(), (*value).to_owned()));
             }
         } else if let Some((_, name)) = GIVEN.iter().find(|(known, _)| is(known)) {
-            let value = inner.text().unwrap_or_default().to_owned();
+            let value = inner.looked_at().text().unwrap_or_default().to_owned();
             fields.push((inner, Way::Down, (*name).to_owned(), value));
         } else if is("stsSeconds") {
+            inner.looked_at();
             fields
                 .extend(sts(node, inner).map(|value| {
                     (inner, Way::Down, "strict-transport-security".to_owned(), value)
                 }));
-        } else if !key.to_ascii_lowercase().starts_with("accesscontrol")
-            && !["stsIncludeSubdomains", "stsPreload", "forceSTSHeader"].iter().any(|it| is(it))
-        {
-            at.leave(inner, &format!("{key} is not carried over"), "see docs/edge.md", sheet);
         }
     }
     for (inner, way, name, value) in fields {
@@ -368,12 +404,16 @@ fn cors(at: At<'_>, node: &Node, effects: &mut Effects, sheet: &mut Sheet) {
     } else if credentials.is_true() {
         entries.push(("credentials", "true".to_owned()));
     }
-    let named = |key: &str| {
-        let names = node.find(key).texts();
-        (!names.is_empty() && !names.contains(&"*")).then(|| list(&names))
-    };
-    entries.extend(named("accessControlAllowHeaders").map(|it| ("headers", it)));
-    entries.extend(named("accessControlExposeHeaders").map(|it| ("expose", it)));
+    for (key, name) in
+        [("headers", "accessControlAllowHeaders"), ("expose", "accessControlExposeHeaders")]
+    {
+        let names = node.find(name).texts();
+        if names.contains(&"*") {
+            at.leave(node.find(name), "fields of pages are named", "name them in cors", sheet);
+        } else if !names.is_empty() {
+            entries.push((key, list(&names)));
+        }
+    }
     if let Some(age) = node.find("accessControlMaxAge").number() {
         entries.push(("max_age", duration(Duration::from_secs(age.min(7_200)))));
     }

@@ -7,9 +7,9 @@ use super::service::plain;
 
 /// Whether a name is there, be it with nothing in it.
 pub(super) fn is_there(node: &Node, name: &str) -> bool {
-    node.entries()
-        .iter()
-        .any(|(known, inner)| known.eq_ignore_ascii_case(name) && inner.text() != Some("false"))
+    node.entries().iter().any(|(known, inner)| {
+        known.eq_ignore_ascii_case(name) && inner.looked_at().text() != Some("false")
+    })
 }
 
 /// What the entry points of everybody are called, where nothing else says so.
@@ -112,7 +112,7 @@ impl<'d> Points<'d> {
             return;
         }
         let node = if named.is_some() { named } else { router };
-        let instead = "the route is closed; run a second gateway on that port, or guard it";
+        let instead = "the route answers 403; run a second gateway on that port, or guard it";
         at.leave(node, "every address leads to every route here", instead, sheet);
         effects.guard("its entry points");
     }
@@ -142,7 +142,7 @@ impl<'d> Points<'d> {
             let is_missing = !option.is_some() && plain(name) != "default";
             if kind.to_ascii_lowercase().starts_with("require") || is_missing {
                 let why = format!("TLS options {name} may demand a certificate of clients");
-                let instead = "the route is closed; write client_auth in [server.tls]";
+                let instead = "the route answers 403; write client_auth in [server.tls]";
                 at.leave(if own.is_some() { own } else { router }, &why, instead, sheet);
                 effects.guard("a certificate of clients");
             }

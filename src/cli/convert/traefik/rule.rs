@@ -195,7 +195,10 @@ fn of_path(name: &str, path: &str) -> Result<Demand, String> {
     let made = of_prefix(prefix, None).map_err(|why| format!("{path:?}: {why}"))?;
     let path = match name {
         "Path" => Some((path.to_owned(), None)),
-        _ => made.into_iter().next().map(|mapping| (mapping.path, mapping.note)),
+        _ => {
+            let note = |note| Some(note).filter(|_| !path.ends_with('/'));
+            made.into_iter().next().map(|it| (it.path, it.note.and_then(note)))
+        }
     };
     Ok(Demand { path, ..Demand::default() })
 }

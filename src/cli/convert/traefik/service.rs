@@ -72,7 +72,8 @@ impl Services<'_> {
         }
         let node = if service.is_some() { service } else { router };
         let instead = "write its servers as an upstream, and name it in the route";
-        at.leave(node, "its servers do not stand in this file", instead, sheet);
+        let why = "its servers do not stand in this file: the route answers 503";
+        at.leave(node, why, instead, sheet);
         Target::nowhere(&format!("where service {of} is."))
     }
 
@@ -136,7 +137,7 @@ impl Services<'_> {
                 scheme => scheme,
             };
             if !matches!(scheme, "http" | "https") || authority.is_empty() {
-                at.leave(server, "a server has an http:// or https:// URL", "write it", sheet);
+                at.leave_all(server, "a server has an http:// or https:// URL", "write it", sheet);
                 continue;
             }
             if !path.is_empty() {
@@ -179,13 +180,14 @@ impl Services<'_> {
         if balancer.find("sticky").is_some() {
             let instead = "write balance = \"hash:cookie:NAME\" with a cookie of the application, \
                            or \"hash:address\"";
-            at.leave(balancer.find("sticky"), "no cookie is set by the gateway", instead, sheet);
+            let why = "no cookie is set by the gateway";
+            at.leave_all(balancer.find("sticky"), why, instead, sheet);
         }
         let transport = balancer.find("serversTransport");
         if transport.is_some() {
             let instead = "write timeouts and tls in [upstreams.NAME]; servers always prove who \
                            they are";
-            at.leave(transport, "it is not converted", instead, sheet);
+            at.leave_all(transport, "it is not converted", instead, sheet);
         }
     }
 
@@ -208,7 +210,7 @@ impl Services<'_> {
                 }
                 None => {
                     let instead = "write its servers as an upstream";
-                    at.leave(one, "a part of it is no load balancer", instead, sheet);
+                    at.leave_all(one, "a part of it is no load balancer", instead, sheet);
                 }
             }
         }
@@ -217,7 +219,8 @@ impl Services<'_> {
         }
         if weighted.find("sticky").is_some() {
             let instead = "write sticky = \"cookie:NAME\" or \"address\" on the route";
-            at.leave(weighted.find("sticky"), "no cookie is set by the gateway", instead, sheet);
+            let why = "no cookie is set by the gateway";
+            at.leave_all(weighted.find("sticky"), why, instead, sheet);
         }
         let keys = vec![("split", format!("[{}]", arms.join(", ")))];
         Target { keys, host, ..Target::default() }
@@ -241,7 +244,7 @@ impl Services<'_> {
                 if number == 0 { self.upstream(name, &Effects::default(), sheet) } else { None };
             let Some((to, _)) = made else {
                 let instead = "copy from there, or to one alone";
-                at.leave(mirror, "requests are copied to one upstream", instead, sheet);
+                at.leave_all(mirror, "requests are copied to one upstream", instead, sheet);
                 continue;
             };
             let yes = || "true".to_owned();
