@@ -10,7 +10,7 @@ pub(super) const INSTEAD: &str =
     "docs/reference.md has every key of gateway.toml: write one that does the same, if it matters";
 
 /// What is known of keys that are not carried over. Each is named by the end of the names that lead
-/// to it.
+/// to it, or by all of them behind a `=`.
 pub(super) struct Known {
     /// Those that need nothing: with this value, or with any where it is empty. Texts of a list are
     /// joined by commas, sorted.
@@ -35,8 +35,12 @@ impl Known {
     }
 }
 
-/// Whether the last of these names are those; capital letters are the same as small ones.
+/// Whether the last of these names are those, or all of them behind a `=`; capital letters are the
+/// same as small ones.
 fn ends(keys: &str, end: &str) -> bool {
+    if let Some(whole) = end.strip_prefix('=') {
+        return keys.eq_ignore_ascii_case(whole);
+    }
     let start = keys.len().checked_sub(end.len());
     start.is_some_and(|start| {
         keys.get(start..).is_some_and(|it| it.eq_ignore_ascii_case(end))

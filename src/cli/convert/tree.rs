@@ -162,11 +162,11 @@ impl Node {
                     Seen::ALL => {}
                     Seen::NOT if node.is_empty() => {}
                     Seen::NOT => found.push(Unseen { shown, keys, node }),
-                    _ => node.gather((&shown, &keys), found),
+                    _ => node.gather((shown.as_str(), keys.as_str()), found),
                 }
             }
             if let (Value::List(_), true) = (&item.value, is_listed) {
-                item.gather((&shown, keys), found);
+                item.gather((shown.as_str(), keys), found);
             }
         }
     }

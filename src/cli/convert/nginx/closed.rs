@@ -127,10 +127,10 @@ pub(super) fn tell_opened(of: &Location<'_>, all: &[Location<'_>], sheet: &mut S
     let shorter = of.begin().get(..of.begin().len().saturating_sub(1)).unwrap_or_default();
     let like = format!("{}.php", of.begin());
     // An expression may have them, too.
-    let under = longest(shorter, all).into_iter().chain(all.iter().filter(|it| {
+    let mut under = longest(shorter, all).into_iter().chain(all.iter().filter(|it| {
         matches!(&it.kind, Kind::Pattern(simple) if !std::ptr::eq(*it, of) && simple.fits(&like))
     }));
-    let Some(under) = under.into_iter().find(|under| is_stricter(of, under)) else { return };
+    let Some(under) = under.find(|under| is_stricter(of, under)) else { return };
     let mut tell = |what: String, why: &str| {
         sheet.opened(Left {
             at: of.at.clone(),

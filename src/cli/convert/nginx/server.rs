@@ -7,7 +7,7 @@ use super::location::{Writer, all, close_guarded};
 use super::parse::Directive;
 use super::scope::{Scope, leave};
 use super::site::Site;
-use super::to_https::{self, ToHttps};
+use super::to_https::{self, Target, ToHttps};
 
 /// Most names of one server.
 const NAMES_MAX: usize = 100;
@@ -234,9 +234,10 @@ pub(super) fn write<'d>(servers: &[Server<'d>], site: &Site<'d>, body: u64, shee
     let serving = serving(servers, (has_tls, redirects), sheet);
     // Those of redirects are no way to what is served.
     let of_serving = serving.iter().flat_map(|it| it.listeners());
+    let of_serving = of_serving.filter(|it| it.is_tls || !redirects);
     let of_others = servers.iter().filter(|_| !redirects).flat_map(Server::listeners);
     let listeners: Vec<Listener<'_>> = of_serving.chain(of_others).collect();
-    let default = default(&serving, &listeners);
+    let default = default(&serving, &listeners, redirects);
     routes(&serving, (default, &listeners), (site, body), sheet);
     if redirects {
         elsewhere(servers, (site, body), sheet);
@@ -247,8 +248,8 @@ pub(super) fn write<'d>(servers: &[Server<'d>], site: &Site<'d>, body: u64, shee
 /// each client to its own host.
 fn elsewhere<'d>(servers: &[Server<'d>], (site, body): (&Site<'d>, u64), sheet: &mut Sheet) {
     let is_named = |name: &str| {
-        let names = servers.iter().filter(|it| !it.tls.is_empty()).flat_map(|it| &it.names);
-        names.into_iter().any(|known| {
+        let mut names = servers.iter().filter(|it| !it.tls.is_empty()).flat_map(|it| &it.names);
+        names.any(|known| {
             known == name || known.strip_prefix('*').is_some_and(|end| name.ends_with(end))
         })
     };
@@ -261,7 +262,7 @@ fn elsewhere<'d>(servers: &[Server<'d>], (site, body): (&Site<'d>, u64), sheet: 
             let instead = "order certificates by [server.tls.acme], or by another challenge";
             leave(location, why, instead, sheet);
         }
-        let Some(target) = leads.host else { continue };
+        let Target::Host(target) = leads.target else { continue };
         let others = server.names.iter().filter(|name| *name != target);
         let others: Vec<&str> = others.map(String::as_str).collect();
         let whose = match server.names.is_empty() {
@@ -352,9 +353,13 @@ fn routes<'d>(
 const EXPOSED: &str = "it was not reached on all listeners, and routes are the same on all of them";
 
 /// The server for every name: never one that only this machine reached, if there is another.
-fn default(serving: &[&Server<'_>], listeners: &[Listener<'_>]) -> usize {
+/// Where all others send clients to https, it is one that they are sent to.
+fn default(serving: &[&Server<'_>], listeners: &[Listener<'_>], redirects: bool) -> usize {
     let first = |fits: &dyn Fn(&Server<'_>) -> bool| serving.iter().position(|it| fits(it));
-    first(&|it| it.is_default && !it.is_local())
+    let of_tls = |it: &Server<'_>| redirects && !it.tls.is_empty() && !it.is_local();
+    first(&|it| of_tls(it) && it.is_default)
+        .or_else(|| first(&|it| of_tls(it) && !it.is_exposed(listeners)))
+        .or_else(|| first(&|it| it.is_default && !it.is_local()))
         .or_else(|| first(&|it| !it.is_local() && !it.is_exposed(listeners)))
         .or_else(|| first(&|it| !it.is_local()))
         .or_else(|| first(&|it| it.is_default))

@@ -3,11 +3,21 @@
 
 use super::parse::Directive;
 
+/// Where requests are sent, under https.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Target<'d> {
+    /// Their own host.
+    #[default]
+    Own,
+    /// One that is written.
+    Host(&'d str),
+}
+
 /// What a server does with requests in clear.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ToHttps<'d> {
-    /// The host that they are sent to, where it is written; else it is their own.
-    pub(super) host: Option<&'d str>,
+    /// Where they are sent.
+    pub(super) target: Target<'d>,
     /// Locations that are for challenges of certificates, and send nobody anywhere.
     pub(super) challenges: Vec<&'d Directive>,
     /// Whether conditions say it.
@@ -19,13 +29,14 @@ pub(super) struct ToHttps<'d> {
 /// Reads the block of a server; nothing where it serves requests in clear.
 pub(super) fn of_server(block: &[Directive]) -> Option<ToHttps<'_>> {
     let named = |name: &'static str| block.iter().filter(move |it| it.name == name);
-    if let Some(host) = named("if").filter(|it| is_of_clear(it)).find_map(|it| sent(it.inner())) {
-        let made = ToHttps { host, by_condition: true, is_of_clear: true, ..ToHttps::default() };
+    let mut of_clear = named("if").filter(|it| is_of_clear(it));
+    if let Some(target) = of_clear.find_map(|it| sent(it.inner())) {
+        let made = ToHttps { target, by_condition: true, is_of_clear: true, ..ToHttps::default() };
         return Some(made);
     }
     // It comes before all locations.
-    if let Some(host) = sent(block) {
-        return Some(ToHttps { host, ..ToHttps::default() });
+    if let Some(target) = sent(block) {
+        return Some(ToHttps { target, ..ToHttps::default() });
     }
     let (mut challenges, mut rest) = (Vec::new(), Vec::new());
     for location in named("location") {
@@ -36,20 +47,22 @@ pub(super) fn of_server(block: &[Directive]) -> Option<ToHttps<'_>> {
     match rest.as_slice() {
         [] => {}
         [whole] if matches!(whole.args.join(" ").as_str(), "/" | "^~ /") => {
-            let host = sent(whole.inner())?;
-            return Some(ToHttps { host, challenges, ..ToHttps::default() });
+            let target = sent(whole.inner())?;
+            return Some(ToHttps { target, challenges, ..ToHttps::default() });
         }
         _ => return None,
     }
     // What no condition fits is refused.
     let refuses = named("return").next().is_some_and(|it| is_refusal(it));
     let conditions: Vec<&Directive> = named("if").collect();
-    let hosts: Option<Vec<Option<&str>>> = conditions
-        .iter()
-        .map(|it| condition(it).starts_with("$host = ").then(|| sent(it.inner())).flatten())
-        .collect();
-    let host = hosts?.into_iter().reduce(|one, other| if one == other { one } else { None })?;
-    let made = ToHttps { host, challenges, by_condition: true, is_of_clear: false };
+    let of_host = |it: &&Directive| condition(it).starts_with("$host = ");
+    if !conditions.iter().all(of_host) {
+        return None;
+    }
+    let targets: Option<Vec<Target<'_>>> = conditions.iter().map(|it| sent(it.inner())).collect();
+    let other = |one, other| if one == other { one } else { Target::Own };
+    let target = targets?.into_iter().reduce(other)?;
+    let made = ToHttps { target, challenges, by_condition: true, is_of_clear: false };
     refuses.then_some(made)
 }
 
@@ -87,8 +100,8 @@ fn is_of_clear(directive: &Directive) -> bool {
     )
 }
 
-/// Where a block sends all of its requests: the host that is written, or nothing for their own.
-fn sent(block: &[Directive]) -> Option<Option<&str>> {
+/// Where a block sends all of its requests.
+fn sent(block: &[Directive]) -> Option<Target<'_>> {
     let first = block.iter().find(|it| matches!(it.name.as_str(), "return" | "rewrite"))?;
     let target = match first.name.as_str() {
         "return" if matches!(first.arg(0), "301" | "302" | "303" | "307" | "308") => first.arg(1),
@@ -105,11 +118,11 @@ fn sent(block: &[Directive]) -> Option<Option<&str>> {
     host_of(["$request_uri", "$uri$is_args$args"].iter().find_map(|it| target.strip_suffix(it))?)
 }
 
-fn host_of(target: &str) -> Option<Option<&str>> {
+fn host_of(target: &str) -> Option<Target<'_>> {
     let host = target.strip_prefix("https://")?;
     if matches!(host, "$host" | "$http_host" | "$server_name" | "${host}" | "${server_name}") {
-        return Some(None);
+        return Some(Target::Own);
     }
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
-    (!host.is_empty() && host.bytes().all(is_plain)).then_some(Some(host))
+    (!host.is_empty() && host.bytes().all(is_plain)).then_some(Target::Host(host))
 }

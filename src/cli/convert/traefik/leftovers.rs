@@ -4,8 +4,7 @@ use super::super::leftover::Known;
 
 pub(super) const LEFTOVER: Known = Known {
     needless: &[
-        ("global", ""),
-        ("router.ruleSyntax", "v3"),
+        ("=global", ""),
         ("ruleSyntax", "v3"),
         ("observability", ""),
         ("loadBalancer.strategy", "wrr"),
@@ -19,19 +18,17 @@ pub(super) const LEFTOVER: Known = Known {
         ("forceSTSHeader", "false"),
         ("addVaryHeader", "true"),
         ("isDevelopment", "false"),
-        ("asDefault", ""),
-        ("defaultEncoding", ""),
     ],
     hints: &[
         (
-            "accessLog",
+            "=accessLog",
             "a line for each request goes to standard output or a file",
             "see docs/logs.md",
         ),
-        ("log", "what the gateway says of itself is set in [log]", "write level in [log]"),
-        ("metrics", "metrics are on the admin listener", "see docs/metrics.md"),
-        ("api", "the dashboard is on the admin listener", "see docs/dashboard.md"),
-        ("ping", "health is on the admin listener", "see docs/operations.md"),
+        ("=log", "what the gateway says of itself is set in [log]", "write level in [log]"),
+        ("=metrics", "metrics are on the admin listener", "see docs/metrics.md"),
+        ("=api", "the dashboard is on the admin listener", "see docs/dashboard.md"),
+        ("=ping", "health is on the admin listener", "see docs/operations.md"),
         (
             "compress.encodings",
             "which encodings are sent is chosen by what clients take",
