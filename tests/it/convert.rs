@@ -263,6 +263,19 @@ fn what_is_open_now_is_said_first() {
     }
 }
 
+#[test]
+fn hosts_that_cannot_be_written_are_said_first_where_their_server_guards() {
+    let folder = Folder::new();
+    let open = "location / { proxy_pass http://a; }";
+    for (guard, is_first) in [("deny all;", true), ("auth_basic x;", true), ("", false)] {
+        let text = format!("server {{ {open} }} server {{ server_name ~^adm; {guard} {open} }}");
+        folder.write("nginx.conf", text);
+        let said = convert(&folder, "nginx", "nginx.conf").stderr;
+        let second = said.lines().nth(1).unwrap_or_default();
+        assert_eq!(second.contains("open now: hosts that cannot"), is_first, "{said}");
+    }
+}
+
 /// What the source told servers of callers a client must not tell them itself.
 #[test]
 fn fields_that_cannot_be_written_are_taken_away() {

@@ -83,8 +83,14 @@ fn http<'d>(block: &'d [Directive], top: &Scope<'d>, sheet: &mut Sheet) {
 /// set_real_ip_from, wherever it stands: proxies are believed on all routes here. Whether clients
 /// have the addresses that they had.
 fn real_ip(block: &[Directive], sheet: &mut Sheet) -> bool {
-    let servers = block.iter().filter(|it| it.name == "server").flat_map(Directive::inner);
-    let all: Vec<&Directive> = block.iter().chain(servers).collect();
+    let servers = || block.iter().filter(|it| it.name == "server");
+    let all: Vec<&Directive> = block.iter().chain(servers().flat_map(Directive::inner)).collect();
+    if let Some(first) = servers().find_map(believes)
+        && servers().any(|it| believes(it).is_none())
+    {
+        let instead = "see that no client has an address in it";
+        leave(first, "a proxy is believed on all routes here, or on none", instead, sheet);
+    }
     let named = |name: &'static str| {
         let named = all.iter().filter(move |it| it.name == name);
         named.inspect(|it| it.seen.see())
@@ -121,4 +127,9 @@ fn real_ip(block: &[Directive], sheet: &mut Sheet) -> bool {
             false
         }
     }
+}
+
+/// The first proxy that a server believes.
+fn believes(server: &Directive) -> Option<&Directive> {
+    server.inner().iter().find(|it| it.name == "set_real_ip_from")
 }

@@ -8,6 +8,7 @@ use super::parse::Directive;
 use super::scope::{Scope, leave};
 use super::site::Site;
 use super::to_https::{self, Target, ToHttps};
+use super::words::{Fate, fate};
 
 /// Most names of one server.
 const NAMES_MAX: usize = 100;
@@ -23,6 +24,8 @@ pub(super) struct Server<'d> {
     is_behind_balancer: bool,
     /// What it does with requests in clear, where it sends all of them to https.
     leads: Option<ToHttps<'d>>,
+    /// Whether it has names that cannot be written.
+    loses_names: bool,
 }
 
 /// Reads one.
@@ -44,6 +47,7 @@ pub(super) fn read<'d>(
         is_default: false,
         is_behind_balancer: false,
         leads,
+        loses_names: false,
     };
     let mut any = false;
     for directive in directive.inner() {
@@ -97,10 +101,12 @@ impl<'d> Server<'d> {
                     self.names.push(name.clone());
                 }
                 _ if self.names.len() >= NAMES_MAX => {
+                    self.loses_names = true;
                     let why = format!("a server has at most {NAMES_MAX} names here");
                     leave(directive, &why, "write routes without a host", sheet);
                 }
                 _ => {
+                    self.loses_names = true;
                     let why = format!("{name} is neither one host nor all below one");
                     leave(directive, &why, "write routes for the hosts that it means", sheet);
                 }
@@ -334,6 +340,14 @@ fn routes<'d>(
             let instead = "give it a host of its own";
             leave(server.directive, "no host is its own, and another one is first", instead, sheet);
         }
+        if server.loses_names && at != default && guards(server.directive.inner()) {
+            sheet.opened(Left {
+                at: server.directive.at(),
+                what: "hosts that cannot be written, of a server that guards".to_owned(),
+                why: "the server for every name has them now".to_owned(),
+                instead: "write routes with these guards for the hosts that it means".to_owned(),
+            });
+        }
         let shut = server.is_exposed(listeners).then_some(EXPOSED);
         if shut.is_some() {
             sheet.left(Left {
@@ -348,6 +362,16 @@ fn routes<'d>(
             of_host(server, host, (site, body, shut), sheet);
         }
     }
+}
+
+/// Whether something in a block keeps requests out.
+fn guards(block: &[Directive]) -> bool {
+    block.iter().any(|it| {
+        matches!(it.name.as_str(), "deny" | "auth_jwt")
+            || matches!(fate(it), Fate::Guard(..))
+            || (it.name == "return" && to_https::is_refusal(it))
+            || guards(it.inner())
+    })
 }
 
 const EXPOSED: &str = "it was not reached on all listeners, and routes are the same on all of them";

@@ -78,7 +78,8 @@ pub(super) fn only_refuses(block: &[Directive]) -> bool {
         && block.iter().find(|it| it.name == "return").is_some_and(is_refusal)
 }
 
-fn is_refusal(directive: &Directive) -> bool {
+/// Whether a `return` refuses.
+pub(super) fn is_refusal(directive: &Directive) -> bool {
     directive.arg(0).parse::<u16>().is_ok_and(|code| (400..500).contains(&code))
 }
 
