@@ -56,6 +56,6 @@ pub(super) fn list(name: &str, root: &Node, known: &Known, sheet: &mut Sheet) {
         }
         let (why, instead) = known.hint(&unseen.keys);
         let at = At { name, what: &unseen.shown };
-        at.leave(unseen.node, why, instead, sheet);
+        at.leave_all(unseen.node, why, instead, sheet);
     }
 }

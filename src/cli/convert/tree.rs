@@ -198,7 +198,10 @@ impl Node {
             Value::Null => true,
             Value::Text(text) => text.is_empty(),
             Value::List(items) => items.iter().all(Self::is_empty),
-            Value::Map(entries) => entries.iter().all(|(_, node)| node.is_empty()),
+            // One with nothing in it may switch something on.
+            Value::Map(entries) => {
+                !entries.is_empty() && entries.iter().all(|(_, node)| node.is_empty())
+            }
         }
     }
 
@@ -276,7 +279,7 @@ mod tests {
 
     #[test]
     fn what_nobody_looked_at_is_known() {
-        let inner = map(&[("a", text("1")), ("b", text("2")), ("empty", map(&[]))]);
+        let inner = map(&[("a", text("1")), ("b", text("2")), ("empty", map(&[("c", text(""))]))]);
         let item = |name: &str| map(&[("name", text(name)), ("x", text("3")), ("y", text("4"))]);
         let list = Node::new(1, Value::List(vec![item("one"), item("two"), item("three")]));
         let root = map(&[("inner", inner), ("list", list), ("gone", text("5"))]);

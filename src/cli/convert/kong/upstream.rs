@@ -153,9 +153,14 @@ fn health(checks: &Node, many: bool, made: &mut Table, (at, sheet): (At<'_>, &mu
         entries.extend(count("healthy", "successes").map(|it| ("up", it.to_string())));
         made.set("health", table(&entries));
     }
-    let unhealthy = checks.get("passive").get("unhealthy");
-    let failures = ["http_failures", "tcp_failures"].map(|key| unhealthy.get(key).number());
+    let passive = checks.get("passive");
+    let unhealthy = passive.get("unhealthy");
+    let failures =
+        ["http_failures", "tcp_failures", "timeouts"].map(|key| unhealthy.get(key).number());
     let least = failures.into_iter().flatten().filter(|it| *it > 0).min();
+    if least.is_none() {
+        passive.settle();
+    }
     if let Some(failures) = least.filter(|_| many) {
         made.set("eject", table(&[("failures", failures.min(1_000).to_string())]));
     }

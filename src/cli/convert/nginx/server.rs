@@ -66,6 +66,12 @@ pub(super) fn read<'d>(
     if !any {
         server.clear.push("0.0.0.0:80".to_owned());
     }
+    if server.is_redirect() {
+        // Nobody else may ask what its locations say.
+        for location in directive.inner().iter().filter(|it| it.name == "location") {
+            server.scope.enter(location.inner(), sheet);
+        }
+    }
     server
 }
 
