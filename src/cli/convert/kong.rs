@@ -114,8 +114,11 @@ impl<'d> Kong<'d> {
         (plugins, routes): (&Plugins<'d>, &mut Vec<Ranked<Rank>>),
         sheet: &mut Sheet,
     ) {
-        let label = node.get("name").text().unwrap_or("route");
+        let label = node.looked_at().get("name").text().unwrap_or("route");
         let at = At { name: self.name, what: label };
+        if let Some(service) = service {
+            service.looked_at();
+        }
         if is_off(node) || service.is_some_and(is_off) {
             let why = "it is switched off in Kong";
             return at.leave_all(node, why, "switch it on, and convert again", sheet);

@@ -178,8 +178,11 @@ impl Node {
         same.map(|(_, node)| node.seen.0.load(Ordering::Relaxed)).max().unwrap_or(Seen::NOT)
     }
 
-    /// Whether nobody looked at more of it than its name.
+    /// Whether nobody looked at it, or at more of it than its name.
     fn is_unknown(&self) -> bool {
+        if self.seen.is_some() {
+            return false;
+        }
         let rest: Vec<_> =
             self.entries().iter().filter(|(name, _)| !NAMES.contains(&name.as_str())).collect();
         let is_seen = |node: &Self| node.seen.is_some() || node.is_empty();

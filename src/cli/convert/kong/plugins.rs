@@ -66,7 +66,7 @@ impl<'d> Plugins<'d> {
     pub(super) fn read(kong: &Kong<'d>, sheet: &mut Sheet) -> Self {
         let (mut jwt, mut of_consumers) = (Vec::new(), Vec::new());
         for consumer in kong.root.get("consumers").items() {
-            let who = consumer.get("username").text().unwrap_or("a consumer");
+            let who = consumer.looked_at().get("username").text().unwrap_or("a consumer");
             let at = At { name: kong.name, what: who };
             jwt.extend(consumer.get("jwt_secrets").items());
             of_consumers.extend(consumer.get("plugins").items());
@@ -188,7 +188,7 @@ impl<'d> Plugins<'d> {
     }
 
     fn apply(&self, at: At<'_>, plugin: &Node, effects: &mut Effects, sheet: &mut Sheet) {
-        let config = plugin.get("config");
+        let config = plugin.looked_at().get("config");
         match at.what {
             "rate-limiting" | "rate-limiting-advanced" => limit(at, plugin, effects, sheet),
             "key-auth" => key_auth(config, effects, sheet),

@@ -11,7 +11,8 @@ use super::document::{Service, fill_in};
 /// The upstream that has the name of a host.
 fn named<'d>(root: &'d Node, host: &str) -> Option<&'d Node> {
     let host = host.split(':').next().unwrap_or_default();
-    root.get("upstreams").items().iter().find(|it| it.get("name").text() == Some(host))
+    let mut all = root.get("upstreams").items().iter();
+    all.find(|it| it.get("name").text() == Some(host)).map(Node::looked_at)
 }
 
 /// The Host that servers see: that of an upstream, where it has one.
@@ -80,7 +81,7 @@ fn targets(
     });
     let mut servers = Vec::new();
     for target in own.chain(of_root) {
-        let Some(address) = target.get("target").text() else { continue };
+        let Some(address) = target.looked_at().get("target").text() else { continue };
         let address =
             if address.contains(':') { address.to_owned() } else { format!("{address}:8000") };
         let url = quoted(&format!("{}://{address}", service.scheme));

@@ -15,6 +15,8 @@ pub(super) const LEFTOVER: Known = Known {
         ("acme.httpChallenge", ""),
         ("httpChallenge.entryPoint", ""),
         ("stripPrefix.forceSlash", "false"),
+        // Redirects to https are a 308.
+        ("redirectScheme.permanent", ""),
         ("forceSTSHeader", "false"),
         ("addVaryHeader", "true"),
         ("isDevelopment", "false"),

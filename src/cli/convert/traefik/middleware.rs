@@ -248,13 +248,8 @@ fn allow(at: At<'_>, node: &Node, effects: &mut Effects, sheet: &mut Sheet) {
 /// One that is not carried over: it may be what kept others out.
 fn unknown(at: At<'_>, (kind, node): (&str, &Node), effects: &mut Effects, sheet: &mut Sheet) {
     if kind.eq_ignore_ascii_case("passTLSClientCert") {
-        for name in ["x-forwarded-tls-client-cert", "x-forwarded-tls-client-cert-info"] {
-            // A client's own must not come in its place.
-            let _ = effects.field(Way::Up, Verb::Remove, (name, ""));
-        }
         let instead = "write client_auth, and name what servers are told of it";
-        let why = "certificates of clients are not passed on: fields with them are taken away";
-        return at.leave_all(node, why, instead, sheet);
+        return at.leave_all(node, "certificates of clients are not passed on", instead, sheet);
     }
     let why = format!("{kind} is not known here, and may guard: its routes answer 403");
     at.leave_all(node, &why, "guard them by auth, limits or require, then open them", sheet);
