@@ -73,6 +73,10 @@ type Rank = (usize, bool, bool, u64);
 
 fn rank(node: &Node, path: &str) -> Rank {
     const CRITERIA: [&str; 5] = ["methods", "hosts", "paths", "headers", "snis"];
+    if node.get("expression").is_some() {
+        // Its priority says it, and nobody knows what it looks at.
+        return (usize::MAX, true, true, u64::MAX);
+    }
     let looks = CRITERIA.iter().filter(|key| !node.get(key).items().is_empty()).count();
     let is_wild = node.get("hosts").texts().iter().any(|host| host.contains('*'));
     let is_regex = path.starts_with('~');

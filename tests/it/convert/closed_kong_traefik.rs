@@ -76,6 +76,15 @@ fn of_traefik() -> Vec<Case> {
         case(
             traefik(
                 CLEAR,
+                "    all: { rule: 'Host(`a.test`)', service: app, middlewares: [near] }",
+                "    near: { ipAllowList: { sourceRange: [127.0.0.0/8], ipStrategy: { depth: 1 } } }",
+            ),
+            "a.test /",
+            "",
+        ),
+        case(
+            traefik(
+                CLEAR,
                 "    all: { rule: 'HostRegexp(`{sub:(x|y)}.a.test`)', service: app }",
                 "",
             ),
@@ -183,11 +192,21 @@ fn what_cannot_be_kept_closed_is_said_first() {
                 'Headers(`x`, `y`) && Host(`a.test`)', service: app, middlewares: [basic] }";
     let unattached = "services:\n- { name: app, url: 'http://UP', routes: [ { name: all, paths: \
                       [/] } ] }\nplugins:\n- { name: key-auth, route: gone }\n";
+    let expression = "services:\n- name: app\n  url: 'http://UP'\n  routes:\n  - { name: all, paths: \
+                      [/] }\n  - { name: by, expression: 'http.path ^= \"/in\"', plugins: [ { name: \
+                      key-auth } ] }\n";
+    let begins = "services:\n- name: app\n  url: 'http://UP'\n  routes:\n  - { name: all, paths: [/] \
+                  }\n  - { name: in, paths: [/in], plugins: [ { name: key-auth } ] }\n";
+    let begins_alike = "    all: { rule: 'PathPrefix(`/`)', service: app }\n    in: { rule: \
+                        'PathPrefix(`/in`)', service: app, middlewares: [basic] }";
     for (kind, source, written, first) in [
         ("traefik", traefik(points, of_tls, away), "respond = { status = 403 }", ""),
         ("traefik", traefik(&of_certificate, certificate, ""), "respond = { status = 403 }", ""),
         ("traefik", traefik(CLEAR, lost, ""), "[routes.all]", "open now: in"),
         ("kong", unattached.to_owned(), "[routes.all]", "open now: key-auth"),
+        ("kong", expression.to_owned(), "[routes.all]", "open now: by"),
+        ("kong", begins.to_owned(), "[routes.all]", "open now: /in.php and the like"),
+        ("traefik", traefik(CLEAR, begins_alike, ""), "[routes.all]", "open now: /in.php"),
     ] {
         let folder = Folder::new();
         folder.write("source.yml", source.replace("UP", "127.0.0.1:3000"));
