@@ -77,7 +77,7 @@ fn of_traefik() -> Vec<Case> {
             traefik(
                 CLEAR,
                 "    all: { rule: 'Host(`a.test`)', service: app, middlewares: [near] }",
-                "    near: { ipAllowList: { sourceRange: [127.0.0.0/8], ipStrategy: { depth: 1 } } }",
+                "    near: { ipAllowList: { sourceRange: [127.0.0.1], ipStrategy: { depth: 1 } } }",
             ),
             "a.test /",
             "",
@@ -192,11 +192,14 @@ fn what_cannot_be_kept_closed_is_said_first() {
                 'Headers(`x`, `y`) && Host(`a.test`)', service: app, middlewares: [basic] }";
     let unattached = "services:\n- { name: app, url: 'http://UP', routes: [ { name: all, paths: \
                       [/] } ] }\nplugins:\n- { name: key-auth, route: gone }\n";
-    let expression = "services:\n- name: app\n  url: 'http://UP'\n  routes:\n  - { name: all, paths: \
-                      [/] }\n  - { name: by, expression: 'http.path ^= \"/in\"', plugins: [ { name: \
-                      key-auth } ] }\n";
-    let begins = "services:\n- name: app\n  url: 'http://UP'\n  routes:\n  - { name: all, paths: [/] \
-                  }\n  - { name: in, paths: [/in], plugins: [ { name: key-auth } ] }\n";
+    let guarded = |route: &str| {
+        format!(
+            "services:\n- name: app\n  url: 'http://UP'\n  routes:\n  - {{ name: all, paths: [/] }}\n  \
+             - {{ {route}, plugins: [ {{ name: key-auth }} ] }}\n"
+        )
+    };
+    let expression = guarded("name: by, expression: 'http.path ^= \"/in\"'");
+    let begins = guarded("name: in, paths: [/in]");
     let begins_alike = "    all: { rule: 'PathPrefix(`/`)', service: app }\n    in: { rule: \
                         'PathPrefix(`/in`)', service: app, middlewares: [basic] }";
     for (kind, source, written, first) in [
@@ -204,8 +207,8 @@ fn what_cannot_be_kept_closed_is_said_first() {
         ("traefik", traefik(&of_certificate, certificate, ""), "respond = { status = 403 }", ""),
         ("traefik", traefik(CLEAR, lost, ""), "[routes.all]", "open now: in"),
         ("kong", unattached.to_owned(), "[routes.all]", "open now: key-auth"),
-        ("kong", expression.to_owned(), "[routes.all]", "open now: by"),
-        ("kong", begins.to_owned(), "[routes.all]", "open now: /in.php and the like"),
+        ("kong", expression, "[routes.all]", "open now: by"),
+        ("kong", begins, "[routes.all]", "open now: /in.php and the like"),
         ("traefik", traefik(CLEAR, begins_alike, ""), "[routes.all]", "open now: /in.php"),
     ] {
         let folder = Folder::new();
