@@ -194,8 +194,8 @@ fn what_cannot_be_kept_closed_is_said_first() {
                       [/] } ] }\nplugins:\n- { name: key-auth, route: gone }\n";
     let guarded = |route: &str| {
         format!(
-            "services:\n- name: app\n  url: 'http://UP'\n  routes:\n  - {{ name: all, paths: [/] }}\n  \
-             - {{ {route}, plugins: [ {{ name: key-auth }} ] }}\n"
+            "services:\n- name: app\n  url: 'http://UP'\n  routes:\n  - {{ name: all, paths: \
+             [/] }}\n  - {{ {route}, plugins: [ {{ name: key-auth }} ] }}\n"
         )
     };
     let expression = guarded("name: by, expression: 'http.path ^= \"/in\"'");
