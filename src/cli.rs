@@ -26,6 +26,7 @@ mod queues;
 mod reload;
 mod remote;
 mod requests;
+mod secrets;
 mod shell;
 mod status;
 mod store;
@@ -44,12 +45,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::claim::read_claim;
+use self::secrets::{WithoutSecrets, not_looked_at};
 use crate::base::build::VERSION_AND_COMMIT;
 use crate::base::file::{self, FILE_BYTES_MAX};
 use crate::config::{self, KeySource, Loaded, Source};
 use crate::net::supervisor;
 use crate::plan::Plan;
-use crate::runtime::{Gateway, read_plan, warn_of, warn_of_descriptors};
+use crate::runtime::{Gateway, Looked, look_at, read_plan, warn_of, warn_of_descriptors};
 use crate::startup::signals::{Habits, end};
 use crate::startup::sockets::Sockets;
 use crate::startup::{bind, diagnostics, handover, watch};
@@ -94,6 +96,8 @@ enum Command {
         /// status 3 when it cannot be used.
         #[arg(long)]
         store: bool,
+        #[command(flatten)]
+        secrets: WithoutSecrets,
     },
     /// Print the Redis command that makes a user with all the rights that the gateway needs, and no
     /// others.
@@ -185,11 +189,11 @@ pub fn main(cli: Cli) -> ExitCode {
         }
         Command::Init(options) => report(init::run(&options)),
         Command::Convert(options) => converted(convert::run(&options)),
-        Command::Acl(options) => match load(&path) {
+        Command::Acl(options) => match look(&path, options.secrets) {
             Ok((plan, _)) => report(store::print_acl(&options, &plan.config)),
             Err(code) => code,
         },
-        Command::Check { store } => check(&path, store),
+        Command::Check { store, secrets } => check(&path, store, secrets),
         Command::Demo(options) => {
             crate::auth::init();
             block_on(crate::demo::run(options))
@@ -218,9 +222,13 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 /// Says that the configuration is right, and what it has from elsewhere.
-fn check(path: &Path, looks_at_store: bool) -> ExitCode {
-    let (plan, source) = match load(path) {
-        Ok(loaded) => loaded,
+fn check(path: &Path, looks_at_store: bool, secrets: WithoutSecrets) -> ExitCode {
+    if looks_at_store && secrets.is_given() {
+        eprintln!("--store logs in to Redis, which takes its password: leave one of both out");
+        return ExitCode::from(CONFIG_PROBLEMS);
+    }
+    let (plan, source) = match look(path, secrets) {
+        Ok(looked) => looked,
         Err(code) => return code,
     };
     eprint!("{}", source.render_warnings(&plan.warnings));
@@ -256,6 +264,16 @@ fn look_at_store(options: &doctor::Doctor, path: &Path) -> ExitCode {
         }),
         Err(code) => code,
     }
+}
+
+/// Loads and compiles, and says which secrets are not here, or prints every problem.
+fn look(path: &Path, secrets: WithoutSecrets) -> Result<(Plan, Source), ExitCode> {
+    let Looked { plan, source, unseen } = look_at(path, secrets.word()).map_err(|text| {
+        eprint!("{text}");
+        ExitCode::from(CONFIG_PROBLEMS)
+    })?;
+    eprint!("{}", not_looked_at(&unseen));
+    Ok((plan, source))
 }
 
 /// Loads and compiles, or prints every problem.

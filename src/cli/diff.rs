@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use super::json::json_text;
 use super::operate::Target;
 use super::remote::Failure;
+use super::secrets::WithoutSecrets;
+use crate::config::Secrets;
 use crate::runtime::compare_files;
 
 const EXIT: &str = "\
@@ -34,6 +36,8 @@ pub(super) struct Diff {
     #[arg(conflicts_with_all = ["admin", "admin_token"])]
     files: Vec<PathBuf>,
     #[command(flatten)]
+    secrets: WithoutSecrets,
+    #[command(flatten)]
     target: Target,
 }
 
@@ -43,7 +47,12 @@ pub(super) struct Diff {
 /// When no gateway answers, or the old file has mistakes.
 pub(super) fn diff(options: &Diff, path: &Path) -> Result<(String, u8), Failure> {
     let (answer, heads) = match options.files.as_slice() {
-        [old, new] => of_files(old, new)?,
+        [old, new] => of_files(old, new, options.secrets.word())?,
+        _ if options.secrets.is_given() => {
+            let told = "a running gateway reads its own file, with its secrets: name two files \
+                        beside --without-secrets";
+            return Err(Failure::unusable(told.to_owned()));
+        }
         _ => {
             let remote = options.target.find(path)?;
             let answer = remote.send(Method::GET, "/v1/config/diff", &json!({}))?;
@@ -68,8 +77,8 @@ struct Heads {
 }
 
 /// The same answer of two files; it differs where a key does.
-fn of_files(old: &Path, new: &Path) -> Result<(Value, Heads), Failure> {
-    let compared = compare_files(old, new).map_err(Failure::unusable)?;
+fn of_files(old: &Path, new: &Path, secrets: Secrets) -> Result<(Value, Heads), Failure> {
+    let compared = compare_files(old, new, secrets).map_err(Failure::unusable)?;
     let mut answer = json!(compared);
     if let Some(members) = answer.as_object_mut() {
         members.insert("differs".to_owned(), (!compared.changes.is_empty()).into());
@@ -93,7 +102,7 @@ fn list<'a>(answer: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
 fn words(answer: &Value, differs: bool, heads: Heads) -> String {
     let has_problems = list(answer, "problems").next().is_some();
     if !differs && !has_problems {
-        return heads.is_same;
+        return [vec![heads.is_same], not_looked_at(answer)].concat().join("\n");
     }
     let mut lines: Vec<String> = list(answer, "changes").flat_map(change).collect();
     let problems: Vec<String> =
@@ -103,7 +112,14 @@ fn words(answer: &Value, differs: bool, heads: Heads) -> String {
     }
     lines.insert(0, heads.differs);
     lines.extend(problems);
+    lines.extend(not_looked_at(answer));
     lines.join("\n")
+}
+
+/// A line for each secret that is elsewhere.
+fn not_looked_at(answer: &Value) -> Vec<String> {
+    let unseen = list(answer, "not_looked_at").filter_map(Value::as_str);
+    unseen.map(|it| format!("not looked at: {it}")).collect()
 }
 
 /// Which file the gateway has read.

@@ -79,7 +79,7 @@ impl Remote {
         if let Some(url) = url {
             return Ok(Self { authority: authority(url)?, token });
         }
-        let Loaded { config, problems, source } = config::load(path).map_err(|text| {
+        let Loaded { config, problems, source, .. } = config::load(path).map_err(|text| {
             Failure::unusable(format!(
                 "{text}    or: name the running gateway with --admin http://HOST:PORT"
             ))

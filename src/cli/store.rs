@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::secrets::WithoutSecrets;
 use crate::config::{CacheEpochs, Config, Store, StoreUrl, StoreUse};
 use crate::store::{Located, acl_for, events_acl, operator_acl, selftest, sentinel_acl};
 
@@ -74,6 +75,8 @@ pub(super) struct Acl {
     /// The user of the sentinels instead; that of store.sentinel.username, or "gateway".
     #[arg(long)]
     sentinel: bool,
+    #[command(flatten)]
+    pub(super) secrets: WithoutSecrets,
 }
 
 /// The command that makes the gateway's user in Redis.

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::origin::{Origin, origin};
 use super::reader::Section;
-use super::value::{Mistake, Read, address, choice, duration, text};
+use super::value::{Mistake, Read, address, choice, duration, flag, text};
 use crate::base::units::Secret;
 
 /// `[admin]`.
@@ -15,6 +15,8 @@ use crate::base::units::Secret;
 pub struct Admin {
     /// Never the public listener.
     pub listen: SocketAddr,
+    /// Whether nobody else is on the network that it is reached by: it speaks HTTP in clear.
+    pub private_network: bool,
     /// Bearer token of the operations under `/v1/`; without one they answer loopback only.
     pub token: Option<Secret>,
     /// The same for those that only look.
@@ -55,6 +57,7 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)),
+            private_network: false,
             token: None,
             read_token: None,
             dashboard: Dashboard::Operate,
@@ -80,6 +83,7 @@ pub(super) fn read(admin: &mut Section<'_>) -> Admin {
     }
     Admin {
         listen: admin.or_env("listen", default.listen, address),
+        private_network: admin.or("private_network", default.private_network, flag),
         token,
         read_token,
         dashboard: admin.or("dashboard", default.dashboard, choice(&Dashboard::WORDS)),

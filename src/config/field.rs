@@ -4,14 +4,20 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::readable::Holds;
 use super::value::{Flaw, Mistake, Read, echo, string};
 use super::variables::Taken;
 use super::walk::{Note, Reader};
+use crate::base::http::hex;
 use crate::base::units::Secret;
+
+/// What a text begins with that says where a value lies.
+pub(super) const ELSEWHERE: [&str; 2] = ["env:", "file:"];
 
 /// One value with its place.
 pub(super) struct Field<'a> {
@@ -38,7 +44,7 @@ impl<'a> Field<'a> {
     /// Whether it must not be looked at: what is wrong with it was said when it was taken from the
     /// environment.
     fn is_missing(&self) -> bool {
-        self.taken.is_some_and(|taken| taken.is_missing)
+        self.taken.is_some_and(|taken| taken.is_missing) && !self.reader.is_unseen(&self.path)
     }
 
     /// The text, when it may stand for another type.
@@ -83,6 +89,9 @@ impl<'a> Field<'a> {
         let Some(name) = self.value.as_str().and_then(|text| text.strip_prefix("env:")) else {
             return self.read(kind);
         };
+        if self.is_made_elsewhere() {
+            return None;
+        }
         self.keep(self.reader.variable(name).and_then(|text| {
             kind(&DeValue::String(text.into())).map_err(|mistake| {
                 let what = format!("the environment variable {} has no usable value", echo(name));
@@ -91,18 +100,62 @@ impl<'a> Field<'a> {
         }))
     }
 
+    /// Whether variables make the text say that its value lies elsewhere, which is reported: what
+    /// they say is text, and whoever sets them chooses no file to read.
+    fn is_made_elsewhere(&self) -> bool {
+        let made = |beginning: &&str| self.taken?.makes(self.value.as_str()?, beginning);
+        let found = ELSEWHERE.iter().find_map(|it| Some((*it, made(it)?)));
+        let Some((beginning, names)) = found else { return false };
+        let what = format!("{names} makes a text that begins with `{beginning}`, and is no place");
+        let remedy = format!("write `{beginning}` in the file, and leave it out of the variable");
+        self.reader.report(&self.path, Mistake::new(what, remedy));
+        true
+    }
+
     /// A secret: `env:NAME`, `file:PATH` or the secret itself.
     pub(super) fn secret(&self) -> Option<Secret> {
         self.reader.note(&self.path, || Note::Secret);
-        self.read(|value| {
+        if self.is_made_elsewhere() {
+            return None;
+        }
+        if let Some(place) = self.lacking()
+            && self.reader.goes_without(&self.path, &place)
+        {
+            return Some(stand_in(&self.path));
+        }
+        let secret = self.read(|value| {
             let text = string(value, "env:NAME or file:PATH in quotes")?;
             self.reader.secret(text, self.folder)
-        })
+        })?;
+        if let Some(name) = self.value.as_str().and_then(|text| text.strip_prefix("file:")) {
+            self.reader.warn_of_readers(&self.path, name, self.folder, Holds::Secret);
+        }
+        Some(secret)
+    }
+
+    /// Where a secret would be that is not here; nothing where it is.
+    fn lacking(&self) -> Option<String> {
+        if let Some(taken) = self.taken.filter(|taken| taken.is_missing) {
+            let names: Vec<String> =
+                taken.variables.iter().map(|it| format!("${{{}}}", it.name)).collect();
+            return Some(names.join(" and "));
+        }
+        let text = self.value.as_str()?;
+        let is_lacking = match (text.strip_prefix("env:"), text.strip_prefix("file:")) {
+            (Some(name), _) => (self.reader.env)(name).is_none(),
+            (None, Some(name)) => self.reader.lacks_file(name, self.folder),
+            (None, None) => false,
+        };
+        is_lacking.then(|| text.to_owned())
     }
 
     /// The same, as it is written, of which `read` makes something.
     pub(super) fn secret_as<T>(&self, read: impl Fn(&DeValue<'_>, Secret) -> Read<T>) -> Option<T> {
         let secret = self.secret()?;
+        if self.reader.is_unseen(&self.path) {
+            // Wherever it is, it is not here.
+            return self.keep(read(&DeValue::String(ELSEWHERE.concat().into()), secret));
+        }
         self.keep(read(&self.value, secret))
     }
 
@@ -151,11 +204,13 @@ impl<'a> Field<'a> {
         self.value.is_array()
     }
 
-    /// Whether the environment gave a list of secrets that are elsewhere: a secret itself may have
-    /// commas.
+    /// Whether the default of a variable is a list of secrets that are elsewhere: a secret itself
+    /// may have commas, and what the environment says is text.
     pub(super) fn is_list_of_secrets(&self) -> bool {
-        let is_elsewhere =
-            |part: &str| ["env:", "file:"].iter().any(|it| part.trim().starts_with(it));
+        if self.taken.is_some_and(|taken| taken.given().is_some()) {
+            return false;
+        }
+        let is_elsewhere = |part: &str| ELSEWHERE.iter().any(|it| part.trim().starts_with(it));
         let text = self.loose_text().filter(|text| text.contains(','));
         text.is_some_and(|text| text.split(',').all(is_elsewhere))
     }
@@ -200,4 +255,10 @@ impl<'a> Field<'a> {
     pub(super) fn list_of<T>(&self, kind: impl Fn(&DeValue<'_>) -> Read<T>) -> Option<Vec<T>> {
         self.list(|item| item.read(&kind))
     }
+}
+
+/// What stands for a secret that is not here: as long as any must be, another one at each path, and
+/// of every form that the reader asks for but that of keys of NATS.
+fn stand_in(path: &str) -> Secret {
+    Secret::new(hex::encode(digest(&SHA256, path.as_bytes()).as_ref()))
 }

@@ -218,7 +218,7 @@ fn authority_of(rest: &str) -> &str {
 /// also behind a translator's prefix (RFC 6052), that of a group (multicast), a name without a dot,
 /// or one below a suffix that public DNS does not have (RFC 6761, RFC 6762, RFC 8375, ICANN's
 /// `.internal`, and Kubernetes's own).
-pub(super) fn is_private(host: &str) -> bool {
+pub fn is_private(host: &str) -> bool {
     const SUFFIXES: [&str; 8] =
         [".internal", ".local", ".localhost", ".test", ".home.arpa", ".lan", ".svc", ".intranet"];
     if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {

@@ -1,11 +1,13 @@
 //! From a file to a [`Config`]: reads it, parses it, walks it.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::document::Document;
 use super::include;
 use super::problem::Problems;
-use super::reader::Section;
+use super::reader::{Found, Section};
 use super::source::{File, Source};
 use super::value::text;
 use super::walk::Reader;
@@ -22,6 +24,11 @@ pub struct Loaded {
     pub config: Config,
     /// The mistakes in the files. While there is one, the configuration must not be served.
     pub problems: Problems,
+    /// What deserves a second look, as far as the files alone tell.
+    pub warnings: Problems,
+    /// The secrets that are not here, by key, each with where it would be. Where there is one, the
+    /// configuration can be looked at, and must not be served.
+    pub unseen: BTreeMap<String, String>,
     /// For printing problems, these and those that are found later.
     pub source: Source,
 }
@@ -51,8 +58,26 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>, String> {
 /// # Errors
 /// Ready-to-print text, when one cannot be read or is not TOML.
 pub fn load(path: &Path) -> Result<Loaded, String> {
+    load_with(path, Secrets::Here)
+}
+
+/// Whether the secrets are on this machine that a configuration names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// One that is not here is a mistake.
+    Here,
+    /// One that is not here may be where the gateway will be. Files and variables that are here are
+    /// looked at all the same.
+    MayBeElsewhere,
+}
+
+/// The same, of files whose secrets may be elsewhere.
+///
+/// # Errors
+/// Ready-to-print text, when one cannot be read or is not TOML.
+pub fn load_with(path: &Path, secrets: Secrets) -> Result<Loaded, String> {
     let (name, folder, text) = read(path)?;
-    parse(&name, folder, &text, &of_environment)
+    parse_with((&name, folder), &text, &of_environment, secrets)
 }
 
 /// The main file: its name, its folder and what it holds.
@@ -79,16 +104,28 @@ pub fn parse(
     text: &str,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, String> {
+    parse_with((name, folder), text, env, Secrets::Here)
+}
+
+fn parse_with(
+    (name, folder): (&str, &Path),
+    text: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+    secrets: Secrets,
+) -> Result<Loaded, String> {
     let mut problems = Problems::default();
     let files = include::gather(File::main(name, folder, text), env, &mut problems)?;
     let mut source = Source::new(files)?;
     let document = Document::of(&source, env);
-    let (config, more) = Reader::of(&document, env).read(&document.table, root);
+    let mut reader = Reader::of(&document, env);
+    reader.unseen = (secrets == Secrets::MayBeElsewhere).then(RefCell::default);
+    let (config, found) = reader.read(&document.table, root);
+    let Found { problems: more, warnings, unseen } = found;
     let given = document.given();
-    problems.extend(document.problems);
+    problems.extend(document.problems.without(|path| unseen.contains_key(path)));
     problems.extend(more);
     source.hide(given);
-    Ok(Loaded { config, problems, source })
+    Ok(Loaded { config, problems, warnings, unseen, source })
 }
 
 /// The path of every key that can be written, such as `routes.NAME.cache.ttl`; the documentation is

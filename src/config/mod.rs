@@ -41,6 +41,7 @@ mod query;
 mod queue;
 mod queue_ends;
 mod queue_keys;
+mod readable;
 mod reader;
 mod retry;
 mod rewrite;
@@ -90,9 +91,9 @@ pub use grpc::Grpc;
 pub use hash_key::HashKey;
 pub use header_rules::HeaderRules;
 pub use idempotency::{Idempotency, UnknownOutcome};
-pub use jwks::{Discovery, KeysUrl, RemoteKeys};
+pub use jwks::{Discovery, KeysUrl, RemoteKeys, is_private};
 pub use limit::{Cost, Exempt, Limit, LimitKey, Over, Refund, Scope, Statuses};
-pub use load::{Loaded, files_of, known_keys, load, parse, sha256_of};
+pub use load::{Loaded, Secrets, files_of, known_keys, load, load_with, parse, sha256_of};
 pub use log::{
     AccessFormat, AccessTo, ClientShown, DiagnosticFormat, Level, Log, QueryShown, Rotate,
     SubjectShown,

@@ -20,11 +20,17 @@ pub struct NatsKey {
 /// Reads both keys, of which one is meant to be written.
 pub(super) fn read(upstream: &mut Section<'_>) -> Option<NatsKey> {
     let seed = upstream.secret("nkey").and_then(|text| {
+        if upstream.goes_without("nkey") {
+            return None;
+        }
         let read = Nkey::parse(text.expose());
         let read = read.map_err(|why| told(upstream, "nkey", why)).ok()?;
         Some(NatsKey { key: read, jwt: None })
     });
     let creds = upstream.secret("creds").and_then(|text| {
+        if upstream.goes_without("creds") {
+            return None;
+        }
         let read = Credentials::parse(text.expose());
         let Credentials { jwt, key } = read.map_err(|why| told(upstream, "creds", why)).ok()?;
         Some(NatsKey { key, jwt: Some(jwt) })

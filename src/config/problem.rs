@@ -54,6 +54,13 @@ impl Problems {
         self.0.len()
     }
 
+    /// All but those at the paths that are meant.
+    #[must_use]
+    pub fn without(mut self, is_meant: impl Fn(&str) -> bool) -> Self {
+        self.0.retain(|problem| !is_meant(&problem.path));
+        self
+    }
+
     /// Takes over the problems of `other`.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);

@@ -17,6 +17,7 @@ use toml::de::{DeTable, DeValue};
 use super::field::Field;
 use super::pem_file::PemFile;
 use super::problem::{Problems, UNKNOWN_KEY, distance, join};
+use super::readable::Holds;
 use super::value::{Flaw, Mistake, Read, echo, string, text};
 use super::walk::{Note, Reader};
 use super::written::written;
@@ -31,9 +32,14 @@ impl Reader<'_> {
         self,
         table: &DeTable<'_>,
         read: impl FnOnce(&mut Section<'_>) -> T,
-    ) -> (T, Problems) {
+    ) -> (T, Found) {
         let value = Section::new(&self, String::new(), Some(table)).read(read);
-        (value, self.problems.into_inner())
+        let found = Found {
+            problems: self.problems.into_inner(),
+            warnings: self.warnings.into_inner(),
+            unseen: self.unseen.map(RefCell::into_inner).unwrap_or_default(),
+        };
+        (value, found)
     }
 
     /// What `read` finds amiss in `table`, for programs.
@@ -77,6 +83,15 @@ impl Reader<'_> {
         let reader = Reader::new(Path::new(""), &no_env);
         Section::new(&reader, String::new(), None).read(read)
     }
+}
+
+/// What was found beside the values.
+pub(super) struct Found {
+    pub(super) problems: Problems,
+    /// What may be read, but deserves a second look.
+    pub(super) warnings: Problems,
+    /// The secrets that are not here, by path, with their places.
+    pub(super) unseen: BTreeMap<String, String>,
 }
 
 /// One table: remembers which of its keys were asked for.
@@ -375,6 +390,36 @@ impl<'a> Section<'a> {
     pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         let field = self.field(key)?;
         field.read(|value| text(value).map(|name| field.folder.join(name)))
+    }
+
+    /// Whether a secret or a file of secrets, which the file names, is not here, and that is no
+    /// mistake.
+    pub(super) fn goes_without(&self, key: &str) -> bool {
+        self.reader.is_unseen(&join(&self.path, key))
+    }
+
+    /// Whether one of both files is not here, of which one is no use without the other one, and
+    /// that is no mistake.
+    pub(super) fn goes_without_pair(&self, keys: [&str; 2]) -> bool {
+        let lacking = keys.into_iter().filter_map(|key| {
+            let value = self.table?.get(key)?;
+            let name = value.get_ref().as_str()?;
+            let folder = self.reader.folder_at(value.span().start);
+            self.reader.lacks_file(name, folder).then(|| (join(&self.path, key), name))
+        });
+        let lacking: Vec<_> = lacking.collect();
+        // All of them are kept.
+        lacking.iter().filter(|(path, name)| self.reader.goes_without(path, name)).count() > 0
+    }
+
+    /// Warns where others may read the private key in the file that a key names.
+    pub(super) fn warn_of_key(&self, key: &str) {
+        let value = self.table.and_then(|table| table.get(key));
+        let name = value.and_then(|it| Some((it.get_ref().as_str()?, it.span().start)));
+        if let Some((name, at)) = name {
+            let folder = self.reader.folder_at(at);
+            self.reader.warn_of_readers(&join(&self.path, key), name, folder, Holds::Key);
+        }
     }
 
     /// A file in PEM that a key names.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
 use super::document::Document;
+use super::field::ELSEWHERE;
 use super::load::{of_environment, root};
 use super::problem::{NAMED_TABLES, bears_credentials, bears_secret, join};
 use super::source::Source;
@@ -102,6 +103,13 @@ impl Shown {
         }
         let secrets = notes.iter().filter(|(_, note)| *note == Note::Secret);
         secrets.for_each(|(path, _)| hide(&mut whole, path));
+        // What a variable says is no place, whatever it begins with: it may be the secret itself.
+        let is_made = |it: &Taken| ELSEWHERE.iter().any(|at| it.makes(&it.value, at).is_some());
+        for (path, _) in document.taken.iter().filter(|(_, taken)| is_made(taken)) {
+            if let Some(value) = value_at_mut(&mut whole, path).filter(|it| it.is_object()) {
+                *value = HIDDEN.into();
+            }
+        }
         let taken = document.taken.iter().map(|(key, taken)| {
             let value = value_at(&whole, key).cloned().unwrap_or_else(|| HIDDEN.into());
             FromEnvironment::of(key, value, taken)

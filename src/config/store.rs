@@ -36,6 +36,9 @@ pub struct Store {
     pub address_map: AddressMap,
     /// `[store.tls]`, and there behind `rediss://`.
     pub tls: Option<StoreTls>,
+    /// Whether nobody else is on the network to it, so that what goes there in clear is read by
+    /// nobody.
+    pub private_network: bool,
     /// `[store.sentinel]`, and there behind `redis-sentinel://`.
     pub sentinel: Option<Box<StoreSentinel>>,
     /// `[store.operator]`
@@ -178,6 +181,7 @@ impl Default for Store {
             password_file: None,
             address_map: AddressMap::default(),
             tls: None,
+            private_network: false,
             sentinel: None,
             operator: None,
             connections: None,
@@ -238,6 +242,7 @@ impl Store {
         let fixed = |store: &Self| Self {
             on_outage: OnOutage::default(),
             tls: None,
+            private_network: false,
             sentinel: None,
             operator: store.operator.as_ref().map(|operator| Box::new(operator.fixed())),
             password: store.password.clone().filter(|_| store.password_file.is_none()),
@@ -381,6 +386,7 @@ fn at(url: StoreUrl, is_tls: bool, main: &Store) -> Store {
     Store {
         tls: is_tls.then(StoreTls::default),
         sentinel: matches!(url, StoreUrl::Sentinel { .. }).then(Box::default),
+        private_network: false,
         address_map: AddressMap::default(),
         operator: None,
         connections: None,
@@ -445,6 +451,7 @@ fn read_reach(store: &mut Section<'_>, (url, is_tls): (StoreUrl, bool), default:
         password_file: password_file.flatten(),
         address_map: reach.address_map,
         tls: reach.tls,
+        private_network: store.or("private_network", false, flag),
         connections: reach.connections,
         sentinel: reach.sentinel,
         operator: operator.map(Box::new),

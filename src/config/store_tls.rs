@@ -9,6 +9,7 @@ use rustls::pki_types::ServerName;
 use super::pem_file::PemFile;
 use super::reader::Section;
 use super::upstream_tls::server_name;
+use super::value::text;
 use crate::base::authorities;
 use crate::base::client_tls::client_config;
 use crate::base::file::FileFault;
@@ -105,13 +106,20 @@ pub(super) fn name_the_same(one: Option<&StoreTls>, another: Option<&StoreTls>) 
 
 /// Reads the table.
 pub(super) fn read(tls: &mut Section<'_>) -> StoreTls {
+    const IDENTITY: [&str; 2] = ["client_cert", "client_key"];
+    let goes_without = tls.goes_without_pair(IDENTITY);
+    let [client_cert, client_key] = IDENTITY
+        .map(|key| if goes_without { tls.get(key, text).and(None) } else { tls.pem_file(key) });
+    if client_key.is_some() {
+        tls.warn_of_key("client_key");
+    }
     let read = StoreTls {
         ca_file: tls.pem_file("ca_file"),
-        client_cert: tls.pem_file("client_cert"),
-        client_key: tls.pem_file("client_key"),
+        client_cert,
+        client_key,
         server_name: tls.get("server_name", server_name),
     };
-    let mut is_whole = !tls.is_survey();
+    let mut is_whole = !tls.is_survey() && !goes_without;
     for (one, other) in [("client_cert", "client_key"), ("client_key", "client_cert")] {
         if tls.has(one) && !tls.has(other) {
             tls.problem(one, format!("is of no use without {other}"), format!("add {other}"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::acme::{self, Acme};
 use super::pem_file::PemFile;
 use super::reader::Section;
-use super::value::{address, choice, count, duration, duration_or_zero, flag};
+use super::value::{address, choice, count, duration, duration_or_zero, flag, text};
 use crate::base::file::FileFault;
 use crate::base::units::Secret;
 
@@ -221,8 +221,16 @@ pub(super) fn read(tls: &mut Section<'_>) -> Tls {
     let policy = |client| NamePolicy { client, tickets };
     let read_certificate = |table: &mut Section<'_>| {
         let client = ClientKeys::read(table).meant(table, others);
+        if table.goes_without_pair(["cert", "key"]) {
+            table.or("default", false, flag);
+            for key in ["cert", "key"] {
+                table.get(key, text);
+            }
+            return None;
+        }
         let cert = table.need_pem_file("cert", "\"site.pem\"");
         let key = table.need_pem_file("key", "\"site.key\"");
+        table.warn_of_key("key");
         let is_default = table.or("default", false, flag);
         Some(Certificate { cert: cert?, key: key?, is_default, policy: policy(client) })
     };

@@ -6,7 +6,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use toml::de::DeValue;
 
 use super::reader::Section;
-use super::value::{Mistake, Read, echo, string};
+use super::value::{Mistake, Read, echo, string, text};
 use crate::base::authorities;
 use crate::base::pem;
 
@@ -50,18 +50,23 @@ pub(super) fn read(tls: &mut Section<'_>) -> Written {
     let authorities = tls.has("ca_file").then(Vec::new);
     let read = read_pem(tls, "ca_file", CERTIFICATES, pem::authorities);
     let authorities = read.or(authorities);
-    let chain = read_pem(tls, "client_cert", CERTIFICATES, pem::chain);
-    let key = read_pem(tls, "client_key", KEY, pem::private_key);
+    let mut identity = None;
+    if tls.goes_without_pair(["client_cert", "client_key"]) {
+        for key in ["client_cert", "client_key"] {
+            tls.get(key, text);
+        }
+    } else {
+        let chain = read_pem(tls, "client_cert", CERTIFICATES, pem::chain);
+        let key = read_pem(tls, "client_key", KEY, pem::private_key);
+        tls.warn_of_key("client_key");
+        identity = chain.zip(key).map(|(chain, key)| Identity { chain, key });
+    }
     for (one, other) in [("client_cert", "client_key"), ("client_key", "client_cert")] {
         if tls.has(one) && !tls.has(other) {
             tls.problem(one, format!("is of no use without {other}"), format!("add {other}"));
         }
     }
-    Written {
-        authorities,
-        identity: chain.zip(key).map(|(chain, key)| Identity { chain, key }),
-        server_name: tls.get("server_name", server_name),
-    }
+    Written { authorities, identity, server_name: tls.get("server_name", server_name) }
 }
 
 /// The content of the file that `key` names.

@@ -31,6 +31,8 @@ pub(super) struct Taken {
     pub(super) is_missing: bool,
     /// What became of the value.
     pub(super) value: String,
+    /// How many bytes of that stand in the file, before the first that the environment gave.
+    pub(super) written: usize,
 }
 
 impl Taken {
@@ -40,6 +42,13 @@ impl Taken {
         let given = self.variables.iter().filter(|it| !it.is_default);
         let names: Vec<String> = given.map(|it| format!("${{{}}}", it.name)).collect();
         (!names.is_empty()).then(|| names.join(" and "))
+    }
+
+    /// The variables that together with what stands in the file make the text begin so, though the
+    /// file itself does not say it.
+    pub(super) fn makes(&self, text: &str, beginning: &str) -> Option<String> {
+        let is_made = text.starts_with(beginning) && self.written < beginning.len();
+        self.given().filter(|_| is_made)
     }
 }
 
@@ -90,8 +99,10 @@ impl<'e> Variables<'e> {
             is_whole: false,
             is_missing: false,
             value: String::new(),
+            written: 0,
         };
         let (mut filled, mut rest) = (String::new(), text);
+        let mut written = None;
         while let Some(at) = rest.find('$') {
             let (before, from) = rest.split_at(at);
             filled += before;
@@ -102,7 +113,12 @@ impl<'e> Variables<'e> {
                 let (reference, after) = inner.split_once('}').unwrap_or((inner, ""));
                 taken.is_whole = filled.is_empty() && text.len() == reference.len() + 3;
                 match self.value_of(reference, inner.len() > reference.len(), &mut taken) {
-                    Ok(value) => filled += &value,
+                    Ok((value, is_default)) => {
+                        if !is_default && !value.is_empty() {
+                            written.get_or_insert(filled.len());
+                        }
+                        filled += &value;
+                    }
                     Err((what, remedy)) => {
                         taken.is_missing = true;
                         self.problems.push(path, what, remedy);
@@ -116,19 +132,20 @@ impl<'e> Variables<'e> {
         }
         filled += rest;
         if !taken.variables.is_empty() || taken.is_missing {
+            taken.written = written.unwrap_or(filled.len());
             taken.value.clone_from(&filled);
             self.taken.insert(path.to_owned(), taken);
         }
         filled
     }
 
-    /// What `NAME` or `NAME:-default` stands for.
+    /// What `NAME` or `NAME:-default` stands for, and whether that is the default.
     fn value_of(
         &mut self,
         reference: &str,
         is_closed: bool,
         taken: &mut Taken,
-    ) -> Result<String, (String, String)> {
+    ) -> Result<(String, bool), (String, String)> {
         let (name, default) = match reference.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
             None => (reference, None),
@@ -146,7 +163,8 @@ impl<'e> Variables<'e> {
         }
         // As in a shell, an empty one is none where there is a default.
         let found = (self.env)(name).filter(|it| default.is_none() || !it.is_empty());
-        let variable = Variable { name: name.to_owned(), is_default: found.is_none() };
+        let is_default = found.is_none();
+        let variable = Variable { name: name.to_owned(), is_default };
         if !taken.variables.contains(&variable) {
             taken.variables.push(variable);
         }
@@ -161,7 +179,7 @@ impl<'e> Variables<'e> {
             return Err((what, "name long variables less often".to_owned()));
         };
         self.bytes_left = left;
-        Ok(value)
+        Ok((value, is_default))
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::document::Document;
 use super::pem_file::without_newline;
 use super::problem::Problems;
+use super::readable::{self, Holds};
 use super::source::File;
 use super::value::{Flaw, Mistake, Read, echo};
 use super::variables::Taken;
@@ -31,6 +32,10 @@ pub(super) struct Reader<'a> {
     pub(super) flaws: Option<RefCell<Vec<(String, Flaw)>>>,
     /// What is to be known of values that are shown, by path, when that is what the walk is for.
     pub(super) notes: Option<RefCell<Vec<(String, Note)>>>,
+    /// What may be read, but deserves a second look.
+    pub(super) warnings: RefCell<Problems>,
+    /// The secrets that are not here, by path, where that is no mistake.
+    pub(super) unseen: Option<RefCell<BTreeMap<String, String>>>,
 }
 
 /// What is to be known of a value that is shown.
@@ -56,6 +61,8 @@ impl<'a> Reader<'a> {
             survey: None,
             flaws: None,
             notes: None,
+            warnings: RefCell::default(),
+            unseen: None,
         }
     }
 
@@ -90,6 +97,31 @@ impl<'a> Reader<'a> {
             flaws.borrow_mut().push((path.to_owned(), mistake.flaw));
         }
         self.problems.borrow_mut().push(path, mistake.what, mistake.remedy);
+    }
+
+    /// Keeps that a secret is not here, where that is no mistake: `place` says where it would be.
+    /// Whether it is none.
+    pub(super) fn goes_without(&self, path: &str, place: &str) -> bool {
+        let Some(unseen) = &self.unseen else { return false };
+        unseen.borrow_mut().insert(path.to_owned(), place.to_owned());
+        true
+    }
+
+    /// Whether that was kept of a path.
+    pub(super) fn is_unseen(&self, path: &str) -> bool {
+        self.unseen.as_ref().is_some_and(|unseen| unseen.borrow().contains_key(path))
+    }
+
+    /// Whether there is no such file; one that is there, and cannot be used, is a mistake.
+    pub(super) fn lacks_file(&self, name: &str, folder: &Path) -> bool {
+        !name.is_empty() && !folder.join(name).exists()
+    }
+
+    /// Warns of a file with a secret that others of this machine may read.
+    pub(super) fn warn_of_readers(&self, path: &str, name: &str, folder: &Path, what: Holds) {
+        if let Some((what, remedy)) = readable::by_others(&folder.join(name), what) {
+            self.warnings.borrow_mut().push(path, what, remedy);
+        }
     }
 
     /// The content of a file that the configuration names, seen from a folder.

@@ -6,7 +6,9 @@ mod access;
 mod check;
 mod edge;
 mod events;
+mod exposed;
 mod header_rules;
+mod itself;
 mod jetstream;
 mod loose;
 mod names;
@@ -179,6 +181,7 @@ impl Plan {
         header_rules::check(&config, &owned, &mut problems);
         route_edge::deadline_headers(&config, &owned, &mut problems);
         check::listeners(&config, &mut problems);
+        itself::servers(&config, &mut problems);
         queues::check(&config, &mut problems);
         let is_qualified = verifiers.tokens.values().any(|it| *it.store_keys() != keys);
         let events = events::compile(&config, is_qualified, &mut problems);

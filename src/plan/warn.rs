@@ -22,7 +22,7 @@ pub(super) fn warnings(config: &Config, tls: Option<&Table>) -> Problems {
     example_secrets(config, &mut warnings);
     weak_admin_token(config, &mut warnings);
     wide_exemptions(config, &mut warnings);
-    balancers_everywhere(config, &mut warnings);
+    super::exposed::warn(config, &mut warnings);
     super::loose::paths(config, &mut warnings);
     bodies_without_room(config, &mut warnings);
     grpc_over_http1(config, &mut warnings);
@@ -307,16 +307,6 @@ fn weak_admin_token(config: &Config, warnings: &mut Problems) {
             );
             warnings.push(key, what, remedy);
         }
-    }
-}
-
-/// Where everybody may send a PROXY header, everybody may say whose a connection is.
-fn balancers_everywhere(config: &Config, warnings: &mut Problems) {
-    let networks = config.server.proxy_protocol_from.iter();
-    for network in networks.filter(|network| network.prefix_len() == 0) {
-        let what = format!("everybody in {network} may name any address as the client's");
-        let remedy = "name the addresses of your balancers alone";
-        warnings.push("server.proxy_protocol_from", what, remedy);
     }
 }
 

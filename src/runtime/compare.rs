@@ -1,7 +1,7 @@
 //! The configuration that runs, as it is shown, and beside the file as it is now: which keys say
 //! something else there, and what it costs to have them take effect.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Gateway;
-use super::reload::{InForce, LastReload, fixed, one_line_each, read_plan};
+use super::reload::{InForce, LastReload, Looked, fixed, look_at, one_line_each};
 use crate::base::units::parse_duration;
-use crate::config::{self, Difference, Loaded, Source};
+use crate::config::{self, Difference, Loaded, Secrets, Source};
 use crate::plan::Plan;
 
 /// What runs.
@@ -46,6 +46,9 @@ pub struct Comparison {
     pub problems: Vec<String>,
     /// Keys that cannot change while the gateway runs, and do.
     pub needs_restart: Vec<&'static str>,
+    /// Secrets of both that are not here, where that is no mistake.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_looked_at: Vec<String>,
 }
 
 /// One key that says something else.
@@ -81,7 +84,7 @@ impl Gateway {
         let (source, path) = (file.in_force().source, file.path().to_owned());
         let running = self.running();
         // A disk may take its time.
-        holding(turn, move || compare(&source, &running.plan, &path)).await
+        holding(turn, move || compare(&source, &running.plan, &path, Secrets::Here)).await
     }
 }
 
@@ -102,22 +105,37 @@ async fn holding<T: Send + 'static>(
 ///
 /// # Errors
 /// What `portcullis check` prints of the first one, where that has mistakes.
-pub fn compare_files(old: &Path, new: &Path) -> Result<Comparison, String> {
-    let (plan, source) = read_plan(old)?;
-    Ok(compare(&source, &plan, new))
+pub fn compare_files(old: &Path, new: &Path, secrets: Secrets) -> Result<Comparison, String> {
+    let Looked { plan, source, unseen } = look_at(old, secrets)?;
+    let mut compared = compare(&source, &plan, new, secrets);
+    compared.not_looked_at.splice(0..0, not_looked_at(old, &unseen));
+    Ok(compared)
 }
 
-fn compare(source: &Source, plan: &Plan, path: &Path) -> Comparison {
+/// A line for each secret that is not here.
+fn not_looked_at(path: &Path, unseen: &BTreeMap<String, String>) -> Vec<String> {
+    let path = path.display();
+    unseen.iter().map(|(key, place)| format!("{path}: {key} ({place})")).collect()
+}
+
+fn compare(source: &Source, plan: &Plan, path: &Path, secrets: Secrets) -> Comparison {
     let (running, place) = (source.sha256(), path.display().to_string());
-    let Loaded { config, problems, source: there } = match config::load(path) {
+    let loaded = match config::load_with(path, secrets) {
         Ok(loaded) => loaded,
         Err(text) => {
-            let (file, changes) = (config::sha256_of(path), Vec::new());
-            let problems = one_line_each(&text);
-            let needs_restart = Vec::new();
-            return Comparison { path: place, running, file, changes, problems, needs_restart };
+            return Comparison {
+                path: place,
+                running,
+                file: config::sha256_of(path),
+                changes: Vec::new(),
+                problems: one_line_each(&text),
+                needs_restart: Vec::new(),
+                not_looked_at: Vec::new(),
+            };
         }
     };
+    let Loaded { config, problems, unseen, source: there, .. } = loaded;
+    let not_looked_at = not_looked_at(path, &unseen);
     let mut told = Vec::new();
     if !problems.is_empty() {
         told = one_line_each(&there.render(&problems));
@@ -134,7 +152,7 @@ fn compare(source: &Source, plan: &Plan, path: &Path) -> Comparison {
     let changes =
         changed.into_iter().map(|it| Changed::of(it, &needs_restart, is_qualified)).collect();
     let (path, file) = (place, Some(there.sha256()));
-    Comparison { path, running, file, changes, problems: told, needs_restart }
+    Comparison { path, running, file, changes, problems: told, needs_restart, not_looked_at }
 }
 
 impl Changed {

@@ -62,7 +62,9 @@ use self::node::Nodes;
 pub use self::operated::{OPERATIONS_MAX, Operation, Operations};
 pub use self::parcels::{Loose, Opened, Packed, Parcels};
 pub use self::pools::{Pools, Wrote};
-pub use self::reload::{Change, LastReload, Names, NotReloaded, read_plan, warn_of};
+pub use self::reload::{
+    Change, LastReload, Looked, Names, NotReloaded, look_at, read_plan, warn_of,
+};
 use self::reload::{ConfigFile, NotAdopted};
 pub use self::traffic::RouteTraffic;
 use self::traffic::Traffic;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use crate::config::{self, Config, Loaded, Problems, Source};
+use crate::config::{self, Config, Loaded, Problems, Secrets, Source};
 use crate::net::supervisor::Reloading;
 use crate::plan::Plan;
 
@@ -168,9 +168,38 @@ pub(super) fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
 /// # Errors
 /// What `portcullis check` prints.
 pub fn read_plan(path: &Path) -> Result<(Plan, Source), String> {
-    let Loaded { config, mut problems, source } = config::load(path)?;
+    let Looked { plan, source, .. } = look_at(path, Secrets::Here)?;
+    Ok((plan, source))
+}
+
+/// What files come to whose secrets may be elsewhere.
+#[derive(Debug)]
+pub struct Looked {
+    /// What they mean; it must not be served where a secret is not here.
+    pub plan: Plan,
+    /// For printing what is wrong with it.
+    pub source: Source,
+    /// The secrets that are not here, by key, each with where it would be.
+    pub unseen: BTreeMap<String, String>,
+}
+
+/// The same of files whose secrets may be elsewhere.
+///
+/// # Errors
+/// See [`read_plan`].
+pub fn look_at(path: &Path, secrets: Secrets) -> Result<Looked, String> {
+    let loaded = config::load_with(path, secrets)?;
+    let Loaded { config, mut problems, warnings, unseen, source } = loaded;
     match Plan::compile(config) {
-        Ok(plan) if problems.is_empty() => Ok((plan, source)),
+        Ok(mut plan) if problems.is_empty() => {
+            plan.warnings.extend(warnings);
+            if unseen.keys().any(|key| key.starts_with("server.tls.certificates[")) {
+                // Which hosts those certificates are for is not known here.
+                let is_host = |it: &str| it.starts_with("routes.") && it.ends_with(".host");
+                plan.warnings = plan.warnings.without(is_host);
+            }
+            Ok(Looked { plan, source, unseen })
+        }
         Ok(_) => Err(source.render(&problems)),
         Err(more) => {
             problems.extend(more);

@@ -245,3 +245,75 @@ fn what_is_no_regular_file_is_a_problem_wherever_a_file_is_named() {
         assert!(refused.stderr.contains("a device"), "{arguments:?}: {refused:?}");
     }
 }
+
+/// As in CI, where the secrets of a cluster are not.
+#[test]
+fn a_file_whose_secrets_are_elsewhere_can_be_looked_at() {
+    let folder = Folder::new();
+    let of = |name: &str| format!("{}/deploy/{name}", env!("CARGO_MANIFEST_DIR"));
+    let compose = of("compose/gateway/gateway.toml");
+    for (file, unseen) in [
+        (&compose, ["admin_token", "redis_password"].map(|it| format!("file:/run/secrets/{it}"))),
+        (
+            &of("kubernetes/gateway.toml"),
+            ["admin-token", "redis-password"]
+                .map(|it| format!("file:/run/secrets/portcullis/{it}")),
+        ),
+    ] {
+        let strict = run(&folder, &["check", "--config", file]);
+        assert_eq!(strict.code, Some(2), "{strict:?}");
+        assert!(strict.stderr.contains("admin.token: cannot read"), "{strict:?}");
+        let told = format!(
+            "not looked at: admin.token ({})\nnot looked at: store.password ({})\n",
+            unseen[0], unseen[1]
+        );
+        let checked = run(&folder, &["check", "--without-secrets", "--config", file]);
+        assert_eq!((checked.code, &checked.stderr), (Some(0), &told), "{checked:?}");
+        assert!(checked.stdout.starts_with("ok: "), "{checked:?}");
+        let acl = run(&folder, &["acl", "--without-secrets", "--config", file]);
+        assert_eq!((acl.code, &acl.stderr), (Some(0), &told), "{acl:?}");
+        assert!(acl.stdout.starts_with("ACL SETUSER gateway "), "{acl:?}");
+    }
+    let changed = std::fs::read_to_string(&compose).unwrap().replace("600/1m", "700/1m");
+    let new = folder.write("new.toml", changed).display().to_string();
+    let differ = run(&folder, &["diff", "--without-secrets", &compose, &new]);
+    assert_eq!(differ.code, Some(1), "{differ:?}");
+    assert!(differ.stdout.contains("~ limits.client.allow: "), "{differ:?}");
+    let told = format!("not looked at: {new}: admin.token (file:/run/secrets/admin_token)");
+    assert!(differ.stdout.contains(&told), "{differ:?}");
+    for command in [
+        &["diff", "--without-secrets"][..],
+        &["check", "--store", "--without-secrets", "--config", &compose],
+    ] {
+        let refused = run(&folder, command);
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
+    }
+    // A start wants them all.
+    assert_eq!(run(&folder, &["run", "--config", &compose]).code, Some(2));
+}
+
+#[test]
+fn a_secret_that_others_may_read_is_warned_of_with_the_command_that_closes_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    let secret = folder.write("jwt.key", "0123456789abcdef0123456789abcdef");
+    let has = |path: &std::path::Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    has(folder.path(), 0o755);
+    folder.write(
+        "gateway.toml",
+        "[auth.users]\nalgorithms = [\"HS256\"]\nsecret = \"file:jwt.key\"\n\
+         [upstreams.shop]\nservers = [\"http://127.0.0.1:3000\"]\n\
+         [routes.a]\npath = \"/a\"\nupstream = \"shop\"\nauth = \"users\"\n",
+    );
+    for (mode, is_open) in [(0o644, true), (0o640, false), (0o600, false)] {
+        has(&secret, mode);
+        let checked = check(&folder);
+        assert_eq!((checked.code, checked.stdout.as_str()), (Some(0), "ok: 1 route\n"));
+        let told = &checked.stderr;
+        assert_eq!(told.contains("warning: auth.users.secret: this secret is open to"), is_open);
+        assert_eq!(told.contains("help: chmod 0640 "), is_open, "{told}");
+        assert!(!told.contains("0123456789abcdef"), "{told}");
+    }
+}

@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use super::*;
-use crate::config::{AccessTo, FromEnvironment, Problems, Shown, files_of, sha256_of};
+use crate::config::{
+    AccessTo, FromEnvironment, Problems, Secrets, Shown, files_of, load_with, sha256_of,
+};
 
 const SHOP: &str = "[upstreams.shop]\nservers = [\"http://127.0.0.1:3000\"]\n";
 
@@ -176,6 +178,10 @@ fn read_with(text: &str) -> Loaded {
         "SEAL_A" => Some("a1".repeat(32)),
         "SEAL_B" => Some("b2".repeat(32)),
         "COMMAS" => Some("env:hunter2,hunter2-is-longer-than-thirty-two-bytes".to_owned()),
+        "PASSWD" => Some("file:/etc/passwd".to_owned()),
+        "ILE" => Some("ile:".to_owned()),
+        "WHERE" => Some("env:PORT".to_owned()),
+        "NAME" => Some("PASSWORD".to_owned()),
         "PATTERNS" => Some("none/*.toml,nothing/*.toml".to_owned()),
         "EMPTY" => Some(String::new()),
         _ => None,
@@ -244,14 +250,98 @@ fn what_the_environment_says_wrongly_is_not_shown() {
     }
 }
 
+/// Whoever sets a variable chooses a value, and no file or other variable that is read for it.
 #[test]
-fn a_variable_stands_for_several_secrets_that_are_elsewhere() {
+fn what_a_variable_says_is_never_a_place() {
+    for (text, key) in [
+        ("[admin]\ntoken = \"${COMMAS}\"", "admin.token"),
+        ("[admin]\ntoken = \"${PASSWD}\"", "admin.token"),
+        ("[admin]\ntoken = \"${EMPTY}${PASSWD}\"", "admin.token"),
+        ("[admin]\ntoken = \"f${ILE}/etc/passwd\"", "admin.token"),
+        ("[admin]\nlisten = \"${WHERE}\"", "admin.listen"),
+        ("[store]\npassword = \"${PASSWD}\"", "store.password"),
+        ("[queues.mail]\nseal = \"${SEALS}\"", "queues.mail.seal"),
+        ("[queues.mail]\nseal = [\"${PASSWD}\"]", "queues.mail.seal[0]"),
+    ] {
+        let loaded = read_with(text);
+        let told = loaded.source.render(&loaded.problems);
+        assert!(told.contains(&format!(" {key}: ")), "{text}: {told}");
+        assert!(told.contains("makes a text that begins with `"), "{text}: {told}");
+        assert!(told.ends_with("1 problem in gateway.toml\n"), "{text}: {told}");
+        assert!(!told.contains("hunter2") && !told.contains("passwd"), "{text}: {told}");
+    }
+}
+
+#[test]
+fn a_place_that_the_file_says_may_have_variables_and_be_their_default() {
     let loaded = read_with(
-        "[queues.mail]\nupstream = \"u\"\nseal = \"${SEALS}\"\n[admin]\ntoken = \"x${COMMAS}\"\n",
+        "[queues.mail]\nseal = \"${NONE:-env:SEAL_A, env:SEAL_B}\"\n\
+         [admin]\ntoken = \"x${COMMAS}\"\nread_token = \"${NONE:-env:PASSWORD}\"\n\
+         [store]\nurl = \"redis://h\"\npassword = \"env:${NAME}\"\n",
     );
+    assert_eq!(loaded.source.render(&loaded.problems), "0 problems in gateway.toml\n");
     assert_eq!(loaded.config.queues["mail"].seal.len(), 2, "{:?}", loaded.problems);
     let token = loaded.config.admin.token.expect("one that has a comma");
     assert!(token.expose().starts_with(b"xenv:hunter2,"));
+    for secret in [loaded.config.admin.read_token, loaded.config.store.password] {
+        assert!(secret.is_some_and(|it| it.expose().starts_with(b"hunter2 is")));
+    }
+}
+
+/// What stands in for secrets that are elsewhere is of every form that is asked for.
+#[test]
+fn secrets_may_be_elsewhere_and_which_is_said() {
+    const TEXT: &str = "[server.tls]\nsecret = \"file:none/tls\"\n\
+        certificates = [{ cert = \"none/a.pem\", key = \"none/a.key\" }]\n\
+        [log]\nsubject = \"hash\"\nsubject_secret = \"env:NONE_SUBJECT\"\n\
+        [admin]\ntoken = \"file:none/token\"\nread_token = \"${NONE_READ}\"\n\
+        [store]\nurl = \"rediss://h\"\npassword = \"env:NONE_PASSWORD\"\n\
+        tls = { client_cert = \"none/c.pem\", client_key = \"none/c.key\" }\n\
+        [auth.a]\nalgorithms = [\"HS512\"]\nsecret = \"file:none/jwt\"\n\
+        [upstreams.bus]\nnats = [\"nats://h\"]\nnkey = \"file:none/bus.nk\"\n\
+        [upstreams.shop]\nservers = [\"https://h\"]\n\
+        tls = { client_cert = \"none/s.pem\", client_key = \"none/s.key\" }\n\
+        [queues.mail]\nseal = [\"file:none/1\", \"${NONE_SEAL}\"]\n\
+        callback = { url = \"https://h/x\", secret = \"env:NONE_CALLBACK\" }\n";
+    let folder = folder(&[("gateway.toml", TEXT)]);
+    let path = folder.0.join("gateway.toml");
+    let strict = load(&path).unwrap();
+    assert!(strict.problems.len() >= 14 && strict.unseen.is_empty(), "{:?}", strict.problems);
+    let loaded = load_with(&path, Secrets::MayBeElsewhere).unwrap();
+    let told = loaded.source.render(&loaded.problems);
+    assert!(told.starts_with("0 problems in "), "{told}");
+    let unseen: Vec<(&str, &str)> =
+        loaded.unseen.iter().map(|(key, place)| (key.as_str(), place.as_str())).collect();
+    assert_eq!(
+        unseen,
+        [
+            ("admin.read_token", "${NONE_READ}"),
+            ("admin.token", "file:none/token"),
+            ("auth.a.secret", "file:none/jwt"),
+            ("log.subject_secret", "env:NONE_SUBJECT"),
+            ("queues.mail.callback.secret", "env:NONE_CALLBACK"),
+            ("queues.mail.seal[0]", "file:none/1"),
+            ("queues.mail.seal[1]", "${NONE_SEAL}"),
+            ("server.tls.certificates[0].cert", "none/a.pem"),
+            ("server.tls.certificates[0].key", "none/a.key"),
+            ("server.tls.secret", "file:none/tls"),
+            ("store.password", "env:NONE_PASSWORD"),
+            ("store.tls.client_cert", "none/c.pem"),
+            ("store.tls.client_key", "none/c.key"),
+            ("upstreams.bus.nkey", "file:none/bus.nk"),
+            ("upstreams.shop.tls.client_cert", "none/s.pem"),
+            ("upstreams.shop.tls.client_key", "none/s.key"),
+        ]
+    );
+    // What is here is looked at all the same, and so is what is no secret.
+    let wrong = "[server]\nlisten = [\"${NONE}\"]\n[auth.a]\nalgorithms = [\"HS256\"]\n\
+                 secret = \"file:short\"\n[queues.mail]\nseal = \"file:short\"\n";
+    std::fs::write(&path, wrong).unwrap();
+    std::fs::write(folder.0.join("short"), "hunter2").unwrap();
+    let loaded = load_with(&path, Secrets::MayBeElsewhere).unwrap();
+    let told = loaded.source.render(&loaded.problems);
+    assert!(told.contains("server.listen[0]: ") && told.contains("queues.mail.seal: "), "{told}");
+    assert!(loaded.unseen.is_empty(), "{:?}", loaded.unseen);
 }
 
 /// What is found later, and where files are named: the value is told by its variable alone.

@@ -1,5 +1,6 @@
 //! A folder of one test, removed at its end.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,6 +15,9 @@ impl Folder {
         let name = format!("portcullis-it-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).expect("a temporary folder");
+        // Like a home: the secrets that tests write are open to nobody, which would be warned of.
+        let closed = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&path, closed).expect("a closed folder");
         Self(path)
     }
 
