@@ -1,6 +1,6 @@
 //! One line among the diagnostics for each operation that changes something, or tried to: who,
 //! what, and what came of it. Every request below `/v1/` that does not only look has one, so a new
-//! operation cannot go without.
+//! operation cannot go without; and every one with a token that is wrong.
 //!
 //! Lines stand whatever `log.level` says. What an operator names is shortened and escaped; what
 //! opens something (a token, a session's id) stands as the first half of its SHA-256.
@@ -74,6 +74,11 @@ pub(super) struct Audit {
 impl Audit {
     /// The line of a request below `/v1/`; nothing when it only looks.
     pub(super) fn begin(peer: SocketAddr, head: &Parts, gateway: &Gateway) -> Option<Self> {
+        (!only_looks(head)).then(|| Self::of_stranger(peer, head, gateway))
+    }
+
+    /// The line of a request below `/v1/` that nobody was let in for, whatever it is for.
+    pub(super) fn of_stranger(peer: SocketAddr, head: &Parts, gateway: &Gateway) -> Self {
         Self::open(peer, head, &gateway.observer.metrics, Some(&gateway.looking))
     }
 
@@ -82,15 +87,10 @@ impl Audit {
         head: &Parts,
         metrics: &Arc<Metrics>,
         looking: Option<&Arc<Looking>>,
-    ) -> Option<Self> {
+    ) -> Self {
         let method = &head.method;
         let found = routes::find(head.uri.path());
         let route = found.and_then(|found| found.on(method));
-        let only_looks = matches!(*method, Method::GET | Method::HEAD)
-            || route.is_some_and(|route| route.access == Access::Read);
-        if only_looks {
-            return None;
-        }
         let template = found.map_or(UNKNOWN, |found| found.template);
         let mut audit = Self {
             from: peer.ip().to_canonical(),
@@ -119,7 +119,7 @@ impl Audit {
                 _ => audit.named(&name, &value),
             }
         }
-        Some(audit)
+        audit
     }
 
     /// The guard let the request in, by this.
@@ -235,6 +235,13 @@ impl Drop for Audit {
     }
 }
 
+/// Whether a request changes nothing, whatever comes of it.
+fn only_looks(head: &Parts) -> bool {
+    let route = || routes::find(head.uri.path())?.on(&head.method);
+    matches!(head.method, Method::GET | Method::HEAD)
+        || route().is_some_and(|route| route.access == Access::Read)
+}
+
 /// What was not asked for by a request: a reload or a hand-over, by a signal or by a changed file.
 pub fn told(gateway: &Gateway, by: &'static str, operation: &'static str, result: &'static str) {
     tracing::info!(target: AUDIT, "audit by={by} operation={operation:?} result={result}");
@@ -291,7 +298,11 @@ mod tests {
         let request = http::Request::builder().method(method).uri(uri).body(()).unwrap();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let metrics = Arc::new(Metrics::default());
-        let mut audit = Audit::open(peer, &request.into_parts().0, &metrics, None)?;
+        let (head, ()) = request.into_parts();
+        if only_looks(&head) {
+            return None;
+        }
+        let mut audit = Audit::open(peer, &head, &metrics, None);
         audit.body(body.as_bytes());
         audit.is_written = true;
         Some(format!("{}{}", audit.operation, audit.object()))

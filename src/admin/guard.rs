@@ -2,13 +2,14 @@
 //! site could send; it does not matter what it asks for. Another knows who asks, and what for.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
-use super::logins::{Digest, Found, Logins, Role};
+use super::logins::{self, Digest, Found, Logins, Role, lock};
 use super::reply::{Reply, problem};
 use super::routes::{self, Access};
 use crate::base::http::authority::Authority;
@@ -108,6 +109,17 @@ impl Caller {
     }
 }
 
+/// Marks the refusal of a bearer that is neither a token nor a session: a guess, or a mistake.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stranger {
+    /// Whether so many from its address were wrong that the answer is to wait.
+    pub(super) is_slowed: bool,
+}
+
+/// Marks a refusal of somebody who is known, as the audit has him.
+#[derive(Debug, Clone)]
+pub(super) struct Known(pub(super) String);
+
 /// Lets in whoever may have the operation that a request names.
 ///
 /// # Errors
@@ -127,7 +139,7 @@ pub(super) fn admit(
     let caller = if path == routes::LOGIN && head.method == Method::POST {
         Caller { by: By::Login, role: Role::Read, own_role: Role::Read }
     } else {
-        identify(admin, logins, head)?
+        identify(admin, logins, peer, head)?
     };
     let access = routes::find(path).and_then(|found| Some(found.on(&head.method)?.access));
     if access == Some(Access::Operate) && caller.role < Role::Operate {
@@ -213,7 +225,12 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// Who sends a request, by its bearer.
-fn identify(admin: &config::Admin, logins: &Logins, head: &Parts) -> Result<Caller, Box<Reply>> {
+fn identify(
+    admin: &config::Admin,
+    logins: &Logins,
+    peer: SocketAddr,
+    head: &Parts,
+) -> Result<Caller, Box<Reply>> {
     let headers = &head.headers;
     let is_of_page = headers.contains_key(SEC_FETCH_SITE) || headers.contains_key(ORIGIN);
     let of_page = match admin.dashboard {
@@ -227,16 +244,44 @@ fn identify(admin: &config::Admin, logins: &Logins, head: &Parts) -> Result<Call
     };
     let Some(token) = &admin.token else { return Ok(caller(By::Loopback, Role::Operate)) };
     let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-    let given = Digest::of(given.strip_prefix(b"Bearer ").unwrap_or_default());
+    let bearer = given.strip_prefix(b"Bearer ").unwrap_or_default();
+    let given = Digest::of(bearer);
     if given.is(&Digest::of(token.expose())) {
         return Ok(caller(By::Token, Role::Operate));
     }
     if is_secret(&given, admin.read_token.as_ref()) {
         return Ok(caller(By::ReadToken, Role::Read));
     }
-    let found = logins.find(&given, Instant::now()).ok_or_else(|| Box::new(unknown()))?;
+    let found = logins.find(&given, Instant::now());
+    let found = found.ok_or_else(|| Box::new(refuse_bearer(logins, peer, bearer)))?;
     let role = found.role;
     Ok(caller(By::Session(Digested { found, digest: given }), role))
+}
+
+/// Refuses what opens nothing. A wrong bearer counts as a log-in that has failed, so that nobody
+/// guesses here what he may not guess there; a right one from the same address is let in all the
+/// same, or a script with an old token would lock out all others beside it.
+fn refuse_bearer(logins: &Logins, peer: SocketAddr, bearer: &[u8]) -> Reply {
+    if bearer.is_empty() {
+        return unknown();
+    }
+    // A session that has ended is no guess: nobody guesses one.
+    let counts = !logins::has_form_of_session(bearer);
+    let attempt = || lock(&logins.throttle).attempt(peer.ip(), Instant::now(), || None::<()>);
+    let slowed = if counts { attempt().err() } else { None };
+    let mut reply = slowed.map_or_else(unknown, throttled);
+    reply.extensions_mut().insert(Stranger { is_slowed: slowed.is_some() });
+    reply
+}
+
+/// Somebody of the same address has failed too often, and may try again after this time.
+pub(super) fn throttled(wait: Duration) -> Reply {
+    let seconds = wait.as_secs().saturating_add(1);
+    let detail =
+        format!("Too many log-ins or tokens of this address were wrong: wait {seconds} s.");
+    let mut reply = problem(StatusCode::TOO_MANY_REQUESTS, "login_throttled", &detail);
+    reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    reply
 }
 
 fn is_secret(given: &Digest, secret: Option<&Secret>) -> bool {
@@ -273,5 +318,7 @@ fn read_only(caller: &Caller) -> Reply {
     } else {
         "The dashboard only looks, by admin.dashboard: use the command, or admin.token itself."
     };
-    problem(StatusCode::FORBIDDEN, "admin_read_only", detail)
+    let mut reply = problem(StatusCode::FORBIDDEN, "admin_read_only", detail);
+    reply.extensions_mut().insert(Known(caller.told()));
+    reply
 }

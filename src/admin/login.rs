@@ -1,13 +1,12 @@
 //! `/v1/login` and `/v1/me`: a token or a code becomes a session of the dashboard, which ends when
 //! its user says so; and who somebody is.
 
-use http::header::RETRY_AFTER;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::guard::{By, Caller, Digested, role_of};
+use super::guard::{By, Caller, Digested, role_of, throttled};
 use super::logins::{CODE_LIFE, IDLE, Logins, Role, lock};
 use super::reply::{Body, Effect, Fault, Reply, json as reply_json, parse, problem};
 use crate::base::instance;
@@ -48,7 +47,7 @@ pub(super) fn log_in(
     let role = match checked {
         Ok(Some(role)) => role,
         Ok(None) => return Ok(invalid()),
-        Err(wait) => return Ok(throttled(wait.as_secs().saturating_add(1))),
+        Err(wait) => return Ok(throttled(wait)),
     };
     let (session, found) = logins.open(role, now).ok_or_else(no_random)?;
     let answer = json!({
@@ -74,13 +73,6 @@ fn invalid() -> Reply {
     let detail = "This is neither admin.token nor admin.read_token, nor a code that is younger \
                   than 60 s and was not used.";
     problem(StatusCode::UNAUTHORIZED, "login_invalid", detail)
-}
-
-fn throttled(seconds: u64) -> Reply {
-    let detail = format!("Too many log-ins from this address have failed: wait {seconds} s.");
-    let mut reply = problem(StatusCode::TOO_MANY_REQUESTS, "login_throttled", &detail);
-    reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-    reply
 }
 
 fn no_random() -> Fault {

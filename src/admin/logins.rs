@@ -112,6 +112,11 @@ pub(super) struct Logins {
     pub(super) throttle: Mutex<Throttle>,
 }
 
+/// Whether a bearer has the form of a session or a code.
+pub(super) fn has_form_of_session(bearer: &[u8]) -> bool {
+    URL_SAFE_NO_PAD.decode(bearer).is_ok_and(|bytes| bytes.len() == SECRET_BYTES)
+}
+
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -70,6 +70,7 @@ pub use self::routes::{Access, ROUTES, Route};
 
 use self::audit::Audit;
 use self::connection::Connection;
+use self::guard::{Known, Stranger};
 use self::logins::Logins;
 use self::operations::Asked;
 use self::reply::{Body, Reply, not_allowed, problem, text};
@@ -87,6 +88,8 @@ const CONNECTIONS_MAX: usize = 64;
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that may wait in a socket unsent.
 const UNSENT_BYTES_MAX: u32 = 64 * 1024;
+/// How long an address waits for each answer that has sent too many wrong tokens.
+const STRANGER_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -176,11 +179,18 @@ async fn answer(state: &State, connection: &Arc<Connection>, request: Request<In
     let (head, body) = request.into_parts();
     let (gateway, path) = (&state.gateway, head.uri.path());
     if path.starts_with("/v1/") {
-        // Whatever is not only looked at leaves a line, however it ends.
+        // Whatever is not only looked at leaves a line, however it ends; so does each wrong token.
         let mut audit = Audit::begin(connection.peer, &head, gateway);
         let mut reply = operate(state, connection, &head, body, audit.as_mut()).await;
+        let stranger = reply.extensions().get::<Stranger>().copied();
+        if audit.is_none() && stranger.is_some() {
+            audit = Some(Audit::of_stranger(connection.peer, &head, gateway));
+        }
         if let Some(audit) = audit {
             audit.end(&reply);
+        }
+        if stranger.is_some_and(|stranger| stranger.is_slowed) {
+            tokio::time::sleep(STRANGER_PAUSE).await;
         }
         guard::secure(reply.headers_mut());
         return reply;
@@ -230,7 +240,12 @@ async fn operate(
         guard::admit(&gateway.running().plan.config.admin, logins, connection.peer, head);
     let caller = match admitted {
         Ok(caller) => caller,
-        Err(refusal) => return *refusal,
+        Err(refusal) => {
+            if let (Some(audit), Some(Known(by))) = (audit, refusal.extensions().get()) {
+                audit.admit(by.clone());
+            }
+            return *refusal;
+        }
     };
     if let Some(audit) = &mut audit {
         audit.admit(caller.told());

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::reply::{Effect, Fault, Reply, json as reply_json, parse, with_confirmed};
 use super::{api_keys, query, revocation_list};
 use crate::auth::Verifier;
-use crate::base::units::{DURATION_MAX, parse_positive_duration};
+use crate::base::units::{DURATION_MAX, duration_text, parse_positive_duration};
 use crate::plan::Plan;
 use crate::runtime::Gateway;
 use crate::store::Revocation;
@@ -213,7 +213,19 @@ async fn carry_out(gateway: &Gateway, asked: &RevocationRequest) -> Result<Done,
     }
     if let Some(at) = meant.expires_at {
         let left = Duration::from_secs(at.saturating_sub(now));
-        ttl = left.saturating_add(REVOCATION_MARGIN).min(DURATION_MAX);
+        let own = left.saturating_add(REVOCATION_MARGIN).min(DURATION_MAX);
+        ttl = match &asked.expires_in {
+            None => own,
+            Some(_) if ttl >= left => ttl,
+            Some(text) => {
+                let detail = format!(
+                    "expires_in: the token itself lives for another {}, and after {text} it would \
+                     be good again. Leave expires_in out, or write a longer one.",
+                    duration_text(left)
+                );
+                return Err(Fault::Invalid(detail));
+            }
+        };
     }
     // Whole seconds, as `iat` has them, and the next one: a token of the very second of a log-out
     // is revoked too, and a log-in waits for a second at most.

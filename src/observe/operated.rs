@@ -54,7 +54,8 @@ impl OperationMeter {
             let labels = [("operation", operation), ("result", it.result.to_owned())];
             (labels, ConstCounter::new(count))
         });
-        let help = "Operations of the admin API that change something, by what came of them.";
+        let help = "Operations of the admin API that change something, and those with a wrong \
+                    token, by what came of them.";
         family(encoder, &Described::new("admin_operations", help), operations)?;
         let by = |label, words: &Words| {
             words.all().into_iter().map(move |(word, count)| ([(label, word)], count))

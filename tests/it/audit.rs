@@ -143,6 +143,61 @@ fn whoever_is_turned_away_has_a_line_too() {
     assert!(!gateway.stderr().contains("operators-0123456789"));
 }
 
+/// A token by which nothing is asked for but to look is a guess all the same.
+#[test]
+fn a_wrong_token_has_a_line_whatever_it_asks_for() {
+    let admin = "[admin]\ntoken = \"operators-0123456789\"\nread_token = \"readers-0123456789\"\n";
+    let (_upstream, gateway) = start("", admin);
+    let send = |method: &str, path: &str, bearer: Option<&str>| -> Reply {
+        let mut request = Client::request(gateway.admin, method, path);
+        if method != "GET" {
+            request = request.header("Content-Type", "application/json").body("{}");
+        }
+        if let Some(bearer) = bearer {
+            request = request.header("Authorization", &format!("Bearer {bearer}"));
+        }
+        request.send()
+    };
+    // Who sends none guesses nothing: so a dashboard finds out that it is to log in.
+    assert_eq!(send("GET", "/v1/status", None).status, 401);
+    let ended = "0123456789abcdefghijklmnopqrstuvwxyz_-ABCDE";
+    for (count, (method, path, bearer, parts)) in [
+        ("GET", "/v1/status", "s3cret-1", ["by=nobody", "operation=\"GET /v1/status\""]),
+        ("GET", "/v1/sessions/phone", "s3cret-2", ["by=nobody", "id=\"sha256:"]),
+        ("POST", "/v1/explain", "s3cret-3", ["by=nobody", "operation=\"POST /v1/explain\""]),
+        ("GET", "/v1/nothing", "s3cret-4", ["by=nobody", "operation=\"GET /v1/…\""]),
+        ("GET", "/v1/me", ended, ["by=nobody", "operation=\"GET /v1/me\""]),
+        ("POST", "/v1/cache/purge", "s3cret-5", ["by=nobody", "code=\"admin_token_invalid\""]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(send(method, path, Some(bearer)).status, 401, "{path}");
+        let line = line(&gateway, count + 1);
+        assert!(parts.iter().all(|part| line.contains(part)), "{parts:?}: {line}");
+        assert!(line.contains("status=401 result=refused"), "{line}");
+    }
+    // Five of an address may be wrong, by whichever way they come; a session is no guess.
+    let slowed = send("GET", "/v1/status", Some("s3cret-6"));
+    assert_eq!((slowed.status, slowed.header("retry-after").is_some()), (429, true));
+    assert!(line(&gateway, 7).contains("code=\"login_throttled\" status=429 result=refused"));
+    let login = Client::request(gateway.admin, "POST", "/v1/login")
+        .header("Content-Type", "application/json")
+        .body(r#"{"token": "operators-0123456789"}"#)
+        .send();
+    assert_eq!(login.status, 429, "{}", login.text());
+    // Whoever has the token is let in beside them.
+    assert_eq!(send("GET", "/v1/status", Some("operators-0123456789")).status, 200);
+    assert_eq!(send("GET", "/v1/me", Some(ended)).status, 401);
+    assert!(!gateway.stderr().contains("s3cret"), "{}", gateway.stderr());
+    // Who is known, and may not, is named.
+    assert_eq!(send("POST", "/v1/cache/purge", Some("readers-0123456789")).status, 403);
+    let refused = line(&gateway, 10);
+    for part in ["by=admin.read_token", "code=\"admin_read_only\"", "status=403 result=refused"] {
+        assert!(refused.contains(part), "{part} in {refused}");
+    }
+}
+
 #[test]
 fn a_store_that_is_away_and_a_client_that_leaves_are_told_of() {
     let mut redis = Redis::start();

@@ -48,6 +48,26 @@ fn every_kind_is_taken_back_here_and_everywhere() {
     }
 }
 
+/// A token says itself how long it lives: a revocation that ended before would let it in again.
+#[test]
+fn a_token_is_revoked_for_as_long_as_it_lives_or_longer() {
+    let upstream = Upstream::replying(crate::support::response("200 OK", "ok"));
+    let gateway = Gateway::start(&(AUTH.to_owned() + &upstream.table("shop") + ROUTE));
+    let whole = token(with(json!({})));
+    let ask = |expires_in: &str| {
+        let body = json!({ "token": whole, "expires_in": expires_in });
+        operate(&gateway, "POST", PATH, &body.to_string())
+    };
+    let short = ask("1s");
+    assert_eq!(problem(&short), (400, "request_invalid".to_owned()));
+    assert!(short.text().contains("the token itself lives for another "), "{}", short.text());
+    let get = || Client::get(gateway.public, "/").bearer(&whole).send().status;
+    assert_eq!(get(), 200, "nothing was revoked");
+    let long = ask("2400h");
+    assert_eq!((long.status, &long.json()["expires_in_seconds"]), (201, &json!(8_640_000)));
+    assert_eq!(get(), 401);
+}
+
 #[test]
 fn what_cannot_be_taken_back_is_said() {
     let upstream = Upstream::replying(crate::support::response("200 OK", "ok"));
