@@ -168,6 +168,12 @@ fn explanation(question: &Value, answer: &Value) -> String {
         Some(session) if session.get("unusable").is_some() => {
             line("session", text(session, "unusable"));
         }
+        Some(session) if session.get("named") == Some(&Value::Bool(false)) => {
+            line("session", "the request names none where session.id_from looks");
+        }
+        Some(session) if session.get("found") == Some(&Value::Bool(false)) => {
+            line("session", "the store has none by the id that the request names");
+        }
         Some(Value::Object(session)) => {
             let names = session.get("headers").and_then(Value::as_array);
             let names: Vec<_> = names.into_iter().flatten().filter_map(Value::as_str).collect();

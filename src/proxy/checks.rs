@@ -425,7 +425,10 @@ impl<'a, 'h> Checks<'a, 'h> {
                 added.append(&mut self.notes.marks);
                 Ok(Admitted { receipt, quota: std::mem::take(&mut self.notes.quota), added })
             }
-            Err(no_session) => Err(self.refuse(receipt, no_session.into())),
+            Err(why) => {
+                let takes_credentials = self.request.route.auth.is_some();
+                Err(self.refuse(receipt, Rejection::NoSession { why, takes_credentials }))
+            }
         }
     }
 
@@ -513,6 +516,11 @@ impl<'a, 'h> Checks<'a, 'h> {
     /// Whether the request names a session that the route uses.
     pub(super) fn names_session(&self) -> bool {
         self.session.is_some()
+    }
+
+    /// Whether the store has it, as far as it has answered.
+    pub(super) fn has_session(&self) -> bool {
+        self.has_session
     }
 
     /// What limits would say, as operators read it, once the store was asked to look.

@@ -12,7 +12,6 @@ use super::affinity;
 use super::arm;
 use super::checks::{Admitted, Checks, Mode};
 use super::connection::Connection;
-use super::dispatch::Fields;
 use super::pools;
 use super::record::Record;
 use super::rejection::Rejection;
@@ -87,14 +86,8 @@ async fn walk(
         report.insert("caller".to_owned(), describe_caller(route, caller));
         report.insert("limits".to_owned(), json!(shown));
     }
-    let session = match &admitted {
-        Ok(Admitted { added, .. }) => Some(describe_session(added)),
-        Err(Rejection::NoSession(error)) => Some(json!({ "unusable": error.to_string() })),
-        Err(_) => None,
-    };
-    if let Some(session) = session {
-        let named = if checks.names_session() { session } else { json!(null) };
-        report.insert("session".to_owned(), named);
+    if let Some(session) = describe_session(&checks, &admitted) {
+        report.insert("session".to_owned(), session);
     }
     admitted?;
     if let Some((arm, why)) = arm::describe(&request) {
@@ -124,6 +117,7 @@ fn head_of(described: Described) -> Parts {
 
 fn describe_caller(route: &Route, caller: &Caller) -> Value {
     match (&route.auth, caller) {
+        (None, _) if route.session.is_some() => json!("no credentials are asked for"),
         (None, _) => json!("the route is public"),
         (Some(_), None) => json!(null),
         (Some(_), Some(identity)) => json!({
@@ -135,6 +129,34 @@ fn describe_caller(route: &Route, caller: &Caller) -> Value {
     }
 }
 
-fn describe_session(added: &Fields) -> Value {
-    json!({ "headers": added.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>() })
+/// Whether the request names a session, whether there is one, and what the upstream is told of it;
+/// null where the route uses none, and nothing where the request does not come so far.
+fn describe_session(
+    checks: &Checks<'_, '_>,
+    admitted: &Result<Admitted<'_>, Rejection>,
+) -> Option<Value> {
+    let (is_named, is_found) = (checks.names_session(), checks.has_session());
+    let fields = match admitted {
+        Ok(_) if checks.request.route.session.is_none() => return Some(json!(null)),
+        Ok(Admitted { added, .. }) => added,
+        Err(Rejection::NoSession { why, .. }) if is_named => {
+            return Some(json!({ "named": true, "unusable": why.to_string() }));
+        }
+        Err(Rejection::NoSession { .. }) => return Some(json!({ "named": false })),
+        Err(_) => return None,
+    };
+    if !is_named {
+        return Some(json!({ "named": false }));
+    }
+    // Marks of limits are among them.
+    let config = checks.request.plan().config.session.as_ref();
+    let is_of_session = |name: &&str| {
+        config.is_some_and(|session| {
+            session.header.as_deref() == Some(*name)
+                || session.fields_to_headers.contains_key(*name)
+        })
+    };
+    let names = fields.iter().map(|(name, _)| name.as_str()).filter(is_of_session);
+    let names: Vec<_> = names.collect();
+    Some(json!({ "named": true, "found": is_found, "headers": names }))
 }

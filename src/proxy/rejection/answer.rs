@@ -83,9 +83,25 @@ fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let told = cause.to_string();
+        // Some errors tell their cause themselves.
+        if !text.ends_with(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Denied, Reason};
+
+    #[test]
+    fn a_cause_that_an_error_tells_itself_is_told_once() {
+        let refused = Rejection::from(Denied::from(Reason::Signature));
+        assert_eq!(refused.internal().as_deref(), Some("token refused: bad signature"));
+    }
 }

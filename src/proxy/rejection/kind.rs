@@ -44,8 +44,14 @@ pub enum Rejection {
     #[error(transparent)]
     Exceeded(#[from] Exceeded),
     /// No session.
-    #[error(transparent)]
-    NoSession(#[from] NoSession),
+    #[error("{why}")]
+    NoSession {
+        /// Why there is none that is in force.
+        #[source]
+        why: NoSession,
+        /// Whether the route knows callers by credentials, too, so that others could help.
+        takes_credentials: bool,
+    },
     /// Its idempotency key, or that it has none.
     #[error(transparent)]
     NotOnce(#[from] NotOnce),

@@ -79,6 +79,9 @@ pub(in crate::proxy) enum Bound<'a> {
 pub(super) enum Adds<'a> {
     Nothing,
     Challenge(&'a Denied),
+    /// No scheme is registered for what an application's log-in gives, and RFC 9110 §15.5.2 wants a
+    /// challenge.
+    SessionChallenge,
     Allow(&'a str),
     Quota(&'a Quota, Duration),
     RetryAfter(Duration),
@@ -185,6 +188,10 @@ impl<'a> Row<'a> {
             Adds::Nothing => {}
             Adds::Challenge(denied) => {
                 headers.insert(WWW_AUTHENTICATE, denied.challenge(REALM));
+            }
+            Adds::SessionChallenge => {
+                let challenge = HeaderValue::from_static("Session realm=\"portcullis\"");
+                headers.insert(WWW_AUTHENTICATE, challenge);
             }
             Adds::Allow(allow) => {
                 if let Ok(allow) = HeaderValue::try_from(allow) {

@@ -60,7 +60,7 @@ impl Rejection {
                     .key("store.on_outage.revocation")
             }
             Self::Exceeded(exceeded) => exceeded_row(exceeded),
-            Self::NoSession(no_session) => session_row(no_session),
+            Self::NoSession { why, takes_credentials } => session_row(why, *takes_credentials),
             Self::NotOnce(not_once) => not_once_row(not_once),
             Self::OnlyIfCached => {
                 let text = Text("No cached response; retry without only-if-cached.");
@@ -172,13 +172,17 @@ fn denied_row(denied: &Denied) -> Row<'_> {
     }
 }
 
-fn session_row(no_session: &NoSession) -> Row<'static> {
+fn session_row(no_session: &NoSession, takes_credentials: bool) -> Row<'static> {
     use Fault::{Client, Gateway, Store};
     let row = |status, code, fault, text| {
         let row = Row::new(status, code, fault, Public::Text(text));
         // Logging in helps.
         let helps = status == StatusCode::UNAUTHORIZED;
-        if helps { row.adds(Adds::Challenge(&Denied::NoToken)) } else { row }
+        match takes_credentials {
+            _ if !helps => row,
+            true => row.adds(Adds::Challenge(&Denied::NoToken)),
+            false => row.adds(Adds::SessionChallenge),
+        }
     };
     let unusable = "The session cannot be used; the operator can see why in the log.";
     match no_session {

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::support::{
-    AUTH, Client, Folder, Gateway, Refused, Upstream, claims, response, run, token,
+    AUTH, Client, Folder, Gateway, Refused, Upstream, claims, operate, response, run, token,
 };
 
 const CONFIG: &str = r#"
@@ -16,7 +16,7 @@ tiers = { by = "claim:plan", allow = { gold = ["9/1h"] } }
 key = ["claim:sub"]
 concurrent = 1
 [session]
-id_from = ["claim:sid"]
+id_from = ["claim:sid", "cookie:sid"]
 header = "x-session"
 [routes.api]
 path = "/api/*"
@@ -31,6 +31,10 @@ path = "/session"
 upstream = "shop"
 auth = "users"
 session = "required"
+[routes.cart]
+path = "/cart"
+upstream = "shop"
+session = true
 "#;
 
 fn start() -> (Upstream, Gateway) {
@@ -92,6 +96,31 @@ fn an_explanation_is_one_line_for_each_thing_that_decides() {
     };
     let missing = said(&gateway, &["explain", "GET", "/session", "-H", &sid("s1")]);
     assert!(missing.contains("outcome  401 session_missing: "), "{missing}");
+    assert!(missing.contains("\nsession  this route needs a session, and there is"), "{missing}");
+    let written =
+        operate(&gateway, "PUT", "/v1/sessions/s1?ttl=30m", r#"{"email": "a@example.com"}"#);
+    assert_eq!(written.status, 201, "{}", written.text());
+    for (request, lines) in [
+        (
+            vec!["/session", "-H", &bearer],
+            ["session  the request names none where", "outcome  401 session_missing: "],
+        ),
+        (vec!["/session", "-H", &sid("s1")], ["session  sent as x-session\n", "outcome  passes, "]),
+        (
+            vec!["/cart"],
+            ["caller   no credentials are asked for\nsession  the request names none", "passes, "],
+        ),
+        (
+            vec!["/cart", "-H", "cookie: sid=s2"],
+            ["session  the store has none by the id that", "outcome  passes, "],
+        ),
+        (vec!["/cart", "-H", "cookie: sid=s1"], ["session  sent as x-session", "passes, "]),
+    ] {
+        let said = said(&gateway, &[&["explain", "GET"], request.as_slice()].concat());
+        assert!(lines.iter().all(|line| said.contains(line)), "{lines:?}: {said}");
+    }
+    let open = said(&gateway, &["explain", "GET", "/open"]);
+    assert!(!open.contains("session"), "{open}");
     let address = ["explain", "GET", "/open", "--address", "192.0.2.7", "--json"];
     let raw: serde_json::Value = serde_json::from_str(&said(&gateway, &address)).unwrap();
     let (server, why) = (upstream.url(), "it is the only server");
