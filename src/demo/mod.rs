@@ -10,6 +10,7 @@
 
 mod shop;
 
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -108,7 +109,25 @@ pub async fn run(options: Options) -> ExitCode {
     }
 }
 
+/// Says which option names another address where one is taken.
+fn look_for_ports(options: &Options) -> Result<(), String> {
+    for (option, address) in [("--listen", &options.listen), ("--admin", &options.admin)] {
+        // What is no address is a mistake in the configuration, and said there.
+        let Ok(parsed) = address.parse::<SocketAddr>() else { continue };
+        StdTcpListener::bind(parsed).map(drop).map_err(|error| taken(option, address, &error))?;
+    }
+    Ok(())
+}
+
+fn taken(option: &str, address: &str, error: &std::io::Error) -> String {
+    format!(
+        "cannot listen on {address}: {error}\n    help: name another address, or one with port 0 \
+         for any port that is free: {option} 127.0.0.1:0"
+    )
+}
+
 async fn start(options: &Options, habits: Option<Habits>) -> Result<(), String> {
+    look_for_ports(options)?;
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
         .map_err(|error| format!("the sample API finds no port: {error}"))?;
@@ -140,7 +159,7 @@ async fn start(options: &Options, habits: Option<Habits>) -> Result<(), String> 
 async fn serve_api(listen: &str) -> Result<(), String> {
     let listener = TcpListener::bind(listen)
         .await
-        .map_err(|error| format!("the sample API cannot listen on {listen}: {error}"))?;
+        .map_err(|error| format!("the sample API {}", taken("--listen", listen, &error)))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     // The first process of a container has no default actions of signals.
     let [mut interrupt, mut terminate] = receive_ends().map_err(|error| error.to_string())?;

@@ -101,8 +101,9 @@ impl Collector for ReloadMeter {
         let since = ConstGauge::new(since);
         let (unit, kind) = (Some(&Unit::Seconds), since.metric_type());
         since.encode(encoder.encode_descriptor(name, help, unit, kind)?)?;
-        let help = "The first 48 bits of the SHA-256 of the file in force: gateways with one value \
-                    have one configuration.";
+        let help = "The first 48 bits of the SHA-256 of the file in force, with those that it \
+                    includes: gateways with one value have the same files. What variables and \
+                    files of secrets say is not in it.";
         let hash = hash.map(ConstGauge::new);
         let value = encoder.encode_descriptor("config_hash", help, None, kind)?;
         hash.map_or(Ok(()), |hash| hash.encode(value))

@@ -146,3 +146,16 @@ fn the_demos_configuration_is_one_to_start_from() {
     let help = run(&folder, &["demo", "--help"]);
     assert!(help.stdout.contains("--print-config"), "{}", help.stdout);
 }
+
+#[test]
+fn a_demo_without_its_port_says_which_option_names_another() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (option, other) in [("--listen", "--admin"), ("--admin", "--listen")] {
+        let refused = run(&Folder::new(), &["demo", option, &address, other, "127.0.0.1:0"]);
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
+        let told = &refused.stderr;
+        assert!(told.contains(&format!("cannot listen on {address}: ")), "{told}");
+        assert!(told.contains(&format!("free: {option} 127.0.0.1:0\n")), "{told}");
+    }
+}
