@@ -154,7 +154,7 @@ fn a_wrong_token_has_a_line_whatever_it_asks_for() {
             request = request.header("Content-Type", "application/json").body("{}");
         }
         if let Some(bearer) = bearer {
-            request = request.header("Authorization", &format!("Bearer {bearer}"));
+            request = request.header("Authorization", format!("Bearer {bearer}"));
         }
         request.send()
     };

@@ -89,6 +89,17 @@ fn an_explanation_is_one_line_for_each_thing_that_decides() {
         let said = said(&gateway, &[["explain"].as_slice(), &arguments].concat());
         assert!(said.contains(line), "{line:?} is not in {said}");
     }
+    let address = ["explain", "GET", "/open", "--address", "192.0.2.7", "--json"];
+    let raw: serde_json::Value = serde_json::from_str(&said(&gateway, &address)).unwrap();
+    let (server, why) = (upstream.url(), "it is the only server");
+    let passes = json!({ "passes": true, "upstream": "shop", "server": server, "why": why });
+    assert_eq!(raw["outcome"], passes);
+}
+
+#[test]
+fn an_explanation_tells_of_the_session() {
+    let (_upstream, gateway) = start();
+    let bearer = format!("Authorization: Bearer {}", token(claims("ada")));
     let sid = |sid: &str| {
         let mut claims = claims("ada");
         claims["sid"] = json!(sid);
@@ -121,11 +132,6 @@ fn an_explanation_is_one_line_for_each_thing_that_decides() {
     }
     let open = said(&gateway, &["explain", "GET", "/open"]);
     assert!(!open.contains("session"), "{open}");
-    let address = ["explain", "GET", "/open", "--address", "192.0.2.7", "--json"];
-    let raw: serde_json::Value = serde_json::from_str(&said(&gateway, &address)).unwrap();
-    let (server, why) = (upstream.url(), "it is the only server");
-    let passes = json!({ "passes": true, "upstream": "shop", "server": server, "why": why });
-    assert_eq!(raw["outcome"], passes);
 }
 
 #[test]

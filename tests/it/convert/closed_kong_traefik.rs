@@ -73,6 +73,12 @@ fn of_traefik() -> Vec<Case> {
             "a.test /administration/x, b.test /administration/x, a.test /first",
             "a.test /x",
         ),
+    ]
+}
+
+fn of_traefik_by_address_and_host() -> Vec<Case> {
+    let case = |source, closed| Case { kind: "traefik", source, closed, open: "" };
+    vec![
         case(
             traefik(
                 CLEAR,
@@ -80,7 +86,6 @@ fn of_traefik() -> Vec<Case> {
                 "    near: { ipAllowList: { sourceRange: [127.0.0.1], ipStrategy: { depth: 1 } } }",
             ),
             "a.test /",
-            "",
         ),
         case(
             traefik(
@@ -89,7 +94,6 @@ fn of_traefik() -> Vec<Case> {
                 "",
             ),
             "z.a.test /",
-            "",
         ),
     ]
 }
@@ -144,7 +148,7 @@ fn of_kong() -> Vec<Case> {
 #[test]
 fn what_was_closed_stays_closed() {
     let mut wrong = Vec::new();
-    for case in of_traefik().into_iter().chain(of_kong()) {
+    for case in of_traefik().into_iter().chain(of_traefik_by_address_and_host()).chain(of_kong()) {
         let upstream = Upstream::lenient(|_, stream| {
             let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         });

@@ -53,7 +53,7 @@ pub(super) fn of_server(block: &[Directive]) -> Option<ToHttps<'_>> {
         _ => return None,
     }
     // What no condition fits is refused.
-    let refuses = named("return").next().is_some_and(|it| is_refusal(it));
+    let refuses = named("return").next().is_some_and(is_refusal);
     let conditions: Vec<&Directive> = named("if").collect();
     let of_host = |it: &&Directive| condition(it).starts_with("$host = ");
     if !conditions.iter().all(of_host) {
