@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::recipes::{answers, configuration, outcome, token};
-use crate::support::{Client, Gateway, Issuer, Reply, Signer, Upstream, jwk_set, response};
+use crate::support::{
+    Client, Gateway, Issuer, Reply, Signer, Upstream, jwk_set, operate, response,
+};
 
 /// What a realm says of itself; `ISSUER` stands for its name.
 const DOCUMENT: &str = include_str!("keycloak.json");
@@ -60,6 +62,14 @@ fn the_issuer_alone_is_enough() {
     let told = Client::get(gateway.admin, "/v1/status").header("Host", host).send().json();
     let jwks_uri = format!("{realm}/protocol/openid-connect/certs");
     assert_eq!(told["issuers"][0]["discovery"]["jwks_uri"], json!(jwks_uri));
+
+    // Log-out at the gateway needs no Redis: the page's configuration has none.
+    let session = |sid: &str| token(&signing, &realm, "shop-api", "7", json!({ "sid": sid }));
+    let (ended, going) = (session("s-1"), session("s-2"));
+    assert_eq!(get(&gateway, "/orders", &ended).status, 200);
+    assert_eq!(operate(&gateway, "POST", "/v1/revocations", r#"{"sid": "s-1"}"#).status, 201);
+    assert_eq!(outcome(&get(&gateway, "/orders", &ended)), (401, "token_revoked".to_owned()));
+    assert_eq!(get(&gateway, "/orders", &going).status, 200);
 
     // The realm changes its keys; then it is away.
     let next = Signer::rsa("sig-2");

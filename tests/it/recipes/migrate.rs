@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
+use crate::readme::pages;
 use crate::recipes::{blocks, outcome, token, with};
-use crate::support::{Client, Gateway, Issuer, Reply, Signer, Upstream, operate, response};
+use crate::support::{
+    Client, Folder, Gateway, Issuer, Reply, Signer, Upstream, operate, response, run,
+};
 
 struct House {
     gateway: Gateway,
@@ -32,7 +35,7 @@ impl House {
             ("https://id.shop.example/realms/shop", &*realm),
             ("http://127.0.0.1:3000", &app.url()),
             // However slow the machine is.
-            ("621/1m", "621/1h"),
+            ("21/2100ms", "21/1h"),
         ];
         let gateway = Gateway::start(&with(&blocks("migrate.md").join("\n"), &own));
         Self { gateway, issuer, key, app }
@@ -80,7 +83,7 @@ fn callers_with_tokens_pass_and_are_named() {
 fn a_burst_passes_and_what_is_beyond_is_refused_at_once() {
     let house = House::start();
     let policy = house.get("/search").header("ratelimit-policy").unwrap().to_owned();
-    assert!(policy.contains("q=31;w=1") && policy.contains("q=621;w=3600"), "{policy}");
+    assert!(policy.contains("q=21;w=3600"), "{policy}");
     let (mut passed, mut refused) = (1, None);
     while refused.is_none() {
         match house.get("/search") {
@@ -88,10 +91,31 @@ fn a_burst_passes_and_what_is_beyond_is_refused_at_once() {
             reply => refused = Some(reply),
         }
     }
-    assert!((31..=621).contains(&passed), "{passed}");
+    assert_eq!(passed, 21, "1 + burst");
     let refused = refused.unwrap();
     assert_eq!(outcome(&refused), (429, "limit_exceeded".to_owned()));
     assert!(refused.header("retry-after").is_some(), "{refused:?}");
+}
+
+/// The page's number is the one that `portcullis convert` makes of the page's own lines, with
+/// `nodelay` and without it.
+#[test]
+fn the_rule_for_limit_req_is_the_converters() {
+    let page = pages::page("docs/recipes/migrate.md");
+    let mut theirs = page.blocks().into_iter().filter(|block| block.language == "nginx");
+    let lines = theirs.find(|block| block.text.contains("limit_req_zone")).unwrap().text;
+    let (zone, location) = lines.split_once('\n').unwrap();
+    let location =
+        location.replace("limit_req_status", "proxy_pass http://127.0.0.1:3000; limit_req_status");
+    let ours = "allow = [\"21/2100ms\"]\n";
+    assert!(page.text.contains(ours), "the page has another number");
+    for location in [location.clone(), location.replace(" nodelay", "")] {
+        let folder = Folder::new();
+        folder
+            .write("nginx.conf", format!("http {{ {zone}\nserver {{ listen 80;\n{location}}} }}"));
+        let ran = run(&folder, &["convert", "nginx", "nginx.conf"]);
+        assert!(ran.stdout.contains(ours), "{}\n{}", ran.stdout, ran.stderr);
+    }
 }
 
 #[test]

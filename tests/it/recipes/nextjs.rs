@@ -1,9 +1,13 @@
 //! docs/recipes/nextjs.md: pages that Next.js says are good for a while, and their purge by tag.
 
 use std::io::Write as _;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde_json::json;
+
+use crate::readme::pages::page;
 use crate::recipes::configuration;
 use crate::support::{Client, Gateway, Recorded, Reply, Upstream, operate, response};
 
@@ -14,6 +18,21 @@ const PAGE: &str = "200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\
 /// How one is answered that reads cookies.
 const DYNAMIC: &str =
     "200 OK\r\nCache-Control: private, no-cache, no-store, max-age=0, must-revalidate";
+
+/// What the application's `/api/changed` sends to the admin API, as its code on the page says it.
+fn purge(gateway: &Gateway, id: &str) -> Reply {
+    let page = page("docs/recipes/nextjs.md").text;
+    let body = "JSON.stringify({ tag: `product-${id}` })";
+    let url = "const purge = \"http://127.0.0.1:9901/v1/cache/purge\";";
+    let headers = "const headers = { \"content-type\": \"application/json\" };";
+    for line in [body, url, headers, "fetch(purge, { method: \"POST\", headers, body })"] {
+        assert!(page.contains(line), "{line} is not on the page");
+    }
+    let body = json!({ "tag": format!("product-{id}") }).to_string();
+    let request = Client::request(gateway.admin, "POST", "/v1/cache/purge");
+    let host = gateway.admin.to_string();
+    request.header("Host", host).header("content-type", "application/json").body(body).send()
+}
 
 /// Answers as Next.js does, with the tags of the page's `next.config.mjs`.
 fn next(version: Arc<AtomicUsize>) -> Upstream {
@@ -64,7 +83,7 @@ fn pages_are_kept_until_their_product_changes() {
     shows("/products/2", false, "page 2 1", "fwd=uri-miss; stored");
 
     version.store(2, Ordering::SeqCst);
-    let purged = operate(&gateway, "POST", "/v1/cache/purge", r#"{"tag": "product-1"}"#);
+    let purged = purge(&gateway, "1");
     assert_eq!(purged.status, 200, "{}", purged.text());
     shows("/products/1", false, "page 1 2", "stored");
     shows("/products/1?_rsc=x", true, "data 1 2", "stored");
@@ -78,6 +97,23 @@ fn pages_are_kept_until_their_product_changes() {
         assert_eq!(reply.text(), "yours");
         assert!(!cache_status(&reply).contains("stored"), "{}", cache_status(&reply));
     }
+    // The page's own way of looking: what is asked by HEAD alone is not kept.
+    version.store(3, Ordering::SeqCst);
+    let head = || Client::request(gateway.public, "HEAD", "/products/3").send();
+    for _ in 0..2 {
+        assert!(!cache_status(&head()).contains("stored"), "{}", cache_status(&head()));
+    }
+    let look = "curl -s -o /dev/null -D - http://127.0.0.1:8080/products/1 | grep -i cache-status";
+    let page = page("docs/recipes/nextjs.md").text;
+    assert!(page.contains(look) && !page.contains("curl -sI"), "{page}");
+    let look = look.replace("127.0.0.1:8080", &gateway.public.to_string());
+    let look = look.replace("products/1", "products/3");
+    for said in ["fwd=uri-miss; stored", "hit"] {
+        let ran = Command::new("sh").args(["-c", &look]).output().unwrap();
+        let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
+        assert!(printed.contains(said), "{said}: {printed}");
+    }
+
     let posted = Client::request(gateway.public, "POST", "/api/changed").body("{}").send();
     assert_eq!((posted.status, cache_status(&posted)), (200, String::new()));
 }
