@@ -26,7 +26,7 @@ Installed-Size: {kib}
 Depends: libc6 (>= {glibc}), libgcc-s1 (>= {libgcc})
 Recommends: ca-certificates
 Suggests: logrotate, redis-server (>= 5:7.0)
-Breaks: systemd (<< 250)
+Breaks: systemd (<< 252)
 Section: net
 Priority: optional
 Description: edge gateway for HTTP services

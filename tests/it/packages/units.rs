@@ -48,6 +48,19 @@ fn systemd_finds_nothing_wrong_with_them() {
     assert_ne!(of_ours(verify("portcullis.service")), Vec::<String>::new(), "nothing is looked at");
 }
 
+/// `kill --kill-whom`, which hands over and reopens logs, is of this version.
+#[test]
+fn one_version_of_systemd_is_asked_for() {
+    const SINCE: &str = "252";
+    for script in ["deploy/deb/postinst", "deploy/systemd/portcullis.logrotate"] {
+        assert!(read(script).contains(" --kill-whom=main "), "{script}");
+    }
+    let header = format!("of systemd {SINCE} or later.");
+    assert!(read(SERVICE).contains(&header), "{SERVICE} names another");
+    let breaks = format!("\nBreaks: systemd (<< {SINCE})\n");
+    assert!(read("scripts/release.d/deb.py").contains(&breaks), "the package names another");
+}
+
 #[test]
 fn the_service_is_exposed_to_little() {
     let folder = units();
