@@ -5,8 +5,10 @@
 #           (buildah and podman: with --format docker, or the health check is left out)
 # packed: docker build --build-context binary=FOLDER -t portcullis .
 #           takes FOLDER/portcullis, which is built already, and compiles nothing
-# run:    docker run --read-only -p 8080:8080 -v "$PWD:/etc/portcullis:ro" portcullis
-# check:  docker run --rm -v "$PWD:/etc/portcullis:ro" portcullis check
+# run:    docker run --read-only -p 8080:8080 -v FOLDER:/etc/portcullis:ro portcullis
+# check:  docker run --rm -v FOLDER:/etc/portcullis:ro portcullis check
+#           FOLDER has your gateway.toml; that of the repository explains every key, and all of its
+#           upstreams are away
 #
 # The image holds no configuration: what it serves is gateway.toml in the folder that you mount.
 # The admin listener stays on the container's own loopback unless [admin] says otherwise; the health

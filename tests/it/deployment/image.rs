@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::{free_port, output, text};
-use crate::support::{BINARY, Client, Folder, Upstream, eventually, kill, response};
+use crate::support::{BINARY, Client, Folder, Gateway, Upstream, eventually, kill, response};
 
 /// Enters the tree `$0` as an engine does, and runs the rest: the root is read-only, the user is
 /// the image's, and nothing gives it more rights. Who is not root here is in a namespace of users.
@@ -184,4 +184,26 @@ fn the_image_is_built_from_what_is_sent_to_the_builder() {
     let wanted = cargo.lines().find_map(|line| line.strip_prefix("rust-version = "));
     let image = format!("FROM rust:{}-slim-bookworm AS build", wanted.unwrap().trim_matches('"'));
     assert!(dockerfile.contains(&image), "{image}");
+}
+
+/// The page's file serves by itself, and every build that the page shows says which commit it is.
+#[test]
+fn the_page_has_the_image_serve_a_file_that_it_writes_first() {
+    let page = text("docs/deployment.md");
+    let section = page.split_once("\n## The image\n").unwrap().1.split_once("\n## ").unwrap().0;
+    let begin = section.find("cat > gateway.toml << 'END'\n").expect("a file is written");
+    let run = section.find("docker run ").expect("it is run");
+    assert!(begin < run, "the file is written first");
+    let config = section[begin..].split_once("'END'\n").unwrap().1.split_once("END\n").unwrap().0;
+    let config = config.replace("0.0.0.0:8080", "127.0.0.1:0");
+    let config = format!("{config}\n[admin]\nlisten = \"127.0.0.1:0\"\n");
+    let gateway = Gateway::start(&config);
+    let reply = Client::get(gateway.public, "/").send();
+    assert_eq!((reply.status, &*reply.text()), (200, "It works.\n"));
+    for (number, line) in page.lines().enumerate() {
+        let is_told = line.contains("PORTCULLIS_COMMIT=");
+        assert!(is_told || !line.starts_with("docker build"), "{}: {line}", number + 1);
+    }
+    let (before, _) = page.split_once("docker compose up --build").unwrap();
+    assert!(before.rsplit_once("```sh").unwrap().1.contains("export PORTCULLIS_COMMIT="));
 }

@@ -43,3 +43,26 @@ fn the_configuration_that_the_walk_writes_is_one() {
     let page = text("docs/deployment.md");
     assert!(page.contains(&format!("```text\n{}```\n", checked.stdout)), "{}", checked.stdout);
 }
+
+/// Files that no commit names stop `scripts/release`, which a later section of the page runs again.
+#[test]
+fn the_walk_leaves_nothing_in_the_clone() {
+    let commands = commands();
+    let (inside, outside) = commands.split_once("cd ~/").expect("the walk leaves the clone");
+    assert!(!inside.contains(" > ") && !inside.contains("mkdir -p acme"), "{inside}");
+    assert!(outside.contains("> demo.log") && outside.contains("mkdir -p acme"), "{outside}");
+}
+
+/// What is put in the place of the program is put where the unit starts it from, and the hand-over
+/// is told to the main process.
+#[test]
+fn a_new_program_goes_where_the_unit_starts_it_from() {
+    let unit = text("deploy/systemd/portcullis.service");
+    let starts = unit.lines().find_map(|line| line.strip_prefix("ExecStart="));
+    let program = starts.and_then(|words| words.split(' ').next()).expect("a program");
+    let page = text("docs/deployment.md");
+    let install = format!("\nsudo install -m 0755 target/dist/portcullis {program}\n");
+    assert!(page.contains(&install), "{install}");
+    assert!(page.contains("\nsudo systemctl kill --kill-whom=main -s USR2 portcullis\n"));
+    assert!(!page.contains("/usr/local/bin/portcullis"), "the unit starts {program}");
+}
