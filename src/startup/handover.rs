@@ -1,5 +1,5 @@
 //! SIGUSR2: another process takes the listeners over, with the program and the configuration as
-//! they are by then, and this one ends what it has begun. No connection is refused or cut: the
+//! they are by then, and this one ends what it has begun. Nobody is refused: the
 //! sockets stay open all the time. Whatever goes wrong before the other process is ready changes
 //! nothing.
 //!
