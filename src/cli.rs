@@ -496,6 +496,10 @@ fn token(path: &Path, options: &TokenOptions) -> Result<String, String> {
         let name = &options.auth;
         return Err(format!("auth.{name} takes client certificates, no tokens"));
     }
+    if matches!(verifier.keys, Some(KeySource::Introspection(_))) {
+        let name = &options.auth;
+        return Err(format!("auth.{name} takes opaque tokens, which its server makes"));
+    }
     let algorithm = *verifier.algorithms.first().ok_or("the verifier has no algorithms")?;
     let key = match (&options.private_key, &verifier.keys) {
         (Some(file), _) => private_key(file, algorithm)?,

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use super::carrier::Places;
 use super::challenge::Denied;
-use super::identify::{Unidentified, identify};
+use super::identify::{Unidentified, check_sender, identify};
 use super::judged::{AuthNotes, Judged};
 use super::key_verifier::{KeyVerifier, Unread};
 use super::memory::TokenMemory;
-use super::verifier::Missing;
+use super::verifier::{Missing, Unasked};
 use super::{Policy, permit};
 use crate::base::facts::Caller;
 use crate::observe::Metrics;
@@ -78,6 +78,9 @@ impl Authenticator {
             Err(Unidentified::KeyUnread(unread)) => {
                 Box::pin(self.identify_by_record(policy, unread, notes)).await
             }
+            Err(Unidentified::TokenUnasked(unasked)) => {
+                Box::pin(self.identify_by_question(policy, places, unasked, notes)).await
+            }
         }
     }
 
@@ -120,6 +123,21 @@ impl Authenticator {
         Identified { caller, outage, waited, judged }
     }
 
+    async fn identify_by_question<'p>(
+        &self,
+        policy: &Policy,
+        places: Places<'_>,
+        unasked: Box<Unasked<'_>>,
+        notes: AuthNotes<'p>,
+    ) -> Identified<'p> {
+        let caller = unasked.ask(&self.memory).await.and_then(|identity| {
+            check_sender(policy, &identity, unasked.token(), places)?;
+            Ok(Some(identity))
+        });
+        let caller = caller.and_then(|caller| permit(policy, &caller).map(|()| caller));
+        Identified::at_once(caller, notes)
+    }
+
     async fn identify_after_fetch<'p>(
         &self,
         policy: &'p Policy,
@@ -152,8 +170,8 @@ impl Authenticator {
             Ok(caller) => Ok(caller),
             Err(Unidentified::Denied(denied)) => Err(denied),
             Err(Unidentified::KeyUnknown(missing)) => return Err(missing),
-            // A request with a token has no API key.
-            Err(Unidentified::KeyUnread(_)) => Err(Denied::Several),
+            // A request with a token has no API key, and one whose key is unknown is not opaque.
+            Err(Unidentified::KeyUnread(_) | Unidentified::TokenUnasked(_)) => Err(Denied::Several),
         };
         Ok(Identified::at_once(caller, notes))
     }

@@ -23,30 +23,37 @@ pub struct Places<'r> {
     pub certificate: Option<&'r ShownCertificate>,
 }
 
+/// The field with the proof of a bound token (RFC 9449 §4).
+pub(super) const DPOP: HeaderName = HeaderName::from_static("dpop");
+
 /// A token as it stands in the request, not looked at yet: most are found in memory by their bytes
 /// alone, and what is found there was looked at before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Raw<'h>(pub(super) Cow<'h, [u8]>);
+pub(super) struct Raw<'h> {
+    pub(super) bytes: Cow<'h, [u8]>,
+    /// Whether it came with the scheme of tokens that are bound to a key (RFC 9449 §7.1).
+    pub(super) is_dpop: bool,
+}
 
 impl<'h> Raw<'h> {
-    fn new(bytes: &'h [u8]) -> Self {
-        Self(Cow::Borrowed(bytes))
+    pub(super) fn new(bytes: &'h [u8]) -> Self {
+        Self { bytes: Cow::Borrowed(bytes), is_dpop: false }
     }
 
     /// Its text: exactly one word of `token68` characters (RFC 9110 §11.2), which excludes lists
     /// and a second word.
     pub(super) fn text(&self) -> Result<&str, Denied> {
-        if self.0.is_empty() || !self.0.iter().all(|byte| TOKEN68[usize::from(*byte)]) {
+        if self.bytes.is_empty() || !self.bytes.iter().all(|byte| TOKEN68[usize::from(*byte)]) {
             return Err(Denied::Malformed);
         }
-        std::str::from_utf8(&self.0).map_err(|_| Denied::Malformed)
+        std::str::from_utf8(&self.bytes).map_err(|_| Denied::Malformed)
     }
 }
 
 /// How a credential is written in a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// A token: after `Bearer`; elsewhere than in `Authorization` also bare.
+    /// A token: after `Bearer`, and in `Authorization` after `DPoP`; elsewhere also bare.
     Token,
     /// An API key: in `Authorization` after `Bearer` or `ApiKey`, elsewhere bare.
     ApiKey,
@@ -55,9 +62,12 @@ pub(super) enum Form {
 impl Form {
     /// The credential in the value of a header; nothing where another scheme is named, such as
     /// Basic, which is somebody else's.
-    fn credential<'v>(self, name: &HeaderName, value: &'v [u8]) -> Option<&'v [u8]> {
+    pub(super) fn credential<'v>(self, name: &HeaderName, value: &'v [u8]) -> Option<&'v [u8]> {
         let is_authorization = *name == AUTHORIZATION;
         let after = match self {
+            Self::Token if is_authorization => {
+                after_scheme(value, b"bearer").or_else(|| after_scheme(value, b"dpop"))
+            }
             Self::Token => after_scheme(value, b"bearer"),
             Self::ApiKey if is_authorization => {
                 after_scheme(value, b"bearer").or_else(|| after_scheme(value, b"apikey"))
@@ -99,10 +109,15 @@ pub(super) fn remove(sources: &[TokenSource], form: Form, headers: &mut HeaderMa
     for source in sources {
         match source {
             TokenSource::Header(name) if *name == AUTHORIZATION => {
+                let mut is_dpop = false;
                 retain(headers, &AUTHORIZATION, |line| {
                     let found = form.credential(&AUTHORIZATION, line.as_bytes());
+                    is_dpop |= found.is_some() && is_of_dpop(line.as_bytes());
                     found.is_none().then(|| line.clone())
                 });
+                if is_dpop {
+                    headers.remove(&DPOP);
+                }
             }
             TokenSource::Header(name) => {
                 headers.remove(name);
@@ -151,7 +166,15 @@ fn in_header<'h>(
     if lines.next().is_some() {
         return Err(Denied::Several);
     }
-    Ok(form.credential(name, line.as_bytes().trim_ascii()).map(Raw::new))
+    let line = line.as_bytes().trim_ascii();
+    let is_dpop = form == Form::Token && *name == AUTHORIZATION && is_of_dpop(line);
+    let found = form.credential(name, line);
+    Ok(found.map(|token| Raw { bytes: Cow::Borrowed(token), is_dpop }))
+}
+
+/// Whether a line with a token has the scheme of bound ones: no other one begins so.
+fn is_of_dpop(line: &[u8]) -> bool {
+    line.first().is_some_and(|first| first.eq_ignore_ascii_case(&b'd'))
 }
 
 fn in_cookies<'h>(name: &str, headers: &'h HeaderMap) -> Result<Option<Raw<'h>>, Denied> {
@@ -171,7 +194,8 @@ fn in_query<'h>(name: &str, query: &'h str) -> Result<Option<Raw<'h>>, Denied> {
     for parameter in query.split('&').filter(|parameter| is_named(parameter, name)) {
         let value = parameter.split_once('=').map_or("", |(_, value)| value);
         // An empty one is what a form without a token sends.
-        let token = (!value.is_empty()).then(|| Raw(percent::decode(value.as_bytes())));
+        let token = (!value.is_empty())
+            .then(|| Raw { bytes: percent::decode(value.as_bytes()), is_dpop: false });
         found = agree(found, token)?;
     }
     Ok(found)
@@ -213,7 +237,7 @@ static TOKEN68: [bool; 256] = {
 fn retain(
     headers: &mut HeaderMap,
     name: &HeaderName,
-    keep: impl Fn(&HeaderValue) -> Option<HeaderValue>,
+    keep: impl FnMut(&HeaderValue) -> Option<HeaderValue>,
 ) {
     let Entry::Occupied(lines) = headers.entry(name) else { return };
     let kept: Vec<HeaderValue> = lines.iter().filter_map(keep).collect();

@@ -2,11 +2,12 @@
 //! challenge of RFC 6750 §3. It must not know how the reason was found; its public texts say what
 //! to do and tell an attacker nothing.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
+use super::proof_fault::ProofFault;
 use crate::store::StoreError;
 
 /// The realm of every challenge. It is the same for all routes, so that it tells nothing about
@@ -51,11 +52,22 @@ pub enum Denied {
     /// 8705 §3).
     #[error("the token is bound to a certificate that the client has not shown")]
     Unbound,
+    /// The token is good, and its sender does not show that it is his (RFC 9449).
+    #[error("the token's proof of possession is refused: {fault}")]
+    Unproven {
+        /// What is wrong.
+        fault: ProofFault,
+        /// The algorithms of proofs, separated by spaces.
+        algorithms: Arc<str>,
+    },
+    /// The authorization server did not say what an opaque token is worth.
+    #[error("the server of `auth.{0}` did not say what a token is worth")]
+    Unasked(Arc<str>),
     /// The API key's record could not be read, so nobody can say whether the key is good.
     #[error("the record of an API key could not be read: {0}")]
     KeyUnread(StoreError),
     /// The token is valid but does not say what the route requires.
-    #[error("the token's claims do not permit this")]
+    #[error("the token's claims do not permit this: {unmet}")]
     Insufficient {
         /// The scopes of which one is needed, separated by spaces, when the requirement is one of
         /// scope.
@@ -74,6 +86,24 @@ pub struct Unmet {
     pub claim: String,
     /// The values of which one is needed.
     pub wanted: Vec<String>,
+    /// The clause of a list that does not hold, as `require[0].any`.
+    pub clause: Option<String>,
+    /// Whether that cannot be told: a value is of another type than is asked for.
+    pub is_untold: bool,
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { claim, clause, is_untold, .. } = self;
+        let Some(clause) = clause else { return write!(f, "require.{claim}") };
+        f.write_str(clause)?;
+        if !claim.is_empty() {
+            write!(f, ", about the claim {claim:?},")?;
+        }
+        let told =
+            if *is_untold { "cannot be told: it is of another type" } else { "does not hold" };
+        write!(f, " {told}")
+    }
 }
 
 /// What is wrong with an API key. For the log; the client learns only whether it expired or was
@@ -140,6 +170,9 @@ pub enum Reason {
     /// `alg` is missing, unknown or not accepted.
     #[error("algorithm not accepted")]
     Algorithm,
+    /// The server that was asked says that the token is not active (RFC 7662 §2.2).
+    #[error("not active")]
+    Inactive,
     /// No key has this `kid` and algorithm.
     #[error("no key for its kid and algorithm")]
     Key,
@@ -176,6 +209,9 @@ pub enum Reason {
     /// The token stands where its issuer's tokens are not accepted.
     #[error("not in a place for tokens of its issuer")]
     Place,
+    /// The token is bound to nothing, or not to what is demanded.
+    #[error("not bound to what its sender must show")]
+    NotBound,
     /// `aud` does not name the configured ones.
     #[error("another audience")]
     Audience,
@@ -215,6 +251,7 @@ impl Reason {
             Self::Extension => "extension",
             Self::Type => "type",
             Self::Algorithm => "algorithm",
+            Self::Inactive => "inactive",
             Self::Key | Self::KeyUnknown => "key_unknown",
             Self::Signature => "signature",
             Self::Claim(_) | Self::NoExpiry => "claim",
@@ -225,6 +262,7 @@ impl Reason {
             Self::Issuer => "issuer",
             Self::Place => "place",
             Self::Audience => "audience",
+            Self::NotBound => "not_bound",
             Self::HeaderTooLarge => "claim_too_large",
         }
     }
@@ -238,6 +276,7 @@ impl Reason {
             Self::IssuedInFuture | Self::MaxAge => Some("iat"),
             Self::Issuer => Some("iss"),
             Self::Audience => Some("aud"),
+            Self::NotBound => Some("cnf"),
             _ => None,
         }
     }
@@ -255,8 +294,11 @@ impl Denied {
             | Self::ApiKey(_)
             | Self::NoCertificate
             | Self::Certificate(_)
-            | Self::Unbound => StatusCode::UNAUTHORIZED,
-            Self::KeysUnavailable(_) | Self::KeyUnread(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Unbound
+            | Self::Unproven { .. } => StatusCode::UNAUTHORIZED,
+            Self::KeysUnavailable(_) | Self::KeyUnread(_) | Self::Unasked(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Insufficient { .. } => StatusCode::FORBIDDEN,
         }
     }
@@ -269,6 +311,7 @@ impl Denied {
             Self::Invalid(Reason::Expired) => "token_expired",
             Self::Invalid(_) => "token_invalid",
             Self::KeysUnavailable(_) | Self::KeyUnread(_) => "keys_unavailable",
+            Self::Unasked(_) => "introspection_unavailable",
             Self::NoApiKey => "api_key_missing",
             Self::ApiKey(KeyFault::Expired) => "api_key_expired",
             Self::ApiKey(KeyFault::Revoked) => "api_key_revoked",
@@ -278,6 +321,11 @@ impl Denied {
             Self::Certificate(CertificateFault::Revoked) => "certificate_revoked",
             Self::Certificate(_) => "certificate_invalid",
             Self::Unbound => "token_binding",
+            Self::Unproven { fault: ProofFault::NoToken, .. } => "token_missing",
+            Self::Unproven { fault: ProofFault::NotBound, .. } => "token_invalid",
+            Self::Unproven { fault: ProofFault::Bearer, .. } => "dpop_missing",
+            Self::Unproven { fault: ProofFault::Missing, .. } => "dpop_missing",
+            Self::Unproven { .. } => "dpop_invalid",
             Self::Revoked(_) => "token_revoked",
             Self::Insufficient { scope: Some(_), .. } => "scope_insufficient",
             Self::Insufficient { scope: None, .. } => "claims_insufficient",
@@ -292,11 +340,13 @@ impl Denied {
             Self::ApiKey(fault) => Some(fault.cause()),
             Self::Certificate(fault) => Some(fault.cause()),
             Self::Unbound => Some("certificate"),
+            Self::Unproven { fault: ProofFault::NoToken, .. } => None,
+            Self::Unproven { fault, .. } => Some(fault.cause()),
             Self::Revoked(by) => Some(by),
             Self::Malformed => Some("form"),
             Self::Several => Some("several"),
             Self::Insufficient { .. } => Some("claim"),
-            Self::KeysUnavailable(_) => Some("issuer"),
+            Self::KeysUnavailable(_) | Self::Unasked(_) => Some("issuer"),
             Self::KeyUnread(_) => Some("store"),
             Self::NoToken | Self::NoApiKey | Self::NoCertificate => None,
         }
@@ -308,7 +358,8 @@ impl Denied {
             Self::Invalid(reason) => reason.claim(),
             Self::Certificate(CertificateFault::Subject) => Some("sub"),
             Self::Unbound => Some("cnf"),
-            Self::Insufficient { unmet, .. } => Some(&unmet.claim),
+            Self::Unproven { fault, .. } => fault.claim(),
+            Self::Insufficient { unmet, .. } => Some(&*unmet.claim).filter(|it| !it.is_empty()),
             _ => None,
         }
     }
@@ -323,7 +374,7 @@ impl Denied {
             }
             Self::Invalid(Reason::Expired) => "The access token has expired: get a new one.",
             Self::Invalid(_) => "The access token is not valid: get a new one.",
-            Self::KeysUnavailable(_) => {
+            Self::KeysUnavailable(_) | Self::Unasked(_) => {
                 "Whether the access token is valid cannot be told now. Retry shortly."
             }
             Self::Revoked(_) => "The access token was revoked: log in again.",
@@ -341,6 +392,18 @@ impl Denied {
             Self::Certificate(_) => "The client certificate cannot be used here.",
             Self::Unbound => {
                 "The access token is bound to a client certificate: show it on the connection."
+            }
+            Self::Unproven { fault: ProofFault::NoToken, .. } => {
+                "An access token is needed: send it with the scheme DPoP and a proof."
+            }
+            Self::Unproven { fault: ProofFault::NotBound, .. } => {
+                "The access token is not valid: get a new one."
+            }
+            Self::Unproven { fault: ProofFault::Bearer | ProofFault::Missing, .. } => {
+                "The access token is bound to a key: send it with the scheme DPoP and a proof."
+            }
+            Self::Unproven { .. } => {
+                "The DPoP proof is not valid for this request: make a new one."
             }
             Self::KeyUnread(_) => "Whether the API key is valid cannot be told now. Retry shortly.",
             Self::Insufficient { .. } => "The access token does not permit this request.",
@@ -361,7 +424,12 @@ impl Denied {
             let text = format!("Certificate realm=\"{realm}\"");
             return HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Certificate"));
         }
-        let mut text = format!("Bearer realm=\"{realm}\"");
+        let mut text = match self {
+            Self::Unproven { algorithms, .. } => {
+                format!("DPoP realm=\"{realm}\", algs=\"{algorithms}\"")
+            }
+            _ => format!("Bearer realm=\"{realm}\""),
+        };
         if let Some(error) = self.error() {
             // Writing to a String cannot fail.
             let _ = write!(text, ", error=\"{error}\", error_description=\"{}\"", self.public());
@@ -379,11 +447,18 @@ impl Denied {
         match self {
             Self::NoToken
             | Self::KeysUnavailable(_)
+            | Self::Unasked(_)
             | Self::NoApiKey
             | Self::ApiKey(_)
             | Self::NoCertificate
             | Self::Certificate(_)
-            | Self::KeyUnread(_) => None,
+            | Self::KeyUnread(_)
+            | Self::Unproven { fault: ProofFault::NoToken, .. } => None,
+            // RFC 9449 §7.1 and §7.2: what is wrong with the token itself is told as such.
+            Self::Unproven { fault: ProofFault::Bearer | ProofFault::NotBound, .. } => {
+                Some("invalid_token")
+            }
+            Self::Unproven { .. } => Some("invalid_dpop_proof"),
             Self::Malformed | Self::Several => Some("invalid_request"),
             Self::Invalid(_) | Self::Revoked(_) | Self::Unbound => Some("invalid_token"),
             Self::Insufficient { .. } => Some("insufficient_scope"),

@@ -15,7 +15,7 @@ use super::rules::Rules;
 use crate::base::claim::Exact;
 use crate::base::facts::{Credential, Identity};
 use crate::base::http::hex;
-use crate::config::AudienceMatch;
+use crate::config::{AudienceMatch, BoundTo};
 
 /// Largest magnitude of a time: beyond it a JSON number is not exact (RFC 8259 §6).
 const SECONDS_MAX: f64 = 9_007_199_254_740_991.0;
@@ -34,7 +34,15 @@ pub(super) fn identity(
     let subject = text(&claims, "sub")?;
     let token_id = text(&claims, "jti")?;
     let session = text(&claims, "sid")?;
-    let bound_to = binding(&claims)?;
+    let (bound_to, proven_by) = binding(&claims)?;
+    let is_bound = match rules.bound {
+        None => true,
+        Some(BoundTo::Certificate) => bound_to.is_some(),
+        Some(BoundTo::Dpop) => proven_by.is_some(),
+    };
+    if !is_bound {
+        return Err(Reason::NotBound);
+    }
     let mut blacklist_keys = Vec::new();
     let mut not_before_key = None;
     if rules.revocation {
@@ -55,7 +63,7 @@ pub(super) fn identity(
         subject,
         issued_at,
         expires_at,
-        credential: Credential::Token { bound_to: bound_to.map(|it| it.thumbprint) },
+        credential: Credential::Token { bound_to: bound_to.map(|it| it.thumbprint), proven_by },
         blacklist_keys,
         not_before_key,
         verifier: Arc::clone(&rules.name),
@@ -74,7 +82,11 @@ fn check_times(
     now: i64,
 ) -> Result<(i64, Option<i64>), Reason> {
     let leeway = rules.leeway;
-    let expires_at = time(claims, "exp", f64::floor)?.ok_or(Reason::NoExpiry)?;
+    let expires_at = match time(claims, "exp", f64::floor)? {
+        Some(expires_at) => expires_at,
+        None if rules.needs_expiry => return Err(Reason::NoExpiry),
+        None => i64::MAX,
+    };
     let not_before = time(claims, "nbf", f64::ceil)?;
     let issued_at = time(claims, "iat", f64::floor)?;
     if expires_at < 0 {
@@ -99,7 +111,7 @@ fn check_times(
 }
 
 /// A NumericDate (RFC 7519 §2) in whole seconds.
-fn time(
+pub(super) fn time(
     claims: &Map<String, Value>,
     name: &'static str,
     round: fn(f64) -> f64,
@@ -153,19 +165,24 @@ struct Binding {
     sha256: String,
 }
 
-/// The certificate to which `cnf` binds the token (RFC 8705 §3.1). Of other ways to confirm a
-/// sender (RFC 7800 §3.1) nothing is checked here.
-fn binding(claims: &Map<String, Value>) -> Result<Option<Binding>, Reason> {
+/// The certificate to which `cnf` binds the token (RFC 8705 §3.1), and the thumbprint of the key
+/// (RFC 9449 §6.1). Of other ways to confirm a sender nothing is known here (RFC 7800 §3.1).
+fn binding(claims: &Map<String, Value>) -> Result<(Option<Binding>, Option<Box<str>>), Reason> {
+    let Some(confirmation) = claims.get("cnf") else { return Ok((None, None)) };
+    let members = confirmation.as_object().ok_or(Reason::Claim("cnf"))?;
+    let certificate = members.get("x5t#S256").map(thumbprint).transpose()?;
+    let certificate = certificate
+        .map(|(text, digest)| Binding { thumbprint: text.into(), sha256: hex::encode(&digest) });
+    let key = members.get("jkt").map(thumbprint).transpose()?;
+    Ok((certificate, key.map(|(text, _)| text.into())))
+}
+
+/// A SHA-256 in base64url, and its bytes.
+fn thumbprint(value: &Value) -> Result<(&str, Vec<u8>), Reason> {
     const REFUSED: Reason = Reason::Claim("cnf");
-    let Some(confirmation) = claims.get("cnf") else { return Ok(None) };
-    let members = confirmation.as_object().ok_or(REFUSED)?;
-    let Some(thumbprint) = members.get("x5t#S256") else { return Ok(None) };
-    let text = thumbprint.as_str().ok_or(REFUSED)?;
+    let text = value.as_str().ok_or(REFUSED)?;
     let digest = URL_SAFE_NO_PAD.decode(text).map_err(|_| REFUSED)?;
-    if digest.len() != SHA256_OUTPUT_LEN {
-        return Err(REFUSED);
-    }
-    Ok(Some(Binding { thumbprint: text.into(), sha256: hex::encode(&digest) }))
+    if digest.len() == SHA256_OUTPUT_LEN { Ok((text, digest)) } else { Err(REFUSED) }
 }
 
 /// A claim that identifies something: it becomes part of store keys, limits and logs, so it is

@@ -12,8 +12,9 @@ use super::challenge::{Denied, Reason};
 use super::judged::{AuthNotes, Kind};
 use super::key_verifier::{KeyVerifier, Unread, Unrecalled};
 use super::memory::TokenMemory;
+use super::proof_fault::ProofFault;
 use super::rules::unix_seconds;
-use super::verifier::{Missing, Unverified, Verifier};
+use super::verifier::{Missing, Unasked, Unverified, Verifier};
 use super::{Policy, token};
 use crate::base::facts::{Caller, Credential, Identity};
 
@@ -26,6 +27,8 @@ pub enum Unidentified<'p> {
     KeyUnknown(Missing<'p>),
     /// The API key's record has to be read from the store.
     KeyUnread(Unread<'p>),
+    /// The token is opaque, and its server has to be asked.
+    TokenUnasked(Box<Unasked<'p>>),
 }
 
 impl From<Denied> for Unidentified<'_> {
@@ -39,6 +42,7 @@ impl<'p> From<Unverified<'p>> for Unidentified<'p> {
         match why {
             Unverified::Denied(denied) => Self::Denied(denied),
             Unverified::KeyUnknown(missing) => Self::KeyUnknown(missing),
+            Unverified::Unasked(unasked) => Self::TokenUnasked(unasked),
         }
     }
 }
@@ -87,12 +91,31 @@ pub fn identify<'p>(
         several => by_issuer(several, &token, places, (memory, now), notes)?,
     };
     // After the signature, and each time: what is remembered is the token, not who sends it.
-    if let Credential::Token { bound_to: Some(thumbprint) } = &identity.credential
+    check_sender(policy, &identity, &token, places)?;
+    Ok(Some(identity))
+}
+
+/// Whether what a token is bound to is there, as far as that is known here: a proof of a key is
+/// looked at once the claims were.
+pub(super) fn check_sender(
+    policy: &Policy,
+    identity: &Identity,
+    token: &Raw<'_>,
+    places: Places<'_>,
+) -> Result<(), Denied> {
+    let Credential::Token { bound_to, proven_by } = &identity.credential else { return Ok(()) };
+    if let Some(thumbprint) = bound_to
         && !places.certificate.is_some_and(|shown| shown.confirms(thumbprint))
     {
-        return Err(Denied::Unbound.into());
+        return Err(Denied::Unbound);
     }
-    Ok(Some(identity))
+    let fault = match (proven_by, token.is_dpop) {
+        (None, false) | (Some(_), true) => return Ok(()),
+        (Some(_), false) => ProofFault::Bearer,
+        (None, true) => ProofFault::NotBound,
+    };
+    let verifier = policy.verifiers.iter().find(|it| *it.name() == *identity.verifier);
+    Err(verifier.map_or(Denied::Unbound, |verifier| verifier.rules.unproven(fault)))
 }
 
 /// Who sends a request without a token or key: the client of its connection, where the route takes
@@ -158,7 +181,7 @@ fn choose<'p>(
     // The largest of their bounds comes before any work on the token; the chosen one has its own.
     let bound =
         verifiers.iter().map(|verifier| verifier.rules.token_bytes).max().unwrap_or_default();
-    if token.0.len() > bound {
+    if token.bytes.len() > bound {
         return Err(Reason::TooLarge.into());
     }
     let issuer = token::claimed_issuer(token.text()?)?;

@@ -1,6 +1,7 @@
 //! What is told of a credential that was judged, for metrics alone.
 
 use super::challenge::{Denied, KeyFault, Reason};
+use super::proof_fault::ProofFault;
 use crate::base::facts::{Caller, Credential};
 use crate::observe::{ApiKeyResult, IdentityMeter, TokenMeter, TokenResult};
 
@@ -83,11 +84,14 @@ impl Denied {
     fn token_result(&self) -> Option<TokenResult> {
         match self {
             Self::Invalid(reason) => Some(reason.result()),
-            Self::KeysUnavailable(_) => Some(TokenResult::UnknownKey),
+            Self::KeysUnavailable(_) | Self::Unasked(_) => Some(TokenResult::UnknownKey),
             Self::Revoked(_) => Some(TokenResult::Revoked),
-            Self::Malformed | Self::Several | Self::Unbound | Self::Insufficient { .. } => {
-                Some(TokenResult::Claims)
-            }
+            Self::Unproven { fault: ProofFault::NoToken, .. } => None,
+            Self::Malformed
+            | Self::Several
+            | Self::Unbound
+            | Self::Unproven { .. }
+            | Self::Insufficient { .. } => Some(TokenResult::Claims),
             Self::NoToken
             | Self::NoApiKey
             | Self::NoCertificate
@@ -119,6 +123,8 @@ impl Reason {
             | Self::Issuer
             | Self::Place
             | Self::Audience
+            | Self::NotBound
+            | Self::Inactive
             | Self::HeaderTooLarge => TokenResult::Claims,
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
@@ -243,6 +244,30 @@ fn read_material(jwk: &Map<String, Value>) -> Result<Material, Flaw> {
         "oct" => Ok(Material::hmac(&bytes(jwk, "k")?)),
         other => Err(unsupported("key type", other, "use RSA, EC, OKP or oct, or remove the key")),
     }
+}
+
+/// A public key that a message brings with it, and its thumbprint (RFC 7638).
+pub(super) struct PublicKey {
+    pub(super) material: Material,
+    pub(super) thumbprint: String,
+}
+
+/// Reads such a key. Neither a private one nor a shared secret is one.
+pub(super) fn read_public(jwk: &Map<String, Value>) -> Result<PublicKey, Flaw> {
+    let required: &[&str] = match text(jwk, "kty")? {
+        "RSA" => &["e", "kty", "n"],
+        "EC" => &["crv", "kty", "x", "y"],
+        "OKP" => &["crv", "kty", "x"],
+        other => return Err(unsupported("key type", other, "use RSA, EC or OKP")),
+    };
+    let material = read_material(jwk)?;
+    // Their names are in order already, and their values are plain: nothing is escaped.
+    let mut members = Vec::with_capacity(required.len());
+    for name in required {
+        members.push(format!("\"{name}\":\"{}\"", text(jwk, name)?));
+    }
+    let digest = digest(&SHA256, format!("{{{}}}", members.join(",")).as_bytes());
+    Ok(PublicKey { material, thumbprint: URL_SAFE_NO_PAD.encode(digest) })
 }
 
 fn unsupported(what: &str, name: &str, remedy: &str) -> Flaw {

@@ -120,13 +120,13 @@ impl KeyVerifier {
         at: Instant,
     ) -> Result<Arc<Identity>, Unrecalled<'_>> {
         // The bound comes before any work on the key.
-        if key.0.len() > self.key_bytes {
+        if key.bytes.len() > self.key_bytes {
             return Err(Denied::ApiKey(KeyFault::TooLarge).into());
         }
-        if is_mistyped(&key.0) {
+        if is_mistyped(&key.bytes) {
             return Err(Denied::ApiKey(KeyFault::Mistyped).into());
         }
-        let digest = memory::bytes(&digest(&SHA256, &key.0));
+        let digest = memory::bytes(&digest(&SHA256, &key.bytes));
         let id = RecordId { verifier: self.fingerprint, digest };
         let known = memory.get(&id);
         let known = known.map(|it| (it.identity, at.saturating_duration_since(it.read)));

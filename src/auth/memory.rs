@@ -13,6 +13,7 @@ use quick_cache::{Equivalent, Weighter};
 use tokio::time::Instant;
 
 use super::api_key::RECORD_BYTES_MAX;
+use super::challenge::Reason;
 use crate::base::facts::Identity;
 
 /// Most tokens that are remembered; the least used give way.
@@ -24,12 +25,34 @@ const RECORDS_MAX: usize = 16_384;
 /// Most bytes of them.
 const RECORDS_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
+/// Most opaque tokens of which it is remembered what a server said; the least used give way.
+const ANSWERS_MAX: usize = 16_384;
+/// Most bytes of what it said.
+const ANSWERS_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
 /// Tokens that were verified, by who verified them and their whole text.
 #[derive(Debug)]
 pub struct TokenMemory {
     tokens: Cache<VerifiedToken, Arc<Identity>, ByBytes>,
     /// API keys, whose records were read.
     pub(super) api_keys: KeyMemory,
+    /// Opaque tokens, of which a server has said what they are worth.
+    pub(super) answers: Arc<AnswerMemory>,
+}
+
+/// What servers said of opaque tokens.
+#[derive(Debug)]
+pub(super) struct AnswerMemory {
+    answers: Cache<RecordId, Answered, ByBytes>,
+}
+
+/// What one said, and until when that counts.
+#[derive(Debug, Clone)]
+pub(super) struct Answered {
+    pub(super) verdict: Result<Arc<Identity>, Reason>,
+    pub(super) until: Instant,
+    /// Bytes of its text.
+    pub(super) bytes: usize,
 }
 
 /// The records of keys that were presented.
@@ -99,7 +122,8 @@ impl TokenMemory {
     /// Remembers nothing yet.
     pub fn new() -> Self {
         let tokens = Cache::with_weighter(TOKENS_MAX, TOKEN_BYTES_MAX, ByBytes);
-        Self { tokens, api_keys: KeyMemory::new() }
+        let answers = Arc::new(AnswerMemory::new());
+        Self { tokens, api_keys: KeyMemory::new(), answers }
     }
 
     /// What the token said, unless its time is over, when it is forgotten.
@@ -139,6 +163,33 @@ impl KeyMemory {
 
     pub(super) fn remove(&self, id: &RecordId) {
         self.records.remove(id);
+    }
+}
+
+impl AnswerMemory {
+    fn new() -> Self {
+        Self { answers: Cache::with_weighter(ANSWERS_MAX, ANSWERS_BYTES_MAX, ByBytes) }
+    }
+
+    /// What was said of a token, while that counts.
+    pub(super) fn get(&self, id: &RecordId, at: Instant) -> Option<Result<Arc<Identity>, Reason>> {
+        let known = self.answers.get(id)?;
+        if at < known.until {
+            return Some(known.verdict);
+        }
+        self.answers.remove(id);
+        None
+    }
+
+    pub(super) fn insert(&self, id: RecordId, answered: Answered) {
+        self.answers.insert(id, answered);
+    }
+}
+
+impl Weighter<RecordId, Answered> for ByBytes {
+    fn weight(&self, _: &RecordId, answered: &Answered) -> u64 {
+        // The claims weigh about twice the text. The floor bounds their number too.
+        (2 * answered.bytes as u64).max(ANSWERS_BYTES_MAX / ANSWERS_MAX as u64)
     }
 }
 

@@ -9,9 +9,12 @@ mod carrier;
 mod certificate;
 mod challenge;
 mod claims;
+mod clauses;
+mod dpop;
 mod flaw;
 mod header_value;
 mod identify;
+mod introspect;
 mod json;
 mod judged;
 mod jwk;
@@ -20,6 +23,7 @@ mod key_verifier;
 mod keys;
 mod material;
 mod memory;
+mod proof_fault;
 mod rules;
 mod sign;
 mod token;
@@ -42,6 +46,8 @@ pub use self::authenticator::{Authenticator, Identified};
 pub use self::carrier::Places;
 pub use self::certificate::{CertificateVerifier, ShownCertificate};
 pub use self::challenge::{CertificateFault, Denied, KeyFault, REALM, Reason, Unmet};
+pub use self::clauses::{Circumstances, fulfil};
+pub use self::dpop::{Sent, prove};
 pub use self::flaw::Flaw;
 pub use self::identify::{Unidentified, identify};
 pub use self::judged::{AuthNotes, Judged};
@@ -49,14 +55,15 @@ pub use self::key::Key;
 pub use self::key_verifier::{KeyVerifier, RECORD_FRESH, RECORD_KEPT, Unread};
 pub use self::keys::KeySet;
 pub use self::memory::{TOKENS_MAX, TokenMemory};
+pub use self::proof_fault::ProofFault;
 pub use self::rules::Mistake;
 pub use self::sign::sign;
-pub use self::verifier::{Missing, SharedWith, Verifier};
+pub use self::verifier::{Missing, SharedWith, Unasked, Verifier};
 
 use self::carrier::Form;
 use crate::base::claim::Found;
 use crate::base::facts::{Caller, Credential, Identity, Target};
-use crate::config::TokenSource;
+use crate::config::{BoundTo, TokenSource};
 use crate::store::RevocationStatus;
 
 /// The claim whose words are permissions (RFC 8693 §4.2).
@@ -135,7 +142,7 @@ pub fn confirm(identity: &Identity, revocation: RevocationStatus) -> Result<(), 
 /// and does not say which.
 fn listed_by(identity: &Identity) -> &'static str {
     let has = |claim: &str| identity.claims.contains_key(claim);
-    if matches!(identity.credential, Credential::Token { bound_to: Some(_) }) {
+    if matches!(identity.credential, Credential::Token { bound_to: Some(_), .. }) {
         return "token_or_certificate";
     }
     match (has("jti"), has("sid")) {
@@ -230,8 +237,13 @@ impl Policy {
     }
 
     /// The refusal of a request that carries nothing.
-    fn missing(&self) -> Denied {
+    pub fn missing(&self) -> Denied {
+        let demands_proof = |it: &&Arc<Verifier>| it.rules.bound == Some(BoundTo::Dpop);
         match (self.verifiers.is_empty(), self.key_verifiers.is_empty()) {
+            (false, true) if self.verifiers.iter().all(|it| demands_proof(&it)) => {
+                let first = self.verifiers.first();
+                first.map_or(Denied::NoToken, |it| it.rules.unproven(ProofFault::NoToken))
+            }
             (false, _) => Denied::NoToken,
             (true, false) => Denied::NoApiKey,
             (true, true) => Denied::NoCertificate,
@@ -288,6 +300,7 @@ impl Requirement {
             subject: identity.subject.clone(),
             claim: self.claim.clone(),
             wanted: self.any_of.clone(),
+            ..Unmet::default()
         };
         Denied::Insufficient { scope: self.scope(), unmet: Box::new(unmet) }
     }

@@ -8,16 +8,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderName;
 use jsonwebtoken::Algorithm;
 
+use super::challenge::Denied;
 use super::header_value::ClaimHeader;
+use super::proof_fault::ProofFault;
 use crate::base::http::fields::is_reserved;
-use crate::config::{self, AudienceMatch};
+use crate::config::{self, AudienceMatch, BoundTo, KeySource};
 use crate::store::keys::Keys;
 
 /// A mistake in `[auth.NAME]`: the key below it, what is wrong, and the remedy.
 pub type Mistake = (String, String, String);
 
 /// What `[auth.NAME]` says of tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Rules {
     /// The name after `auth.`.
     pub(super) name: Arc<str>,
@@ -38,6 +40,58 @@ pub(super) struct Rules {
     /// The keys of the store that revoke tokens.
     pub(super) store_keys: Keys,
     pub(super) claim_headers: Vec<ClaimHeader>,
+    /// Whether a token must say when it ends: a server that is asked may leave that to itself.
+    pub(super) needs_expiry: bool,
+    /// What its tokens must be bound to.
+    pub(super) bound: Option<BoundTo>,
+    pub(super) proof_algorithms: Vec<Algorithm>,
+    /// The same, as challenges name them.
+    pub(super) proof_names: Arc<str>,
+    /// How old a proof may be, in whole seconds.
+    pub(super) proof_window: i64,
+}
+
+impl Rules {
+    /// What is written; `is_qualified`: identities must be told apart by the verifier's name.
+    pub(super) fn of(
+        config: &config::Verifier,
+        name: &str,
+        store_keys: Keys,
+        claim_headers: Vec<ClaimHeader>,
+        is_qualified: bool,
+    ) -> Self {
+        let name: Arc<str> = name.into();
+        Self {
+            qualifier: is_qualified.then(|| Arc::clone(&name)),
+            name,
+            algorithms: config.algorithms.clone(),
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+            audience_match: config.audience_match,
+            leeway: seconds(config.leeway),
+            max_age: config.max_age.map(seconds),
+            token_bytes: config.token_bytes,
+            revocation: config.revocation,
+            store_keys,
+            claim_headers,
+            needs_expiry: !matches!(config.keys, Some(KeySource::Introspection(_))),
+            bound: config.sender.bound,
+            proof_algorithms: config.sender.algorithms.clone(),
+            proof_names: names(&config.sender.algorithms),
+            proof_window: seconds(config.sender.window),
+        }
+    }
+
+    /// The refusal of a token whose sender does not show that it is his.
+    pub(super) fn unproven(&self, fault: ProofFault) -> Denied {
+        Denied::Unproven { fault, algorithms: Arc::clone(&self.proof_names) }
+    }
+}
+
+/// Algorithms as a challenge lists them (RFC 9449 §7.1).
+fn names(algorithms: &[Algorithm]) -> Arc<str> {
+    let names: Vec<String> = algorithms.iter().map(|it| format!("{it:?}")).collect();
+    names.join(" ").into()
 }
 
 /// The headers that `claims_to_headers` names, and what is wrong with it.

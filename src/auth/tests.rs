@@ -67,6 +67,7 @@ fn settings(algorithms: &[Algorithm], keys: KeySource) -> config::Verifier {
         revocation: true,
         forward_token: false,
         claims_to_headers: BTreeMap::new(),
+        sender: config::Sender::default(),
     }
 }
 

@@ -18,13 +18,13 @@ use crate::base::facts::Identity;
 const KID_BYTES_MAX: usize = 256;
 
 /// The parts of a compact JWS (RFC 7515 §7.1), not yet decoded.
-struct Parts<'t> {
-    header: &'t str,
-    payload: &'t str,
-    signature: &'t str,
+pub(super) struct Parts<'t> {
+    pub(super) header: &'t str,
+    pub(super) payload: &'t str,
+    pub(super) signature: &'t str,
     /// `header.payload`, what the signature covers. It also names the token for revocation: an
     /// ECDSA signature has a second valid spelling, this text has not.
-    signing_input: &'t str,
+    pub(super) signing_input: &'t str,
 }
 
 /// What the header says about the key; everything else in it is either refused or ignored. `jwk`,
@@ -77,7 +77,7 @@ pub(super) fn claimed_issuer(token: &str) -> Result<String, Reason> {
     }
 }
 
-fn split(token: &str) -> Result<Parts<'_>, Reason> {
+pub(super) fn split(token: &str) -> Result<Parts<'_>, Reason> {
     let (signing_input, signature) = token.rsplit_once('.').ok_or(Reason::Parts)?;
     let (header, payload) = signing_input.split_once('.').ok_or(Reason::Parts)?;
     if payload.contains('.') {
@@ -87,7 +87,7 @@ fn split(token: &str) -> Result<Parts<'_>, Reason> {
 }
 
 /// Unpadded base64url whose unused bits are zero, so that each value has one spelling.
-fn decode(part: &str) -> Result<Vec<u8>, Reason> {
+pub(super) fn decode(part: &str) -> Result<Vec<u8>, Reason> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Reason::Encoding)
 }
 

@@ -8,14 +8,17 @@ use aws_lc_rs::digest::{Context, SHA256};
 use config::{KeySource, RemoteKeys, TokenSource};
 use http::HeaderName;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
+use tokio::time::Instant;
 
 use super::carrier::{self, Form, Places, Raw};
 use super::challenge::{Denied, Reason};
 use super::flaw::Flaw;
+use super::introspect::{self, Introspector, Judge};
 use super::judged::AuthNotes;
 use super::keys::KeySet;
-use super::memory::{self, Fingerprint, TokenMemory};
-use super::rules::{Mistake, Rules, compile_headers, seconds};
+use super::memory::{self, Fingerprint, RecordId, TokenMemory};
+use super::proof_fault::ProofFault;
+use super::rules::{Mistake, Rules, compile_headers};
 use super::token;
 use crate::base::facts::Identity;
 use crate::config;
@@ -35,6 +38,8 @@ pub struct Verifier {
     pub(super) from: Vec<TokenSource>,
     pub(super) forward_token: bool,
     pub(super) rules: Rules,
+    /// Who says what its tokens are worth; nothing where their signatures do.
+    judge: Option<Box<Judge>>,
     /// What counts its tokens, once the plan that it belongs to is in force.
     meter: OnceLock<Arc<TokenMeter>>,
 }
@@ -65,6 +70,29 @@ pub(super) enum Unverified<'p> {
     Denied(Denied),
     /// It names a key that its issuer may have published since the keys were fetched.
     KeyUnknown(Missing<'p>),
+    /// It is opaque, and a server has to say what it is worth.
+    Unasked(Box<Unasked<'p>>),
+}
+
+/// An opaque token of which nothing is remembered.
+#[derive(Debug)]
+pub struct Unasked<'p> {
+    judge: &'p Judge,
+    id: RecordId,
+    token: Raw<'static>,
+    text: String,
+}
+
+impl Unasked<'_> {
+    /// Who calls with it, as its server says.
+    pub(super) async fn ask(&self, memory: &TokenMemory) -> Result<Arc<Identity>, Denied> {
+        self.judge.ask(self.id, &self.text, &memory.answers).await
+    }
+
+    /// The token as it stands in the request.
+    pub(super) fn token(&self) -> &Raw<'static> {
+        &self.token
+    }
 }
 
 impl From<Denied> for Unverified<'_> {
@@ -131,20 +159,14 @@ impl Verifier {
             SharedWith::Nobody | SharedWith::Others => store_keys.clone(),
         };
         let fingerprint = fingerprint(&format!("{name} {shared_with:?}"), config, &store_keys);
-        let name: Arc<str> = name.into();
-        let rules = Rules {
-            qualifier: (shared_with != SharedWith::Nobody).then(|| Arc::clone(&name)),
-            name,
-            algorithms: config.algorithms.clone(),
-            issuer: config.issuer.clone(),
-            audience: config.audience.clone(),
-            audience_match: config.audience_match,
-            leeway: seconds(config.leeway),
-            max_age: config.max_age.map(seconds),
-            token_bytes: config.token_bytes,
-            revocation: config.revocation,
-            store_keys,
-            claim_headers,
+        let is_qualified = shared_with != SharedWith::Nobody;
+        let rules = Rules::of(config, name, store_keys, claim_headers, is_qualified);
+        let judge = match &config.keys {
+            Some(KeySource::Introspection(settings)) => Some(Box::new(Judge {
+                rules: Arc::new(rules.clone()),
+                introspector: Arc::new(Introspector::new(settings)),
+            })),
+            _ => None,
         };
         Ok(Self {
             fingerprint,
@@ -153,6 +175,7 @@ impl Verifier {
             from: config.from.clone(),
             forward_token: config.forward_token,
             rules,
+            judge,
             meter: OnceLock::new(),
         })
     }
@@ -175,6 +198,11 @@ impl Verifier {
     /// The headers that claims are written to; the gateway takes them out of what a client sends.
     pub fn owned_headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.rules.claim_headers.iter().map(|(header, _)| header)
+    }
+
+    /// The refusal of a token whose proof has come before.
+    pub fn replayed(&self) -> Denied {
+        self.rules.unproven(ProofFault::Replayed)
     }
 
     /// The `iss` that its tokens have, where the configuration says so.
@@ -233,7 +261,7 @@ impl Verifier {
         memory: &TokenMemory,
         now: i64,
     ) -> Option<Arc<Identity>> {
-        memory.get(&self.current.load().fingerprint, &token.0, self.is_over(now))
+        memory.get(&self.current.load().fingerprint, &token.bytes, self.is_over(now))
     }
 
     /// Who the token says is calling.
@@ -246,11 +274,14 @@ impl Verifier {
     ) -> Result<Arc<Identity>, Unverified<'p>> {
         notes.meter = self.meter();
         // The bound comes before any work on the token.
-        if token.0.len() > self.rules.token_bytes {
+        if token.bytes.len() > self.rules.token_bytes {
             return Err(Denied::from(Reason::TooLarge).into());
         }
+        if let Some(judge) = &self.judge {
+            return self.recall_answer(judge, token, memory, notes);
+        }
         let current = self.current.load();
-        if let Some(identity) = memory.get(&current.fingerprint, &token.0, self.is_over(now)) {
+        if let Some(identity) = memory.get(&current.fingerprint, &token.bytes, self.is_over(now)) {
             notes.is_remembered = true;
             return Ok(identity);
         }
@@ -262,8 +293,31 @@ impl Verifier {
             }
             Err(reason) => return Err(Denied::from(reason).into()),
         };
-        memory.insert(&current.fingerprint, &token.0, Arc::clone(&identity));
+        memory.insert(&current.fingerprint, &token.bytes, Arc::clone(&identity));
         Ok(identity)
+    }
+
+    /// Who the server of an opaque token said is calling, where that still counts.
+    fn recall_answer<'p>(
+        &'p self,
+        judge: &'p Judge,
+        token: &Raw<'_>,
+        memory: &TokenMemory,
+        notes: &mut AuthNotes<'p>,
+    ) -> Result<Arc<Identity>, Unverified<'p>> {
+        let text = token.text()?;
+        let id = introspect::id_of(self.fingerprint, &token.bytes);
+        if let Some(verdict) = memory.answers.get(&id, Instant::now()) {
+            notes.is_remembered = true;
+            return Ok(verdict.map_err(Denied::from)?);
+        }
+        let token = Raw { bytes: Vec::from(&*token.bytes).into(), is_dpop: token.is_dpop };
+        Err(Unverified::Unasked(Box::new(Unasked { judge, id, token, text: text.to_owned() })))
+    }
+
+    /// Whether its tokens are opaque, and a server says what they are worth.
+    pub fn asks(&self) -> bool {
+        self.judge.is_some()
     }
 
     /// Whether a token that was good is so no longer at `now` (Unix seconds).
@@ -306,6 +360,7 @@ fn read_keys(
             };
             ("algorithms", keys)
         }
+        KeySource::Introspection(_) => ("introspect", Ok(KeySet::unfetched())),
         KeySource::ApiKeys | KeySource::Certificates => {
             let flaw = Flaw::new("no tokens are verified here", "name the keys of an issuer");
             ("algorithms", Err(vec![flaw]))
@@ -318,6 +373,7 @@ fn read_keys(
 fn fingerprint(name: &str, config: &config::Verifier, store_keys: &Keys) -> Fingerprint {
     let material: &[u8] = match &config.keys {
         Some(KeySource::Secret(secret) | KeySource::Jwks(secret)) => secret.expose(),
+        Some(KeySource::Introspection(settings)) => settings.client_secret.expose(),
         Some(
             KeySource::PublicKey(_)
             | KeySource::Url(_)

@@ -215,6 +215,9 @@ pub enum Credential {
         /// SHA-256 of the certificate that its sender must show, in base64url (RFC 8705 §3.1);
         /// nothing where it is good for whoever has it.
         bound_to: Option<Box<str>>,
+        /// Thumbprint of the key with which its sender must sign each request (RFC 9449 §6);
+        /// nothing where it has none.
+        proven_by: Option<Box<str>>,
     },
     /// An API key.
     ApiKey {
@@ -274,7 +277,7 @@ impl Identity {
     /// How many of `blacklist_keys` are of the credential itself, and not of its session.
     pub fn own_keys(&self) -> usize {
         let own = match &self.credential {
-            Credential::Token { bound_to } => 1 + usize::from(bound_to.is_some()),
+            Credential::Token { bound_to, .. } => 1 + usize::from(bound_to.is_some()),
             Credential::ApiKey { .. } | Credential::Certificate => 1,
         };
         own.min(self.blacklist_keys.len())

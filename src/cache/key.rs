@@ -347,7 +347,10 @@ mod tests {
                 expires_at: 0,
                 blacklist_keys: Vec::new(),
                 not_before_key: None,
-                credential: crate::base::facts::Credential::Token { bound_to: None },
+                credential: crate::base::facts::Credential::Token {
+                    bound_to: None,
+                    proven_by: None,
+                },
                 verifier: "users".into(),
                 qualifier: verifier.map(Into::into),
                 headers: Vec::new(),

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use toml::de::DeValue;
 
 use super::discovery;
+use super::introspect::{self, Introspect};
 use super::jwks::{self, Bounds, RemoteKeys};
 use super::reader::Section;
+use super::sender::{self, Sender};
 use super::value::{
     Flaw, MIB, Mistake, Read, choice, cookie_name, duration, duration_or_zero, echo, flag,
     header_name, parameter_name, size, string, text,
@@ -44,6 +46,8 @@ pub struct Verifier {
     pub forward_token: bool,
     /// Header name to claim name.
     pub claims_to_headers: BTreeMap<String, String>,
+    /// What the sender of a token must show beside it.
+    pub sender: Sender,
 }
 
 /// `audience_match = "any" | "all"`.
@@ -66,6 +70,8 @@ pub enum KeySource {
     Jwks(Secret),
     /// `jwks_url`, or where the issuer says; to be fetched.
     Url(RemoteKeys),
+    /// `introspect`: none at all; an authorization server says what each token is worth.
+    Introspection(Introspect),
     /// `api_keys`: none at all; what is verified are API keys, whose records are in the store.
     ApiKeys,
     /// `certificate`: none at all; callers are clients with certificates, which TLS verifies.
@@ -105,7 +111,9 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
             choice(&[("any", AudienceMatch::Any), ("all", AudienceMatch::All)]),
         ),
         algorithms: match takes {
-            Takes::Tokens => once_each(auth.need_list("algorithms", "[\"ES256\"]", algorithm)),
+            Takes::Tokens if !auth.has("introspect") => {
+                once_each(auth.need_list("algorithms", "[\"ES256\"]", algorithm))
+            }
             _ => auth.list("algorithms", algorithm).unwrap_or_default(),
         },
         keys,
@@ -127,6 +135,7 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
             |name| Ok(header_name(name)?.as_str().to_owned()),
             |claim| claim.read(text),
         ),
+        sender: sender::read(auth),
     }
 }
 
@@ -165,7 +174,7 @@ impl Takes {
     /// What is said of tokens says nothing of API keys or certificates, and its writer would think
     /// that it does.
     fn refuse_what_says_nothing(self, auth: &Section<'_>) {
-        const OF_TOKENS: [&str; 11] = [
+        const OF_TOKENS: [&str; 14] = [
             "issuer",
             "audience",
             "audience_match",
@@ -177,6 +186,9 @@ impl Takes {
             "jwks_file",
             "jwks_url",
             "jwks",
+            "introspect",
+            "bound",
+            "dpop",
         ];
         /// A certificate stands in no request.
         const OF_REQUESTS: [&str; 3] = ["from", "token_bytes", "forward_token"];
@@ -202,7 +214,12 @@ impl Takes {
 
 /// Exactly one source of keys: several could disagree about who may sign.
 fn read_keys(auth: &mut Section<'_>, takes: Takes, issuer: Option<&str>) -> Option<KeySource> {
-    const SOURCES: [&str; 4] = ["secret", "public_key_file", "jwks_file", "jwks_url"];
+    const SOURCES: [&str; 5] = ["secret", "public_key_file", "jwks_file", "jwks_url", "introspect"];
+    let asked = auth.optional("introspect", introspect::read);
+    if auth.has("introspect") && auth.has("algorithms") {
+        let what = "is about signatures, and these tokens have none that is looked at";
+        auth.problem("algorithms", what, "remove it");
+    }
     let secret = auth.secret("secret").map(KeySource::Secret);
     let public_key = auth.file("public_key_file").map(KeySource::PublicKey);
     let jwks = auth.file("jwks_file").map(|text| KeySource::Jwks(Secret::new(text)));
@@ -226,7 +243,9 @@ fn read_keys(auth: &mut Section<'_>, takes: Takes, issuer: Option<&str>) -> Opti
         let what = "is about keys that are fetched, and nothing says from where";
         auth.problem("jwks", what, "add jwks_url, or remove this table");
     }
-    secret.or(public_key).or(jwks).or(url.map(|url| KeySource::Url(bounds.of(url, None))))
+    let asked = asked.flatten().map(KeySource::Introspection);
+    let here = secret.or(public_key).or(jwks).or(asked);
+    here.or(url.map(|url| KeySource::Url(bounds.of(url, None))))
 }
 
 /// Keys whose place an issuer names itself, in the document that its URL leads to.
@@ -243,7 +262,7 @@ fn discovered(auth: &mut Section<'_>, issuer: Option<&str>, bounds: Bounds) -> O
             "has no key to verify with",
             "write one of secret, public_key_file, jwks_file, jwks_url, or as issuer the https:// \
              URL that its tokens name, which says where its keys are; or api_keys or certificate = \
-             true",
+             true; for opaque tokens, introspect",
         ),
     }
     None

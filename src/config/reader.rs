@@ -447,12 +447,32 @@ impl<'a> Section<'a> {
     ) -> Vec<T> {
         self.require(key, example);
         self.survey_table(key, &read);
-        let found = self.field(key);
+        self.tables(key, read).unwrap_or_default()
+    }
+
+    /// A list of at least one table; nothing when the key is absent. A survey does not look into
+    /// them, which may lie in each other.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&mut Section<'_>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let found = self.field(key)?;
         let read_one = |item: &Field<'a>| {
             let table = item.read_table()?;
             Section::new(self.reader, item.path.clone(), Some(table)).read(&read)
         };
-        found.and_then(|field| field.list(read_one)).unwrap_or_default()
+        found.list(read_one)
+    }
+
+    /// Whether the file gives this key a list.
+    pub(super) fn has_list(&self, key: &str) -> bool {
+        self.table.and_then(|table| table.get(key)).is_some_and(|it| it.get_ref().is_array())
+    }
+
+    /// What is wrong with a key was said: it is not looked at.
+    pub(super) fn skip(&mut self, key: &'static str) {
+        self.known.push(key);
     }
 
     /// A table that has defaults.

@@ -7,6 +7,7 @@ use http::HeaderName;
 use toml::de::DeValue;
 
 use super::cache::{self, Cache};
+use super::clause::{self, Clause};
 use super::compress::{self, Compress};
 use super::cors::{self, Cors};
 use super::events;
@@ -47,6 +48,8 @@ pub struct Route {
     pub auth: Option<Auth>,
     /// Claim name to accepted values, any of.
     pub require: BTreeMap<String, Vec<String>>,
+    /// What must hold beside that: `require` as a list.
+    pub clauses: Vec<Clause>,
     /// Names of limits.
     pub limits: Vec<String>,
     /// Whether the session is attached.
@@ -150,7 +153,8 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         mirror: route.optional("mirror", mirror::read_mirror).flatten(),
         faults: route.optional("faults", mirror::read_faults),
         auth: route.either("auth", by_name, read_auth),
-        require: route.map("require", field_name, |values| values.list_of(text)),
+        require: read_require(route),
+        clauses: clause::read_all(route, "require"),
         limits: route.list_or_empty("limits", text),
         session: route.or("session", SessionUse::Off, session_use),
         cache: route.optional("cache", cache::read),
@@ -174,6 +178,14 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         answers: queue::read_answers(route),
         events: events::read_names(route),
     }
+}
+
+/// `require` as a table; nothing where it is a list of clauses.
+fn read_require(route: &mut Section<'_>) -> BTreeMap<String, Vec<String>> {
+    if route.has_list("require") {
+        return BTreeMap::new();
+    }
+    route.map("require", field_name, |values| values.list_of(text))
 }
 
 /// `{ by = "users", optional = true }`

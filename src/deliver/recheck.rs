@@ -35,6 +35,7 @@ impl Recheck {
             blacklist: &self.blacklist,
             not_before: self.not_before.as_deref(),
             record: self.record.as_deref(),
+            proof: None,
         }
     }
 

@@ -51,7 +51,7 @@ fn caller(sub: &str) -> Caller {
         expires_at: 0,
         blacklist_keys: Vec::new(),
         not_before_key: None,
-        credential: Credential::Token { bound_to: None },
+        credential: Credential::Token { bound_to: None, proven_by: None },
         verifier: "users".into(),
         qualifier: None,
         headers: Vec::new(),

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
+
 use super::names::names;
 use crate::auth::{self, CertificateVerifier, KeyVerifier, Requirement, SharedWith, Verifier};
-use crate::config::{self, Config, KeySource, Problems};
+use crate::config::{self, BoundTo, Config, KeySource, Problems, TokenSource};
 use crate::store::keys::Keys;
 
 /// Names that mean something else in the place where a verifier's name qualifies a key.
@@ -51,14 +53,17 @@ pub(super) fn verifiers(config: &Config, keys: &Keys, problems: &mut Problems) -
                     verifiers.api_keys.insert(name.clone(), Arc::new(verifier));
                 }),
             Some(KeySource::Certificates) => {
-                certificates_are_asked_for(config, name, problems);
+                certificates_are_asked_for(config, (name, "certificate"), problems);
                 CertificateVerifier::compile(name, written, keys, is_qualified).map(|verifier| {
                     verifiers.certificates.insert(name.clone(), Arc::new(verifier));
                 })
             }
-            _ => Verifier::compile(name, written, keys, shared_with).map(|verifier| {
-                verifiers.tokens.insert(name.clone(), Arc::new(verifier));
-            }),
+            _ => {
+                senders_can_show(config, (name, written), problems);
+                Verifier::compile(name, written, keys, shared_with).map(|verifier| {
+                    verifiers.tokens.insert(name.clone(), Arc::new(verifier));
+                })
+            }
         };
         for (key, what, remedy) in compiled.err().into_iter().flatten() {
             problems.push(format!("auth.{name}.{key}"), what, remedy);
@@ -81,12 +86,33 @@ fn takes_tokens(written: &config::Verifier) -> bool {
 }
 
 /// Without a question for certificates nobody could ever show one.
-fn certificates_are_asked_for(config: &Config, name: &str, problems: &mut Problems) {
+fn certificates_are_asked_for(config: &Config, (name, key): (&str, &str), problems: &mut Problems) {
     if config.server.tls.iter().all(|tls| tls.clients().next().is_none()) {
         let what = "no client is asked for a certificate, so nobody could ever pass";
         let remedy = "add client_auth = \"optional\" and client_ca = \"clients.pem\" to \
                       [server.tls], or to one of its certificates";
-        problems.push(format!("auth.{name}.certificate"), what, remedy);
+        problems.push(format!("auth.{name}.{key}"), what, remedy);
+    }
+}
+
+/// Whether anybody could ever show what tokens must be bound to.
+fn senders_can_show(
+    config: &Config,
+    (name, written): (&str, &config::Verifier),
+    problems: &mut Problems,
+) {
+    let is_header =
+        |place: &TokenSource| matches!(place, TokenSource::Header(it) if *it == AUTHORIZATION);
+    match written.sender.bound {
+        Some(BoundTo::Certificate) => {
+            certificates_are_asked_for(config, (name, "bound"), problems);
+        }
+        Some(BoundTo::Dpop) if !written.from.iter().any(is_header) => {
+            let what = "such tokens stand in Authorization alone, which `from` does not name";
+            let remedy = "add \"header:authorization\" to from, or remove bound";
+            problems.push(format!("auth.{name}.bound"), what, remedy);
+        }
+        Some(BoundTo::Dpop) | None => {}
     }
 }
 
@@ -138,7 +164,7 @@ pub(super) fn policy(
     problems: &mut Problems,
 ) -> Option<auth::Policy> {
     let Some(auth) = &written.auth else {
-        if !written.require.is_empty() {
+        if !written.require.is_empty() || !written.clauses.is_empty() {
             let remedy = "add auth = \"NAME\", or remove require".to_owned();
             problems.push(at("require"), "a public route cannot require claims".to_owned(), remedy);
         }
@@ -187,6 +213,12 @@ fn several(
             let what = format!("{name:?} is named twice");
             problems.push(at("auth"), what, "name each verifier once");
             continue;
+        }
+        let asks = matches!(verifier.keys, Some(KeySource::Introspection(_)));
+        if asks && tokens > 1 {
+            let what = format!("auth.{name} takes opaque tokens, which name no issuer");
+            let remedy = "name it without other verifiers of tokens, or split the route";
+            problems.push(at("auth"), what, remedy);
         }
         let is_chosen_by_issuer = tokens > 1 && takes_tokens(verifier);
         if is_chosen_by_issuer && verifier.issuer.is_none() {

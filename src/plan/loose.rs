@@ -226,7 +226,8 @@ fn lacks(
         let others = other.require.get(claim);
         others.is_some_and(|others| others.iter().all(|value| values.contains(value)))
     };
-    if !protected.require.iter().all(demands) {
+    let has_same_clauses = protected.clauses.is_empty() || protected.clauses == other.clauses;
+    if !has_same_clauses || !protected.require.iter().all(demands) {
         return Some("other require");
     }
     if protected.session == SessionUse::Required && other.session != SessionUse::Required {

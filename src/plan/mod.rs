@@ -4,6 +4,7 @@
 
 mod access;
 mod check;
+mod clauses;
 mod edge;
 mod events;
 mod exposed;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use http::Method;
 use rustls::ClientConfig;
 
+pub use self::clauses::Clauses;
 pub use self::edge::Edge;
 pub use self::events::EventRule;
 pub use self::jetstream::Streamed;
@@ -288,12 +290,17 @@ fn compile_routes(
         let edge = matcher
             .as_ref()
             .and_then(|matcher| RouteEdge::compile(config, (written, matcher), at, problems));
+        let clauses = matcher.as_ref().and_then(|matcher| {
+            let pattern = queues::pattern(written).unwrap_or_else(|| written.path.clone());
+            Clauses::compile((written, &pattern), matcher, at, problems)
+        });
         let invalidates = compile_scopes(written, at, problems);
         let (Some(matcher), Some(upstream)) = (matcher, upstream) else { continue };
         let route = Route {
             name: name.clone(),
             index,
             auth,
+            clauses,
             limits,
             session,
             cache: written

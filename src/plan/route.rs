@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::clauses::Clauses;
 use super::route_edge::RouteEdge;
 use crate::{auth, config, limit, session};
 
@@ -18,6 +19,8 @@ pub struct Route {
     pub index: usize,
     /// Who may pass; `None`: everybody.
     pub auth: Option<auth::Policy>,
+    /// What must hold of them beside that; nothing on most routes.
+    pub clauses: Option<Box<Clauses>>,
     /// How often.
     pub limits: limit::Policy,
     /// Whether a session is attached.

@@ -36,7 +36,8 @@ use crate::observe::Took;
 use crate::runtime::Claim;
 use crate::session::{self, NoSession};
 use crate::store::{
-    Answers, Charges, Leases, Questions, SessionKey, SessionKeys, StoreError, budget,
+    Answers, Charges, Leases, ProofKey, Questions, RevocationKeys, SessionKey, SessionKeys,
+    StoreError, budget,
 };
 
 /// Whether the request happens.
@@ -61,6 +62,8 @@ pub(super) struct Checks<'a, 'h> {
     slots: Option<limit::SlotCheck<'a>>,
     /// Gives the slots back if the request ends before it is admitted.
     guard: Option<SlotGuard>,
+    /// What the store must not have seen: the proof that comes with a token that is bound to a key.
+    proof: Option<Box<ProofKey>>,
     /// The session's keys, when the request names a session.
     session: Option<SessionKeys>,
     /// Whether it is there, as far as the store has said.
@@ -113,6 +116,7 @@ impl<'a, 'h> Checks<'a, 'h> {
             charges: None,
             slots: None,
             guard: None,
+            proof: None,
             session: None,
             has_session: false,
             took: None,
@@ -235,8 +239,12 @@ impl<'a, 'h> Checks<'a, 'h> {
         let Request { route, caller, .. } = self.request;
         let charges = self.charges.as_ref().map(limit::RateCheck::charges);
         let leases = self.slots.as_ref().and_then(limit::SlotCheck::leases);
+        let proof = self.proof.as_deref();
         Questions {
-            revocation: caller.as_deref().filter(|i| i.is_revocable()).map(revocation_keys),
+            revocation: caller
+                .as_deref()
+                .filter(|identity| identity.is_revocable() || proof.is_some())
+                .map(|identity| RevocationKeys { proof, ..revocation_keys(identity) }),
             charges: charges.map(|it| match peek.and_then(|peek| peek.windows.as_ref()) {
                 Some(set) => Charges { set, ..it },
                 None => it,
@@ -452,6 +460,10 @@ impl<'a, 'h> Checks<'a, 'h> {
         {
             Ok(status) => {
                 let verdict = auth::confirm(identity, status);
+                if status.replayed && verdict.is_ok() {
+                    self.undo(self.taken());
+                    return Err(self.replayed(identity).into());
+                }
                 if verdict.is_err() {
                     if is_current
                         && let Some(record) = identity.record_key()

@@ -8,6 +8,7 @@ mod asking;
 mod body;
 mod challenge;
 mod checks;
+mod clauses;
 mod connection;
 mod content;
 mod degraded;

@@ -210,7 +210,7 @@ fn described(claims: &Map<String, Value>, qualifier: Option<&String>) -> Identit
         subject: None,
         issued_at: None,
         expires_at: 0,
-        credential: Credential::Token { bound_to: None },
+        credential: Credential::Token { bound_to: None, proven_by: None },
         blacklist_keys: Vec::new(),
         not_before_key: None,
         verifier: "".into(),

@@ -14,6 +14,7 @@ use super::arm;
 use super::body::Body;
 use super::challenge;
 use super::checks::{Admitted, Checks, Mode};
+use super::clauses;
 use super::connection::Connection;
 use super::content::Content;
 use super::degraded::Degraded;
@@ -459,7 +460,9 @@ pub(super) async fn admit<'a>(
     let places = Places { headers: checks.fields(), query: asked.query(), certificate };
     let identified = gateway.identify(running, route, places).await;
     checks.count(identified.judged);
-    let denied = match identified.caller {
+    let known = identified.caller.and_then(|caller| checks.prove(caller));
+    let known = known.and_then(|caller| clauses::judge(&checks.request, caller));
+    let denied = match known {
         Ok(known) => {
             *caller = known;
             None

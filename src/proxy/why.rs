@@ -102,6 +102,7 @@ pub(super) fn key_of(bound: Bound<'_>, plan: &Plan, resolved: &Resolved) -> Cow<
             let key = if is_found { "issuer" } else { "jwks_url" };
             format!("auth.{verifier}.{key}").into()
         }
+        Bound::Introspect(verifier) => format!("auth.{verifier}.introspect.url").into(),
         Bound::Block => blocking(plan, resolved).into(),
         Bound::Body => {
             let route = resolved.route(plan).filter(|route| route.written.body_bytes.is_some());
@@ -110,6 +111,7 @@ pub(super) fn key_of(bound: Bound<'_>, plan: &Plan, resolved: &Resolved) -> Cow<
             })
         }
         Bound::Route(key) => format!("routes.{}.{key}", resolved.route_name(plan)).into(),
+        Bound::Clause(key) => format!("routes.{}.{key}", resolved.route_name(plan)).into(),
         Bound::Upstream(key) => format!("upstreams.{}.{key}", resolved.upstream_name(plan)).into(),
         Bound::UpstreamRequests => {
             let key = bound_of_requests(plan, resolved);

@@ -52,6 +52,7 @@ pub(super) fn revocation_keys(identity: &Identity) -> RevocationKeys<'_> {
         blacklist: &identity.blacklist_keys,
         not_before: identity.not_before_key.as_deref(),
         record: identity.record_key(),
+        proof: None,
     }
 }
 

@@ -6,6 +6,7 @@
 //! named. A path matches a route as its upstream reads paths: what that takes for one path is one
 //! here, or a request could be authorised as one and answered as the other.
 
+mod parameters;
 mod pattern;
 mod rewrite;
 mod subject;
@@ -16,6 +17,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use http::Method;
 
+pub use parameters::Parameters;
 pub use pattern::{HostPattern, PathPattern};
 pub use rewrite::{Location, Rewrite};
 pub use subject::Subject;

@@ -294,5 +294,6 @@ fn revocation_keys(identity: &Identity, end_on: EndOn) -> RevocationKeys<'_> {
         blacklist,
         not_before: identity.not_before_key.as_deref().filter(|_| end_on.sub),
         record: identity.record_key().filter(|_| end_on.jti),
+        proof: None,
     }
 }

@@ -114,6 +114,12 @@ impl Keys {
         format!("{}:auth:blacklist:cert:{sha256}", self.prefix)
     }
 
+    /// Says that a proof of possession was used, by its digest in lower-case hex. Never qualified:
+    /// the digest covers the key that made it.
+    pub fn proof(&self, digest: &str) -> String {
+        format!("{}:auth:dpop:{digest}", self.prefix)
+    }
+
     /// The record of an API key, by the SHA-256 of the key in hex.
     pub fn api_key(&self, digest: &str) -> String {
         format!("{}:auth:key:{digest}", self.prefix)

@@ -125,6 +125,8 @@ pub struct MemoryStore {
     values: Mutex<Values>,
     queues: Mutex<Queues>,
     claims: Mutex<Claims>,
+    /// Proofs that have come.
+    proofs: Mutex<Claims>,
     news: Arc<News>,
 }
 
@@ -176,6 +178,7 @@ impl MemoryStore {
             values: Mutex::new(Values::new(bounds)),
             queues: Mutex::default(),
             claims: Mutex::default(),
+            proofs: Mutex::default(),
             news: Arc::default(),
         }
     }
@@ -322,7 +325,12 @@ impl MemoryStore {
         let text = text.filter(|text| !text.is_empty());
         let not_before = text.map(|text| seconds(text).ok_or_else(not_a_time)).transpose()?;
         let gone = revocation.record.is_some_and(|key| values.live(key).is_none());
-        Ok(RevocationStatus { listed, not_before, gone })
+        drop(values);
+        let replayed = match revocation.proof {
+            Some(proof) => self.proof(proof)?,
+            None => false,
+        };
+        Ok(RevocationStatus { listed, not_before, gone, replayed })
     }
 
     fn session(&self, key: &str) -> Option<SessionReply> {

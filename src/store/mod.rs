@@ -63,7 +63,7 @@ pub use self::marks::{Mark, MarkKeys, MarksReply, POSITION_BYTES_MAX};
 pub use self::memory::{Evicted, MemoryBounds, MemoryStore};
 pub use self::news::News;
 pub use self::question::{
-    Answers, Cached, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, ClaimKey,
+    Answers, Cached, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, ClaimKey, ProofKey,
     Questions, Reply, RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
 pub use self::redis::{

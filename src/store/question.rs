@@ -44,6 +44,27 @@ pub struct RevocationKeys<'a> {
     pub not_before: Option<&'a str>,
     /// Key that must exist: the record of an API key.
     pub record: Option<&'a str>,
+    /// The proof that comes with a token, and must not have come before.
+    pub proof: Option<&'a ProofKey>,
+}
+
+/// Where it is noted that a proof has come, and who notes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProofKey {
+    /// Its key.
+    pub key: String,
+    /// What no other request writes there: who finds this was the first, also when it asks again
+    /// because an answer was lost.
+    pub mark: [u8; 16],
+    /// How long it is known.
+    pub ttl: Duration,
+}
+
+impl ProofKey {
+    /// The same as a claim to the key.
+    pub(super) fn claim(&self) -> ClaimKey<'_> {
+        ClaimKey { key: &self.key, value: &self.mark, ttl: self.ttl }
+    }
 }
 
 /// Where a session lies.
@@ -126,7 +147,7 @@ impl RevocationStatus {
     /// Whether it revokes what was issued then (Unix seconds). What does not say when is taken for
     /// old.
     pub fn revokes(self, issued_at: Option<i64>) -> bool {
-        let Self { listed, not_before, gone } = self;
+        let Self { listed, not_before, gone, .. } = self;
         let is_old = not_before.is_some_and(|limit| issued_at.is_none_or(|iat| iat < limit));
         listed || is_old || gone
     }
@@ -175,6 +196,8 @@ pub struct RevocationStatus {
     pub not_before: Option<i64>,
     /// The record does not exist any more.
     pub gone: bool,
+    /// The proof has come before.
+    pub replayed: bool,
 }
 
 /// When windows were charged, on the clock of the server that did it. Whoever gives a charge back

@@ -255,6 +255,7 @@ impl Revoked {
             not_before: revocation.not_before.and_then(live).and_then(|entry| entry.not_before),
             // A key that is ended through the admin API is in the set too.
             gone: false,
+            replayed: false,
         }
     }
 

@@ -1,5 +1,8 @@
 //! Who may pass: tokens, what they must say, what they turn into, and how they are revoked.
 
+mod dpop;
+mod introspection;
+mod policies;
 mod revocation;
 
 use base64::Engine as _;
@@ -7,7 +10,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
-use crate::support::{AUTH, Client, Gateway, Recorded, Reply, SECRET, Upstream, claims, token};
+use crate::support::{
+    AUTH, Client, Gateway, Recorded, Reply, SECRET, Upstream, claims, eventually, token,
+};
 
 /// The code of a problem, after checking that the problem is whole.
 pub(crate) fn code(reply: &Reply) -> String {
@@ -159,6 +164,13 @@ fn what_a_refused_request_is_told() {
     let twice = Client::get(gateway.public, "/private").bearer(&good).bearer(&good).send();
     assert_eq!((twice.status, &*code(&twice)), (400, "token_malformed"));
     assert_eq!(upstream.seen(), 0, "none of them may get through");
+}
+
+/// The access line with this cause; it is written behind the answer.
+fn line_with_cause(gateway: &Gateway, cause: &str) -> Value {
+    let find = || gateway.access_lines().into_iter().find(|line| line["cause"] == cause);
+    eventually("the request has its line", || find().is_some());
+    find().expect("a line")
 }
 
 /// RFC 6750 §3: a challenge with the error, or without one for those who showed no token.

@@ -12,6 +12,7 @@ mod idempotency;
 mod leases;
 mod marks;
 mod model;
+mod proofs;
 mod queue;
 mod queue_follow;
 mod queue_hands;
@@ -319,7 +320,11 @@ impl Subject {
         blacklist: &[&str],
         not_before: Option<&str>,
     ) -> Reply<RevocationStatus> {
-        let revocation = RevocationKeys { blacklist: &words(blacklist), not_before, record: None };
+        let revocation = RevocationKeys {
+            blacklist: &words(blacklist),
+            not_before,
+            ..RevocationKeys::default()
+        };
         let questions = Questions { revocation: Some(revocation), ..Questions::default() };
         self.store.ask(&questions).await.revocation.expect("an answer")
     }
@@ -456,7 +461,7 @@ async fn all_questions_are_answered_at_once(it: Subject) {
         revocation: Some(RevocationKeys {
             blacklist: &blacklist,
             not_before: Some("app:auth:since"),
-            record: None,
+            ..RevocationKeys::default()
         }),
         charges: Some(portcullis::store::Charges { set: &set, keys: &keys }),
         leases: None,

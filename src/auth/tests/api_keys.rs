@@ -38,7 +38,7 @@ fn present(
     (now, at): (i64, Instant),
     reply: Result<Option<&Value>, StoreError>,
 ) -> (Result<Arc<Identity>, Denied>, bool) {
-    let key = Raw(b"legacy-key"[..].into());
+    let key = Raw::new(b"legacy-key");
     match verifier.recall(&key, memory, now, at) {
         Ok(identity) => (Ok(identity), false),
         Err(Unrecalled::Denied(denied)) => (Err(denied), false),

@@ -40,7 +40,9 @@ fn one_token_is_found_wherever_it_stands() {
         (&[("authorization", "Basic dTpw")], None),
         (&[("authorization", "Bearerx a.b.c")], None),
         (&[("authorization", "Bearer-x a.b.c")], None),
-        (&[("authorization", "DPoP a.b.c")], None),
+        (&[("authorization", "DPoP a.b.c")], Some("a.b.c")),
+        (&[("authorization", "DPoPx a.b.c")], None),
+        (&[("authorization", "Digest a.b.c")], None),
         (&[("authorization", "a.b.c")], None),
         (&[("authorization", "")], None),
         (&[("x-token", "a.b.c")], Some("a.b.c")),
@@ -199,7 +201,7 @@ fn an_api_key_is_bare_but_in_authorization() {
         let mut map = headers(lines);
         let places = Places { headers: &map, query: None, certificate: None };
         let found = crate::auth::carrier::find(&sources, Form::ApiKey, places).unwrap();
-        let found = found.map(|key| String::from_utf8_lossy(&key.0).into_owned());
+        let found = found.map(|key| String::from_utf8_lossy(&key.bytes).into_owned());
         assert_eq!(found.as_deref(), expected, "{lines:?}");
         remove(&sources, Form::ApiKey, &mut map);
         assert_eq!(map.is_empty(), expected.is_some() || lines[0].0 == "x-api-key", "{lines:?}");

@@ -12,6 +12,7 @@ use crate::auth::{
     TokenMemory, Unidentified, confirm, permit,
 };
 use crate::base::facts::{Caller, ClientCertificate};
+use crate::config::BoundTo;
 use crate::store::RevocationStatus;
 use crate::store::keys::Keys;
 
@@ -171,7 +172,8 @@ fn a_certificate_speaks_where_no_token_does() {
 #[test]
 fn a_revoked_certificate_or_subject_is_refused() {
     let identity = facts(|_| {}).identify(&verifier(|_| {}), NOW).unwrap();
-    let status = |listed, not_before| RevocationStatus { listed, not_before, gone: false };
+    let status =
+        |listed, not_before| RevocationStatus { listed, not_before, ..RevocationStatus::default() };
     let revoked = Err(Denied::Certificate(CertificateFault::Revoked));
     assert_eq!(confirm(&identity, status(false, None)), Ok(()));
     assert_eq!(confirm(&identity, status(true, None)), revoked);
@@ -184,7 +186,7 @@ fn a_revoked_certificate_or_subject_is_refused() {
 fn a_bound_token_is_good_on_its_own_clients_connections_alone() {
     let (memory, policy) = (TokenMemory::new(), policy(true));
     let (own, other) = (facts(|_| {}), facts(|it| it.thumbprint = b64([1; 32])));
-    let token = token_with(json!({"cnf": {"x5t#S256": b64([0; 32]), "jkt": "x"}}));
+    let token = token_with(json!({"cnf": {"x5t#S256": b64([0; 32]), "jku": "x"}}));
     // Also when the token is remembered: whose it is is not.
     for _ in 0..2 {
         let good = identify(&policy, Some(&token), Some(&own), &memory).unwrap().unwrap();
@@ -202,6 +204,28 @@ fn a_bound_token_is_good_on_its_own_clients_connections_alone() {
     let forged = format!("{}x", &token[..token.len() - 1]);
     let refused = identify(&policy, Some(&forged), None, &memory).unwrap_err();
     assert!(matches!(refused, Denied::Invalid(_)), "{refused:?}");
+}
+
+#[test]
+fn a_verifier_may_demand_that_tokens_are_bound() {
+    let digest = b64([7; 32]);
+    for (bound, cnf, is_good) in [
+        (None, json!({}), true),
+        (Some(BoundTo::Certificate), json!({"x5t#S256": digest}), true),
+        (Some(BoundTo::Certificate), json!({"x5t#S256": digest, "jkt": digest}), true),
+        (Some(BoundTo::Certificate), json!({"jkt": digest}), false),
+        (Some(BoundTo::Certificate), json!({}), false),
+        (Some(BoundTo::Dpop), json!({"jkt": digest}), true),
+        (Some(BoundTo::Dpop), json!({"x5t#S256": digest}), false),
+        (Some(BoundTo::Dpop), json!({}), false),
+    ] {
+        let mut config = hs256_settings();
+        config.sender.bound = bound;
+        let token = token_with(json!({ "cnf": cnf }));
+        let verified = verify(&compile(&config), &token);
+        let expected = if is_good { None } else { Some(Reason::NotBound) };
+        assert_eq!(verified.err(), expected, "{bound:?} {cnf}");
+    }
 }
 
 #[test]
@@ -223,11 +247,14 @@ fn a_binding_that_cannot_be_read_is_refused_and_others_are_not_looked_at() {
         json!({"x5t#S256": odd}),
         json!({"x5t#S256": [good]}),
         json!({"x5t#S256": null}),
+        json!({"jkt": 7}),
+        json!({"jkt": b64([7; 31])}),
+        json!({"jkt": null, "x5t#S256": good}),
     ] {
         let token = token_with(json!({ "cnf": cnf }));
         assert_eq!(refusal(&verifier, &token), Reason::Claim("cnf"), "{cnf}");
     }
-    for cnf in [json!({}), json!({"jkt": 7}), json!({"x5t#s256": 7})] {
+    for cnf in [json!({}), json!({"jku": 7}), json!({"x5t#s256": 7})] {
         let token = token_with(json!({ "cnf": cnf }));
         assert!(verify(&verifier, &token).is_ok(), "{cnf}");
     }

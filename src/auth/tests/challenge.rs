@@ -5,7 +5,7 @@ use crate::store::StoreError;
 
 fn insufficient(scope: Option<String>) -> Denied {
     let (claim, wanted) = ("secret-claim".to_owned(), vec!["secret-value".to_owned()]);
-    Denied::Insufficient { scope, unmet: Box::new(Unmet { subject: None, claim, wanted }) }
+    Denied::Insufficient { scope, unmet: Box::new(Unmet { claim, wanted, ..Unmet::default() }) }
 }
 
 #[test]

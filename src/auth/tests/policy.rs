@@ -31,6 +31,7 @@ fn identify(
             Unidentified::Denied(denied) => denied,
             Unidentified::KeyUnknown(missing) => panic!("{missing:?}"),
             Unidentified::KeyUnread(unread) => panic!("{unread:?}"),
+            Unidentified::TokenUnasked(unasked) => panic!("{unasked:?}"),
         })
 }
 
@@ -126,7 +127,8 @@ fn a_requirement_is_met_by_any_of_its_values() {
         let scope = (claim == "scope").then(|| "admin user".to_owned());
         let (caller, wanted) = (caller(claims.clone()), policy.require[0].any_of.clone());
         let subject = caller.as_ref().and_then(|identity| identity.subject.clone());
-        let unmet = Box::new(Unmet { subject, claim: claim.to_owned(), wanted });
+        let unmet =
+            Box::new(Unmet { subject, claim: claim.to_owned(), wanted, ..Unmet::default() });
         let refused = Err(Denied::Insufficient { scope, unmet });
         let expected = if met { Ok(()) } else { refused };
         assert_eq!(permit(&policy, &caller), expected, "{claim} {claims}");
@@ -167,7 +169,7 @@ fn revocation_is_judged_without_leeway() {
     ] {
         let by = if listed { "jti" } else { "sub" };
         let expected = if revoked { Err(Denied::Revoked(by)) } else { Ok(()) };
-        let revocation = RevocationStatus { listed, not_before, gone: false };
+        let revocation = RevocationStatus { listed, not_before, ..RevocationStatus::default() };
         assert_eq!(confirm(identity, revocation), expected, "{listed} {not_before:?}");
     }
 }

@@ -227,6 +227,7 @@ fn outcome(policy: &Policy, headers: &HeaderMap, memory: &TokenMemory) -> Outcom
         Err(Unidentified::Denied(denied)) => Outcome::Denied(denied),
         Err(Unidentified::KeyUnknown(_)) => Outcome::KeyUnknown,
         Err(Unidentified::KeyUnread(unread)) => panic!("{unread:?}"),
+        Err(Unidentified::TokenUnasked(unasked)) => panic!("{unasked:?}"),
     }
 }
 

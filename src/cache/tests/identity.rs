@@ -25,7 +25,7 @@ fn what_is_private_is_kept_for_its_user_alone() {
             expires_at: 0,
             blacklist_keys: Vec::new(),
             not_before_key: None,
-            credential: Credential::Token { bound_to: None },
+            credential: Credential::Token { bound_to: None, proven_by: None },
             verifier: "users".into(),
             qualifier: None,
             headers: Vec::new(),

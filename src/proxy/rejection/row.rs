@@ -63,12 +63,16 @@ pub(in crate::proxy) enum Bound<'a> {
     Auth(&'static str),
     /// Where the keys of this verifier come from: `jwks_url`, or `issuer`.
     Jwks(&'a str),
+    /// The server that is asked about this verifier's tokens.
+    Introspect(&'a str),
     /// `block` of the limit that names the client's address.
     Block,
     /// The largest body: the route's own bound, or that of all.
     Body,
     /// A key of the route.
     Route(&'static str),
+    /// A clause of the route.
+    Clause(&'a str),
     /// A key of the route's upstream.
     Upstream(&'static str),
     /// The key of the route's upstream that bounds the requests in progress there.

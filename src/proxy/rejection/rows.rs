@@ -8,7 +8,7 @@ use super::delivery_rows::delivery_row;
 use super::event_rows::event_row;
 use super::kind::Rejection;
 use super::row::{Adds, Bound, Fault, Public, Row, UNREACHABLE};
-use crate::auth::{Denied, KeyFault, Reason};
+use crate::auth::{Denied, KeyFault, ProofFault, Reason};
 use crate::base::body::UploadFault;
 use crate::base::grpc;
 use crate::guard::{BadHandshake, Malformed};
@@ -153,6 +153,7 @@ fn denied_row(denied: &Denied) -> Row<'_> {
     match denied {
         // No credentials would help.
         Denied::KeysUnavailable(name) => row(Fault::Issuer).bound(Bound::Jwks(name)),
+        Denied::Unasked(name) => row(Fault::Issuer).bound(Bound::Introspect(name)),
         Denied::KeyUnread(_) => row(Fault::Store),
         Denied::Invalid(Reason::TooLarge) | Denied::ApiKey(KeyFault::TooLarge) => {
             refused.bound(Bound::Auth("token_bytes"))
@@ -167,8 +168,15 @@ fn denied_row(denied: &Denied) -> Row<'_> {
         | Denied::ApiKey(_)
         | Denied::NoCertificate
         | Denied::Certificate(_)
-        | Denied::Unbound
-        | Denied::Insufficient { .. } => refused,
+        | Denied::Unbound => refused,
+        Denied::Unproven { fault: ProofFault::Time, .. } => {
+            refused.bound(Bound::Auth("dpop.window"))
+        }
+        Denied::Unproven { .. } => refused,
+        Denied::Insufficient { unmet, .. } => match &unmet.clause {
+            Some(clause) => refused.bound(Bound::Clause(clause)),
+            None => refused,
+        },
     }
 }
 

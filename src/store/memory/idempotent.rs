@@ -1,9 +1,13 @@
-//! Idempotency keys in the embedded store: what a script does in Redis happens under one lock.
+//! Idempotency keys and proofs in the embedded store: what one command or a script does in Redis
+//! happens under one lock.
 
 use bytes::Bytes;
 
 use super::{MemoryStore, lock};
-use crate::store::{ClaimKey, StoreError, Swap};
+use crate::store::{ClaimKey, ProofKey, StoreError, Swap};
+
+/// Most bytes of proofs that have come, about 40,000 of them.
+const PROOFS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 impl MemoryStore {
     /// What the key held; nothing where it is the asker's now.
@@ -14,6 +18,17 @@ impl MemoryStore {
         }
         claims.put(asked.key, asked.value, asked.ttl, self.bounds.idempotency_bytes)?;
         Ok(None)
+    }
+
+    /// Whether a proof has come before; else it has now. Where there is no room to note it, it is
+    /// an error.
+    pub(super) fn proof(&self, asked: &ProofKey) -> Result<bool, StoreError> {
+        let mut proofs = lock(&self.proofs);
+        if let Some(held) = proofs.live(&asked.key) {
+            return Ok(**held != asked.mark);
+        }
+        proofs.put(&asked.key, &asked.mark, asked.ttl, PROOFS_BYTES_MAX)?;
+        Ok(false)
     }
 
     /// See [`crate::store::Store::swap`].

@@ -125,7 +125,8 @@ impl RedisStore {
             }
         }
         for (part, error) in failed {
-            let refuses = |status: &RevocationStatus| status.listed || status.gone;
+            let refuses =
+                |status: &RevocationStatus| status.listed || status.gone || status.replayed;
             let is_judged = matches!(&answers.revocation, Some(Ok(status)) if refuses(status));
             // One key that revokes is enough, whatever the others would have said.
             if !(part.is_of_revocation() && is_judged) {

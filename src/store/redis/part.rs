@@ -18,8 +18,8 @@ use crate::store::question::NOT_BEFORE_BYTES_MAX;
 use crate::store::sessions::ENDS;
 use crate::store::{
     Answers, CachedEntry, CachedReply, ChargeReply, ChargedAt, Charges, ClaimKey, LeaseReply,
-    Leases, MarksReply, Purge, Questions, Reply, RevocationStatus, SessionEnd, SessionKey,
-    SessionReply, SessionValue, StoreError, Window, WindowState,
+    Leases, MarksReply, ProofKey, Purge, Questions, Reply, RevocationStatus, SessionEnd,
+    SessionKey, SessionReply, SessionValue, StoreError, Window, WindowState,
 };
 
 /// Most bytes of the field that says when and why a session ends: a word and a time.
@@ -71,6 +71,8 @@ pub(super) enum Part<'a> {
     Entry(CachedEntry<'a>),
     /// An idempotency key.
     Claim(ClaimKey<'a>),
+    /// A proof that must not have come before.
+    Proof(&'a ProofKey),
 }
 
 impl<'a> Part<'a> {
@@ -87,6 +89,7 @@ impl<'a> Part<'a> {
             }
             parts.extend(asked.not_before.map(Self::NotBefore));
             parts.extend(asked.record.map(Self::Record));
+            parts.extend(asked.proof.map(Self::Proof));
         }
         if let Some(asked) = questions.session {
             parts.push(if by_script { Self::AnySession(asked) } else { Self::Session(asked) });
@@ -118,6 +121,7 @@ impl<'a> Part<'a> {
             Self::Leases(asked) => first(asked.keys),
             Self::Entry(asked) => asked.key,
             Self::Claim(asked) => asked.key,
+            Self::Proof(asked) => &asked.key,
         }
     }
 
@@ -189,6 +193,7 @@ impl<'a> Part<'a> {
                 pipeline.add_command(variants_call(key, variants));
             }
             Self::Claim(asked) => drop(pipeline.add_command(claim_call(asked))),
+            Self::Proof(asked) => drop(pipeline.add_command(claim_call(asked.claim()))),
         }
         Ok(())
     }
@@ -244,7 +249,7 @@ impl<'a> Part<'a> {
 
     /// Whether it asks for what revokes a token.
     pub(super) fn is_of_revocation(&self) -> bool {
-        matches!(self, Self::Blacklist(_) | Self::NotBefore(_) | Self::Record(_))
+        matches!(self, Self::Blacklist(_) | Self::NotBefore(_) | Self::Record(_) | Self::Proof(_))
     }
 
     /// Whether it asks what is cached.
@@ -318,8 +323,7 @@ impl<'a> Part<'a> {
         match *self {
             Self::Purges(_) => answers.settled = is_settled(replies.next_back().as_ref()),
             Self::Blacklist(_) => {
-                let listed = exists(&next());
-                with_status(answers, listed, |status, listed| status.listed |= listed);
+                with_status(answers, exists(&next()), |status, listed| status.listed |= listed);
             }
             Self::NotBefore(_) => {
                 let time = not_before(next());
@@ -374,6 +378,7 @@ impl<'a> Part<'a> {
                 });
             }
             Self::Claim(_) => answers.claim = Some(text(next())),
+            Self::Proof(asked) => with_proof(answers, text(next()), asked),
         }
     }
 
@@ -382,7 +387,7 @@ impl<'a> Part<'a> {
         let error = error.clone();
         match self {
             Self::Purges(_) | Self::EndLength(_) | Self::End(_) => {}
-            Self::Blacklist(_) | Self::NotBefore(_) | Self::Record(_) => {
+            Self::Blacklist(_) | Self::NotBefore(_) | Self::Record(_) | Self::Proof(_) => {
                 answers.revocation = Some(Err(error));
             }
             Self::Session(_) | Self::AnySession(_) => answers.session = Some(Err(error)),
@@ -441,6 +446,11 @@ fn with_status<R>(
 ) {
     answers.revocation.get_or_insert(Ok(RevocationStatus::default()));
     with(&mut answers.revocation, found, add);
+}
+
+fn with_proof(answers: &mut Answers, found: Reply<Option<Bytes>>, asked: &ProofKey) {
+    let is_own = |found: Option<Bytes>| found.is_none_or(|it| *it == asked.mark);
+    with_status(answers, found, |status, found| status.replayed |= !is_own(found));
 }
 
 /// Whether a transaction was carried out, by its last reply.

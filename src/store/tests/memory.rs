@@ -38,7 +38,8 @@ fn revocation(
     blacklist: &[&str],
     not_before: Option<&str>,
 ) -> RevocationStatus {
-    let revocation = RevocationKeys { blacklist: &words(blacklist), not_before, record: None };
+    let revocation =
+        RevocationKeys { blacklist: &words(blacklist), not_before, ..RevocationKeys::default() };
     let answers = store.ask(&Questions { revocation: Some(revocation), ..Questions::default() });
     answers.revocation.expect("an answer").expect("no failure")
 }

@@ -218,6 +218,7 @@ async fn no_flood_of_one_kind_reaches_another() {
         blacklist: &blacklist,
         not_before: Some(&not_before),
         record: Some(&record),
+        proof: None,
     });
     let answers = store.ask(&Questions { revocation, ..Questions::default() });
     let revocation = answers.revocation.unwrap().unwrap();

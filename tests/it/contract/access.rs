@@ -139,6 +139,7 @@ fn do_everything(servers: &[Redis], url: StoreUrl) {
                     blacklist: &blacklist,
                     not_before: Some("app:auth:not-before:u"),
                     record: Some("app:auth:key:ab"),
+                    proof: None,
                 }),
                 charges: Some(Charges { set: &set, keys: &keys }),
                 leases: Some(leases),

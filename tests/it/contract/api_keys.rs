@@ -101,7 +101,8 @@ async fn a_record_that_is_gone_is_told_of(it: Subject) {
     let one = write("k1", Some(MINUTE), 1);
     let blacklist = ["app:auth:blacklist:key:k1".to_owned()];
     let revocation = async |record: Option<&str>| {
-        let revocation = Some(RevocationKeys { blacklist: &blacklist, not_before: None, record });
+        let revocation =
+            Some(RevocationKeys { blacklist: &blacklist, record, ..RevocationKeys::default() });
         let questions = Questions { revocation, ..Questions::default() };
         it.store.ask(&questions).await.revocation.unwrap().unwrap()
     };

@@ -88,12 +88,20 @@ fn shown_values() -> BTreeMap<String, Vec<String>> {
 const CALLBACK: [&str; 2] =
     ["url = \"https://hooks.test/\"", "secret = \"32-random-bytes-32-random-bytes-!\""];
 
+/// What a server that is asked about tokens needs.
+const INTROSPECT: [&str; 3] = [
+    "url = \"https://login.test/introspect\"",
+    "client_id = \"gateway\"",
+    "client_secret = \"secret\"",
+];
+
 /// The least that each table needs, so that another key of it can be tried.
 fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
     let keys = match path {
         _ if path.starts_with("auth.NAME.jwks") => {
             vec!["algorithms = [\"RS256\"]", "jwks_url = \"https://login.test/jwks.json\""]
         }
+        _ if path.starts_with("auth.NAME.introspect.") => vec![],
         _ => vec!["algorithms = [\"HS256\"]", "secret = \"32-random-bytes-32-random-bytes-!\""],
     };
     let limit = match path {
@@ -129,6 +137,7 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         ("routes.NAME", route),
     ];
     let optional = [
+        ("auth.NAME.introspect", INTROSPECT.to_vec()),
         ("session", vec!["id_from = [\"cookie:sid\"]"]),
         ("queues.NAME.callback", CALLBACK.to_vec()),
         ("routes.NAME.auth", vec!["by = [\"NAME\"]"]),

@@ -439,6 +439,28 @@ fn a_bound_token_is_good_with_its_own_certificate_alone() {
 }
 
 #[test]
+fn a_verifier_may_demand_that_tokens_are_bound() {
+    let fleet = Fleet::open();
+    let (ann, bob) = (fleet.clients.client("ann"), fleet.clients.client("bob"));
+    let free = bearer(&token(claims("42")));
+    let open = fleet.node("");
+    assert_eq!(fleet.ask(&open, Some(&ann), "/users", &free), ok());
+    let folder = Folder::new();
+    write(&folder, "site", &fleet.authority.issue(&["shop.test"]));
+    folder.write("clients.pem", &fleet.clients.pem);
+    let demanding = AUTH.to_owned() + "bound = 'certificate'\n";
+    let config = fleet.config(&fleet.redis.url(), "").replace(AUTH, &demanding);
+    let gateway = Gateway::start_in(folder, &config);
+    let node = Node { tls: gateway.listening("tls"), gateway };
+    let lines = bearer(&bound(&ann));
+    assert_eq!(fleet.ask(&node, Some(&ann), "/users", &lines), ok());
+    let unbound = refused(401, "token_binding");
+    assert_eq!(fleet.ask(&node, Some(&bob), "/users", &lines), unbound);
+    let invalid = refused(401, "token_invalid");
+    assert_eq!(fleet.ask(&node, Some(&ann), "/users", &free), invalid);
+}
+
+#[test]
 fn a_web_socket_ends_with_the_certificate_that_opened_it() {
     let fleet = Fleet { upstream: websocket::upstream(websocket::echo).0, ..Fleet::open() };
     let node = fleet.node("");

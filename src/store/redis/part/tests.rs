@@ -53,6 +53,7 @@ struct Asked {
     marked: Vec<String>,
     anybody: String,
     claimed: String,
+    proof: ProofKey,
     epochs: Vec<String>,
     entry: String,
     variants: Vec<String>,
@@ -85,6 +86,7 @@ impl Asked {
             marked: ['a', 'b'].map(|who| keys.wrote(&[&who.to_string()])).to_vec(),
             anybody: keys.wrote(&["anybody"]),
             claimed: keys.idempotency("0f"),
+            proof: ProofKey { key: keys.proof("0f"), mark: [7; 16], ttl: SECOND },
             epochs: vec![keys.cache_base(), keys.cache_route("r"), keys.cache_path("h", "/p")],
             variants: texts(&["v"]),
             lock: HeldLock { key: Keys::cache_lock(&entry, 7), token: "t".to_owned() },
@@ -100,6 +102,7 @@ impl Asked {
                 blacklist: &self.blacklist,
                 not_before: Some(&self.not_before),
                 record: Some(&self.record),
+                proof: Some(&self.proof),
             }),
             session: Some(SessionKey { key, ttl: true, bytes_max: 99, end: Some(end) }),
             charges: Some(Charges { set: &self.windows, keys: &self.charged }),
@@ -138,7 +141,7 @@ fn parts_that_lie_in_one_slot_and_parts_that_must_be_cut() {
     let spread = |principals| -> Vec<String> {
         let asked = Asked::of(principals);
         let parts = Part::of(&asked.questions(), false);
-        assert_eq!(parts.len(), 14);
+        assert_eq!(parts.len(), 15);
         let is_spread = |part: &&Part<'_>| {
             let keys: Vec<_> = commands(part).iter().flat_map(keys).collect();
             assert!(keys.contains(&part.key().as_bytes().to_vec()), "{part:?}");
@@ -184,6 +187,7 @@ fn replies(part: &Part<'_>) -> Vec<Value> {
         Part::Anybody(_) => vec![text(b"-")],
         Part::Epochs(_) => vec![signed(vec![text(&[7; 16]), Value::Nil, text(&[9; 16])])],
         Part::Claim(_) => vec![text(b"p you 9")],
+        Part::Proof(_) => vec![text(b"another request")],
         Part::Entry(_) => vec![Value::Nil, Value::Array(vec![text(b"accept"), Value::Nil])],
     }
 }
@@ -201,7 +205,8 @@ fn each_part_reads_its_own_replies_and_nothing_else() {
         part.read(&mut own, HERE, &mut answers);
     }
     assert!(answers.settled);
-    let status = RevocationStatus { listed: true, not_before: Some(17), gone: true };
+    let status =
+        RevocationStatus { listed: true, not_before: Some(17), gone: true, replayed: true };
     assert_eq!(answers.revocation, Some(Ok(status)));
     let session = answers.session.as_ref().unwrap().as_ref().unwrap().as_ref().unwrap();
     assert_eq!(session.ttl, Some(Duration::from_secs(9)));
@@ -278,7 +283,7 @@ fn a_part_that_fails_fails_its_own_answer_alone() {
             }
         }
         let failed = [
-            ("Blacklist NotBefore Record", answers.revocation.map(|it| it.is_err())),
+            ("Blacklist NotBefore Record Proof", answers.revocation.map(|it| it.is_err())),
             ("Session", answers.session.map(|it| it.is_err())),
             ("Charges", answers.charges.map(|it| it.is_err())),
             ("Leases", answers.leases.map(|it| it.is_err())),
