@@ -1,7 +1,7 @@
-//! The commands: `run`, `init`, `convert`, `check`, `acl`, `demo`, `token`, `health`, `revoke`,
-//! `keys`, `purge`, `warm`, `cache`, `explain`, `limits`, `requests`, `diff`, `status`, `doctor`,
-//! `dashboard`, `fmt`, `schema`, `completions`, `man`. Everything here may print; nothing else
-//! does.
+//! The commands: `run`, `init`, `convert`, `check`, `acl`, `demo`, `token`, `signing-key`,
+//! `health`, `revoke`, `keys`, `families`, `purge`, `warm`, `cache`, `explain`, `limits`,
+//! `requests`, `diff`, `status`, `doctor`, `dashboard`, `fmt`, `schema`, `completions`, `man`.
+//! Everything here may print; nothing else does.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -16,6 +16,7 @@ mod convert;
 mod dashboard;
 mod diff;
 mod doctor;
+mod families;
 mod fmt;
 mod init;
 mod json;
@@ -28,6 +29,7 @@ mod remote;
 mod requests;
 mod secrets;
 mod shell;
+mod signing_key;
 mod status;
 mod store;
 
@@ -106,6 +108,9 @@ enum Command {
     Demo(crate::demo::Options),
     /// Print a signed test token for one of the verifiers.
     Token(TokenOptions),
+    /// Write a new key that signs tokens, for `keys` of a signer. Nobody else may read the file; a
+    /// file that is there already stays.
+    SigningKey(signing_key::Options),
     /// Ask a running gateway on this machine whether it is alive; exit status 0 when it is.
     Health,
     /// Revoke a token, a session or all tokens of a user. A running gateway does it; it holds from
@@ -122,6 +127,9 @@ enum Command {
     Cache(cache::Cache),
     /// Make, list and end API keys. A running gateway does it, for every gateway on the same store.
     Keys(api_keys::Options),
+    /// Begin, list and end families of refresh tokens. A running gateway does it, for every gateway
+    /// on the same store.
+    Families(families::Options),
     /// Say what would happen to a request: its route, its caller, what its limits have left. A
     /// running gateway says it; nothing is charged or forwarded.
     Explain(limits::Explain),
@@ -199,12 +207,14 @@ pub fn main(cli: Cli) -> ExitCode {
             block_on(crate::demo::run(options))
         }
         Command::Token(options) => report(token(&path, &options)),
+        Command::SigningKey(options) => report(signing_key::run(&options)),
         Command::Health => report(health(&path)),
         Command::Revoke(options) => operated(operate::revoke(&options, &path)),
         Command::Purge(options) => operated(operate::purge(&options, &path)),
         Command::Warm(options) => operated(operate::warm(&options, &path)),
         Command::Cache(options) => operated(cache::show(&options, &path)),
         Command::Keys(options) => operated(api_keys::run(&options, &path)),
+        Command::Families(options) => operated(families::run(&options, &path)),
         Command::Explain(options) => operated(limits::explain(&options, &path)),
         Command::Limits(options) => operated(limits::limits(&options, &path)),
         Command::Status(options) => looked(status::show(&options, &path)),
@@ -504,6 +514,7 @@ fn token(path: &Path, options: &TokenOptions) -> Result<String, String> {
     let key = match (&options.private_key, &verifier.keys) {
         (Some(file), _) => private_key(file, algorithm)?,
         (None, Some(KeySource::Secret(secret))) => EncodingKey::from_secret(secret.expose()),
+        (None, Some(KeySource::Signer(name))) => signers_key(&config, name)?,
         (None, _) => {
             return Err(format!(
                 "auth.{} has no secret, so it cannot sign: give --private-key FILE",
@@ -514,7 +525,11 @@ fn token(path: &Path, options: &TokenOptions) -> Result<String, String> {
     let life = crate::base::units::parse_positive_duration(&options.expires_in)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut claims = Map::new();
-    if let Some(issuer) = &verifier.issuer {
+    let of_signer = match &verifier.keys {
+        Some(KeySource::Signer(name)) => config.signers.get(name).map(|signer| &signer.issuer),
+        _ => None,
+    };
+    if let Some(issuer) = of_signer.or(verifier.issuer.as_ref()) {
         claims.insert("iss".into(), issuer.as_str().into());
     }
     if let Some(audience) = verifier.audience.first() {
@@ -529,6 +544,14 @@ fn token(path: &Path, options: &TokenOptions) -> Result<String, String> {
     }
     crate::auth::sign(algorithm, &key, options.kid.as_deref(), &claims)
         .map_err(|error| format!("cannot sign: {error}; does the key fit {algorithm:?}?"))
+}
+
+/// What a signer signs with.
+fn signers_key(config: &config::Config, name: &str) -> Result<EncodingKey, String> {
+    let signer = config.signers.get(name).ok_or(format!("no signer is named {name:?}"))?;
+    let key = signer.keys.first().ok_or(format!("signers.{name} has no key"))?;
+    EncodingKey::from_ec_pem(key.expose())
+        .map_err(|error| format!("signers.{name} cannot sign here: {error}; is it PKCS#8?"))
 }
 
 fn private_key(path: &Path, algorithm: Algorithm) -> Result<EncodingKey, String> {

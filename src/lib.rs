@@ -21,6 +21,7 @@
 //! | 4 | `route` `auth` `session` `limit` `cache` `cors` `upstream` | the rooms |
 //! | 4 | `deliver` | requests that are delivered later |
 //! | 4 | `events` | what applications tell, and what it means |
+//! | 4 | `signing` | tokens that the gateway issues |
 //! | 4 | `idempotency` | requests that take effect once |
 //! | 4 | `tunnel` | connections that changed to WebSocket |
 //! | 4 | `traffic` | which of several upstreams takes a request |
@@ -71,6 +72,7 @@ pub mod idempotency;
 pub mod limit;
 pub mod route;
 pub mod session;
+pub mod signing;
 pub mod traffic;
 pub mod tunnel;
 pub mod upstream;

@@ -105,6 +105,7 @@ impl Audit {
         let name = decoded(found.map_or("", |found| found.name));
         match template {
             routes::SESSION => audit.digest("id", &name),
+            routes::FAMILY => audit.digest("sid", &name),
             routes::KEY if name.len() > KEY_ID_BYTES_MAX => audit.digest("id", &name),
             routes::KEY => audit.member("id", &name),
             routes::SESSIONS => audit.member("user", &name),

@@ -16,6 +16,7 @@ mod config;
 mod connection;
 mod doctor;
 mod events;
+mod families;
 mod findings;
 mod grpc_health;
 mod guard;

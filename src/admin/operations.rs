@@ -17,8 +17,8 @@ use super::reply::{Body, Effect, Fault, Reply, json as reply_json, not_allowed, 
 use super::routes::{self, Operation, QueueOperation};
 use super::{
     api_keys, audit, cache, cache_entry, cache_top, cache_walk, canaries, certificates, config,
-    doctor, events, limits, log, login, masked, overview, purge, queues, requests, revocation_list,
-    revocations, series, sessions, status, store, tunnels, upstreams,
+    doctor, events, families, limits, log, login, masked, overview, purge, queues, requests,
+    revocation_list, revocations, series, sessions, status, store, tunnels, upstreams,
 };
 use crate::runtime::Gateway;
 use crate::warm::{self, Refused};
@@ -93,6 +93,9 @@ async fn operate(
         Operation::CreateKey => api_keys::create(gateway, body).await,
         Operation::ShowKey => api_keys::show(gateway, uri, name).await,
         Operation::EndKey => api_keys::end(gateway, uri, name).await,
+        Operation::ListFamilies => families::list(gateway, uri).await,
+        Operation::BeginFamily => families::begin(gateway, body).await,
+        Operation::EndFamily => families::end(gateway, uri, name).await,
         Operation::ShowLimit => limits::show(gateway, uri).await,
         Operation::ResetLimit => limits::reset(gateway, uri).await,
         Operation::ListPressed => limits::pressed(gateway, uri),

@@ -40,6 +40,9 @@ pub(super) enum Operation {
     CreateKey,
     ShowKey,
     EndKey,
+    ListFamilies,
+    BeginFamily,
+    EndFamily,
     ShowLimit,
     ResetLimit,
     ListPressed,
@@ -126,6 +129,9 @@ pub(super) const SESSIONS: &str = "/v1/users/{sub}/sessions";
 const KEYS: &str = "/v1/keys";
 /// One API key.
 pub(super) const KEY: &str = "/v1/keys/{id}";
+const FAMILIES: &str = "/v1/families";
+/// One family of refresh tokens.
+pub(super) const FAMILY: &str = "/v1/families/{sid}";
 const LIMITS: &str = "/v1/limits";
 const TUNNELS: &str = "/v1/tunnels";
 /// What is done to one queue has paths below it.
@@ -139,7 +145,7 @@ pub(super) const LOGIN: &str = "/v1/login";
 pub(super) const LOGIN_CODE: &str = "/v1/login/code";
 
 /// The operations under `/v1/`. Those of one path stand together, in the order of its `Allow`.
-pub static ROUTES: [Route; 60] = [
+pub static ROUTES: [Route; 63] = [
     row(Op::Status, GET, "/v1/status", Read, "/v1/status"),
     row(Op::ListRevocations, GET, REVOCATIONS, Read, "/v1/revocations?kind=sub&limit=100"),
     row(Op::TakeBack, DELETE, REVOCATIONS, Operate, "/v1/revocations?sub=42"),
@@ -171,6 +177,15 @@ pub static ROUTES: [Route; 60] = [
     row(Op::CreateKey, POST, KEYS, Operate, r#"/v1/keys {"owner": "acme", "tier": "gold"}"#),
     row(Op::ShowKey, GET, KEY, Read, "/v1/keys/0123456789abcdef"),
     row(Op::EndKey, DELETE, KEY, Operate, "/v1/keys/0123456789abcdef"),
+    row(Op::ListFamilies, GET, FAMILIES, Read, "/v1/families?sub=42"),
+    row(
+        Op::BeginFamily,
+        POST,
+        FAMILIES,
+        Operate,
+        r#"/v1/families {"sub": "42", "claims": {"role": "user"}}"#,
+    ),
+    row(Op::EndFamily, DELETE, FAMILY, Operate, "/v1/families/AAECAwQFBgcICQoLDA0ODw"),
     row(Op::ShowLimit, GET, LIMITS, Read, "/v1/limits?policy=api&key=claim:sub=42"),
     row(Op::ResetLimit, DELETE, LIMITS, Operate, "/v1/limits?policy=api&key=claim:sub=42"),
     row(Op::ListPressed, GET, "/v1/limits/pressed", Read, "/v1/limits/pressed?min=0.8"),

@@ -365,6 +365,11 @@ fn read_keys(
             let flaw = Flaw::new("no tokens are verified here", "name the keys of an issuer");
             ("algorithms", Err(vec![flaw]))
         }
+        // The plan puts the keys of the signer in its place.
+        KeySource::Signer(_) => {
+            let flaw = Flaw::new("the signer has no keys", "see what is wrong with the signer");
+            ("signer", Err(vec![flaw]))
+        }
     }
 }
 
@@ -378,7 +383,8 @@ fn fingerprint(name: &str, config: &config::Verifier, store_keys: &Keys) -> Fing
             KeySource::PublicKey(_)
             | KeySource::Url(_)
             | KeySource::ApiKeys
-            | KeySource::Certificates,
+            | KeySource::Certificates
+            | KeySource::Signer(_),
         )
         | None => &[],
     };

@@ -72,6 +72,8 @@ pub enum KeySource {
     Url(RemoteKeys),
     /// `introspect`: none at all; an authorization server says what each token is worth.
     Introspection(Introspect),
+    /// `signer`: those of one of `[signers]`, by its name.
+    Signer(String),
     /// `api_keys`: none at all; what is verified are API keys, whose records are in the store.
     ApiKeys,
     /// `certificate`: none at all; callers are clients with certificates, which TLS verifies.
@@ -111,6 +113,10 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
             choice(&[("any", AudienceMatch::Any), ("all", AudienceMatch::All)]),
         ),
         algorithms: match takes {
+            // A signer has no other.
+            Takes::Tokens if auth.has("signer") && !auth.has("algorithms") => {
+                vec![Algorithm::ES256]
+            }
             Takes::Tokens if !auth.has("introspect") => {
                 once_each(auth.need_list("algorithms", "[\"ES256\"]", algorithm))
             }
@@ -174,7 +180,7 @@ impl Takes {
     /// What is said of tokens says nothing of API keys or certificates, and its writer would think
     /// that it does.
     fn refuse_what_says_nothing(self, auth: &Section<'_>) {
-        const OF_TOKENS: [&str; 14] = [
+        const OF_TOKENS: [&str; 15] = [
             "issuer",
             "audience",
             "audience_match",
@@ -189,6 +195,7 @@ impl Takes {
             "introspect",
             "bound",
             "dpop",
+            "signer",
         ];
         /// A certificate stands in no request.
         const OF_REQUESTS: [&str; 3] = ["from", "token_bytes", "forward_token"];
@@ -214,7 +221,8 @@ impl Takes {
 
 /// Exactly one source of keys: several could disagree about who may sign.
 fn read_keys(auth: &mut Section<'_>, takes: Takes, issuer: Option<&str>) -> Option<KeySource> {
-    const SOURCES: [&str; 5] = ["secret", "public_key_file", "jwks_file", "jwks_url", "introspect"];
+    const SOURCES: [&str; 6] =
+        ["secret", "public_key_file", "jwks_file", "jwks_url", "introspect", "signer"];
     let asked = auth.optional("introspect", introspect::read);
     if auth.has("introspect") && auth.has("algorithms") {
         let what = "is about signatures, and these tokens have none that is looked at";
@@ -223,6 +231,7 @@ fn read_keys(auth: &mut Section<'_>, takes: Takes, issuer: Option<&str>) -> Opti
     let secret = auth.secret("secret").map(KeySource::Secret);
     let public_key = auth.file("public_key_file").map(KeySource::PublicKey);
     let jwks = auth.file("jwks_file").map(|text| KeySource::Jwks(Secret::new(text)));
+    let signer = auth.get("signer", text).map(KeySource::Signer);
     let bounds = auth.section("jwks", jwks::read);
     let url = auth.get("jwks_url", |value| jwks::keys_url(value, bounds.allow_http));
     match takes {
@@ -244,8 +253,8 @@ fn read_keys(auth: &mut Section<'_>, takes: Takes, issuer: Option<&str>) -> Opti
         auth.problem("jwks", what, "add jwks_url, or remove this table");
     }
     let asked = asked.flatten().map(KeySource::Introspection);
-    let here = secret.or(public_key).or(jwks).or(asked);
-    here.or(url.map(|url| KeySource::Url(bounds.of(url, None))))
+    let url = url.map(|url| KeySource::Url(bounds.of(url, None)));
+    secret.or(public_key).or(jwks).or(asked).or(url).or(signer)
 }
 
 /// Keys whose place an issuer names itself, in the document that its URL leads to.
@@ -260,9 +269,9 @@ fn discovered(auth: &mut Section<'_>, issuer: Option<&str>, bounds: Bounds) -> O
         None => auth.problem(
             "",
             "has no key to verify with",
-            "write one of secret, public_key_file, jwks_file, jwks_url, or as issuer the https:// \
-             URL that its tokens name, which says where its keys are; or api_keys or certificate = \
-             true; for opaque tokens, introspect",
+            "write one of secret, public_key_file, jwks_file, jwks_url, signer, or as issuer the \
+             https:// URL that its tokens name, which says where its keys are; or api_keys or \
+             certificate = true; for opaque tokens, introspect",
         ),
     }
     None

@@ -54,6 +54,7 @@ mod sentinel;
 mod server;
 mod session;
 mod shown;
+mod signer;
 mod source;
 mod split;
 mod store;
@@ -125,6 +126,7 @@ pub use sentinel::{SENTINELS_MAX, StoreSentinel};
 pub use server::{ClientLimits, RatelimitFields, Server};
 pub use session::{Session, SessionId};
 pub use shown::{Difference, FromEnvironment, Shown};
+pub use signer::{Assertion, Signer, Tokens};
 pub use source::Source;
 pub use split::{Arm, OnBad, Rollback, Split, Step, WHOLE};
 pub use store::{CacheCompression, CacheEpochs, LimitOutage, OnOutage, Outage, Store};
@@ -156,6 +158,8 @@ pub struct Config {
     pub traces: Option<Traces>,
     /// `[auth.NAME]`
     pub auth: BTreeMap<String, Verifier>,
+    /// `[signers.NAME]`
+    pub signers: BTreeMap<String, Signer>,
     /// `[session]`
     pub session: Option<Session>,
     /// `[limits.NAME]`

@@ -353,11 +353,20 @@ pub enum Answers {
     Deliveries,
     /// That it has taken an event.
     Events,
+    /// The public keys of signers.
+    Jwks,
+    /// A new pair of tokens for a refresh token.
+    Refresh,
 }
 
 /// Reads `answers` of a route.
 pub(super) fn read_answers(route: &mut Section<'_>) -> Option<Answers> {
-    let words = [("deliveries", Answers::Deliveries), ("events", Answers::Events)];
+    let words = [
+        ("deliveries", Answers::Deliveries),
+        ("events", Answers::Events),
+        ("jwks", Answers::Jwks),
+        ("refresh", Answers::Refresh),
+    ];
     route.get("answers", choice(&words))
 }
 

@@ -18,6 +18,7 @@ use super::mirror::{self, Faults, Mirror};
 use super::queue::{self, Answers, Deliver};
 use super::reader::Section;
 use super::rewrite::{self, Respond, Rewrite};
+use super::signer::{self, Assertion};
 use super::split::{self, Split};
 use super::tunnel::{self, Tunnel};
 use super::value::{
@@ -90,6 +91,11 @@ pub struct Route {
     pub answers: Option<Answers>,
     /// The events that its requests bring.
     pub events: Vec<String>,
+    /// Whose keys are published, or whose tokens are issued; `None`: the keys of all, or the only
+    /// one that issues some.
+    pub signer: Option<String>,
+    /// What its upstream is told of the caller by a token of the gateway's own.
+    pub assertion: Option<Assertion>,
 }
 
 impl Route {
@@ -177,6 +183,8 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         deliver: queue::read_deliver(route),
         answers: queue::read_answers(route),
         events: events::read_names(route),
+        signer: route.get("signer", text),
+        assertion: route.optional("assertion", signer::read_assertion).flatten(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
@@ -53,6 +53,9 @@ fn own(meant: &dyn Any) -> Vec<Value> {
     }
     if let Some(address) = meant.downcast_ref::<SocketAddr>() {
         return text(address.to_string());
+    }
+    if let Some(name) = meant.downcast_ref::<HeaderName>() {
+        return text(name.as_str().to_owned());
     }
     if let Some(value) = meant.downcast_ref::<HeaderValue>() {
         return text(value.to_str().unwrap_or_default().to_owned());

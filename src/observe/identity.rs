@@ -70,10 +70,31 @@ pub enum SessionOutcome {
     Unknown,
 }
 
+/// What became of a refresh token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefreshOutcome {
+    /// It is the first one of a family.
+    Begun,
+    /// It was exchanged.
+    Exchanged,
+    /// It was exchanged before, within the grace.
+    Repeated,
+    /// It was exchanged before, and its family has ended.
+    Reused,
+    /// Its family or its user was revoked.
+    Revoked,
+    /// Nobody's, or over.
+    Invalid,
+    /// The store did not say.
+    Away,
+}
+
 const TOKEN_WORDS: [&str; 7] =
     ["verified", "remembered", "expired", "signature", "claims", "revoked", "unknown_key"];
 const API_KEY_WORDS: [&str; 7] =
     ["verified", "remembered", "unknown", "expired", "revoked", "mistyped", "unread"];
+const REFRESH_WORDS: [&str; 7] =
+    ["begun", "exchanged", "repeated", "reused", "revoked", "invalid", "away"];
 const SESSION_WORDS: [&str; 9] = [
     "attached",
     "missing",
@@ -115,12 +136,14 @@ pub struct IdentityMeter {
     pub(super) unknown: Arc<TokenMeter>,
     api_keys: Counters<7>,
     sessions: Counters<9>,
+    refreshes: Counters<7>,
 }
 
 impl Default for IdentityMeter {
     fn default() -> Self {
         let unknown = Arc::new(TokenMeter::new("unknown"));
-        Self { unknown, api_keys: Counters::default(), sessions: Counters::default() }
+        let (api_keys, sessions) = (Counters::default(), Counters::default());
+        Self { unknown, api_keys, sessions, refreshes: Counters::default() }
     }
 }
 
@@ -138,6 +161,11 @@ impl IdentityMeter {
     /// A session was looked for.
     pub fn session(&self, outcome: SessionOutcome) {
         self.sessions.add(outcome as usize, 1);
+    }
+
+    /// A refresh token was issued or shown.
+    pub fn refresh(&self, outcome: RefreshOutcome) {
+        self.refreshes.add(outcome as usize, 1);
     }
 
     /// Writes its families; `tokens` has those of the verifiers in force.
@@ -159,7 +187,11 @@ impl IdentityMeter {
         let sessions = told(&SESSION_WORDS, &self.sessions);
         let sessions = sessions.map(|(word, sum)| ([("outcome", word)], sum));
         let help = "Requests on routes that use sessions, by what became of the session.";
-        family(encoder, &Described::new("sessions", help), sessions)
+        family(encoder, &Described::new("sessions", help), sessions)?;
+        let refreshes = told(&REFRESH_WORDS, &self.refreshes);
+        let refreshes = refreshes.map(|(word, sum)| ([("outcome", word)], sum));
+        let help = "Refresh tokens that were issued at a log-in or shown, by what became of them.";
+        family(encoder, &Described::new("refreshes", help), refreshes)
     }
 }
 
@@ -191,5 +223,7 @@ mod tests {
         assert_eq!(API_KEY_WORDS[ApiKeyResult::Unread as usize], "unread");
         assert_eq!(SESSION_WORDS[SessionOutcome::NotRenewed as usize], "not_renewed");
         assert_eq!(SESSION_WORDS[SessionOutcome::Unknown as usize], "unknown");
+        assert_eq!(REFRESH_WORDS[RefreshOutcome::Reused as usize], "reused");
+        assert_eq!(REFRESH_WORDS[RefreshOutcome::Away as usize], "away");
     }
 }

@@ -52,7 +52,9 @@ pub use exposition::Format;
 pub use histogram::Histogram;
 pub use history::{COARSE_S, History, Last, Series, Step};
 pub use idempotency::KeyOutcome;
-pub use identity::{ApiKeyResult, IdentityMeter, SessionOutcome, TokenMeter, TokenResult};
+pub use identity::{
+    ApiKeyResult, IdentityMeter, RefreshOutcome, SessionOutcome, TokenMeter, TokenResult,
+};
 pub use level::{LevelNow, configure_level, end_level, level, set_level};
 pub use limit::{LimitMeter, LimitOutcome};
 pub use live::{IssuerMeter, IssuerNow, Now};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::AUTHORIZATION;
 
 use super::names::names;
+use super::signers::{self, Signers};
 use crate::auth::{self, CertificateVerifier, KeyVerifier, Requirement, SharedWith, Verifier};
 use crate::config::{self, BoundTo, Config, KeySource, Problems, TokenSource};
 use crate::store::keys::Keys;
@@ -36,7 +37,11 @@ pub(super) fn keys(config: &Config) -> Keys {
 }
 
 /// Compiles every verifier, and reports those that cannot stand beside each other.
-pub(super) fn verifiers(config: &Config, keys: &Keys, problems: &mut Problems) -> Verifiers {
+pub(super) fn verifiers(
+    (config, signers): (&Config, &Signers),
+    keys: &Keys,
+    problems: &mut Problems,
+) -> Verifiers {
     let shared_with = shared_with(config);
     let mut verifiers = Verifiers::default();
     for (name, written) in &config.auth {
@@ -60,12 +65,18 @@ pub(super) fn verifiers(config: &Config, keys: &Keys, problems: &mut Problems) -
             }
             _ => {
                 senders_can_show(config, (name, written), problems);
-                Verifier::compile(name, written, keys, shared_with).map(|verifier| {
+                let path = format!("auth.{name}");
+                let own = (config, signers);
+                let written = signers::verifier(own, written, &path, problems);
+                Verifier::compile(name, &written, keys, shared_with).map(|verifier| {
                     verifiers.tokens.insert(name.clone(), Arc::new(verifier));
                 })
             }
         };
-        for (key, what, remedy) in compiled.err().into_iter().flatten() {
+        // Where it names a signer, what is wrong was said of that.
+        let is_signers = matches!(written.keys, Some(KeySource::Signer(_)));
+        let mistakes = compiled.err().into_iter().flatten();
+        for (key, what, remedy) in mistakes.filter(|(key, ..)| !is_signers || key != "signer") {
             problems.push(format!("auth.{name}.{key}"), what, remedy);
         }
     }

@@ -158,6 +158,7 @@ pub(super) fn session_and_cache(
     let mut verifiers = names.filter_map(|name| config.auth.get(name));
     // The upstream is told of a certificate, whatever claims_to_headers says.
     let injects = uses_session
+        || written.assertion.is_some()
         || verifiers.any(|v| {
             let is_told = matches!(v.keys, Some(config::KeySource::Certificates));
             is_told || !v.claims_to_headers.is_empty() || v.forward_token
@@ -282,6 +283,13 @@ pub(super) fn owned_headers(config: &Config, problems: &mut Problems) {
         for header in session.fields_to_headers.keys() {
             claim(header, format!("session.fields_to_headers.{header}"), false);
         }
+    }
+    // Several routes may use one name: a request has one route.
+    let assertions = config.routes.iter().filter_map(|(name, route)| {
+        route.assertion.as_ref().map(|assertion| (assertion.header.as_str(), name))
+    });
+    for (header, name) in assertions.collect::<BTreeMap<_, _>>() {
+        claim(header, format!("routes.{name}.assertion.header"), false);
     }
     // Several limits may share a mark, which then lists them.
     let marks = config.limits.iter().filter_map(|(name, limit)| match &limit.over {

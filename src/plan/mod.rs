@@ -24,6 +24,7 @@ mod queues;
 mod respond;
 mod route;
 mod route_edge;
+mod signers;
 mod traffic;
 mod upstream_tls;
 mod warn;
@@ -47,11 +48,13 @@ pub use self::queues::{Deferred, durability, queue_bounds, share};
 pub use self::respond::Respond;
 pub use self::route::{Route, Scope};
 pub use self::route_edge::RouteEdge;
+pub use self::signers::Signed;
 pub use self::withdrawal::Withdrawal;
 
 use self::access::Verifiers;
 use self::pools::Upstreams;
 use self::route::NO_UPSTREAM;
+use self::signers::Signers;
 use crate::auth::{CertificateVerifier, KeyVerifier, Verifier};
 use crate::base::body::UploadLimits;
 use crate::base::facts::Target;
@@ -60,6 +63,7 @@ use crate::config::{self, Config, OnOutage, Problems};
 use crate::forwarding::trace::Sampling;
 use crate::forwarding::{client, fields};
 use crate::route::{HostPattern, Matcher, NoRoute, PathPattern, Table};
+use crate::signing::Signer;
 use crate::store::keys::Keys;
 use crate::{cache, guard, limit, session, tls};
 
@@ -94,6 +98,8 @@ pub struct Plan {
     pub key_verifiers: BTreeMap<String, Arc<KeyVerifier>>,
     /// Who say who clients with certificates are, by their names.
     pub certificate_verifiers: BTreeMap<String, Arc<CertificateVerifier>>,
+    /// Who sign tokens of the gateway's own, by their names.
+    pub signers: BTreeMap<String, Arc<Signer>>,
     /// The routes.
     pub routes: Table<Arc<Route>>,
     /// The upstreams, by the index that routes use; behind them those that readers are, and those
@@ -173,8 +179,8 @@ impl Plan {
     pub fn compile(config: Config) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let keys = access::keys(&config);
-        let verifiers = access::verifiers(&config, &keys, &mut problems);
-        let routes = compile_routes(&config, &verifiers, &mut problems);
+        let (signers, verifiers) = compile_signers(&config, &keys, &mut problems);
+        let routes = compile_routes(&config, (&verifiers, &signers), &mut problems);
         check::ambiguous_routes(&routes, &mut problems);
         check::owned_headers(&config, &mut problems);
         let mut owned = owned_headers(&config, &verifiers);
@@ -220,6 +226,7 @@ impl Plan {
             verifiers: verifiers.tokens,
             key_verifiers: verifiers.api_keys,
             certificate_verifiers: verifiers.certificates,
+            signers,
             upstreams: named,
             pools,
             upstream_tls,
@@ -244,6 +251,13 @@ fn guarding(config: &Config) -> guard::Policy {
     }
 }
 
+/// Who sign tokens, and who verify some.
+fn compile_signers(config: &Config, keys: &Keys, problems: &mut Problems) -> (Signers, Verifiers) {
+    let signers = signers::compile(config, problems);
+    let verifiers = access::verifiers((config, &signers), keys, problems);
+    (signers, verifiers)
+}
+
 fn compile_tls(config: &Config, problems: &mut Problems) -> Option<tls::Table> {
     let written = config.server.tls.as_ref()?;
     match tls::Table::compile(written, None) {
@@ -259,7 +273,7 @@ fn compile_tls(config: &Config, problems: &mut Problems) -> Option<tls::Table> {
 
 fn compile_routes(
     config: &Config,
-    verifiers: &Verifiers,
+    (verifiers, signers): (&Verifiers, &Signers),
     problems: &mut Problems,
 ) -> Vec<(Matcher, Arc<Route>)> {
     let mut routes = Vec::new();
@@ -280,9 +294,7 @@ fn compile_routes(
         }
         let auth = access::policy(config, written, verifiers, at, problems);
         let limits = compile_limits(config, written, at, problems);
-        let session = config.session.as_ref().and_then(|session| {
-            session::Policy::compile(session, written.session, config.store.on_outage.session)
-        });
+        let session = compile_session(config, written);
         check::session_and_cache(config, written, at, problems);
         check::warming(written, at, problems);
         check::upgrade(config, written, at, problems);
@@ -294,6 +306,8 @@ fn compile_routes(
             let pattern = queues::pattern(written).unwrap_or_else(|| written.path.clone());
             Clauses::compile((written, &pattern), matcher, at, problems)
         });
+        let signed = signers::of_route((config, signers), written, at, problems);
+        let edge = RouteEdge::with(edge, signed);
         let invalidates = compile_scopes(written, at, problems);
         let (Some(matcher), Some(upstream)) = (matcher, upstream) else { continue };
         let route = Route {
@@ -315,6 +329,15 @@ fn compile_routes(
         routes.push((matcher, Arc::new(route)));
     }
     routes
+}
+
+/// How its sessions are attached, where they are.
+fn compile_session(config: &Config, written: &config::Route) -> Option<session::Policy> {
+    let outage = config.store.on_outage.session;
+    let session = config.session.as_ref()?;
+    let policy = session::Policy::compile(session, written.session, outage)?;
+    let asserted = written.assertion.as_ref().map(|assertion| assertion.session.clone());
+    Some(policy.asserting(asserted.unwrap_or_default()))
 }
 
 fn compile_matcher(
@@ -352,6 +375,13 @@ fn compile_matcher(
     }
     if written.answers_events() && methods.is_empty() {
         methods.push(Method::POST);
+    }
+    match written.answers {
+        Some(config::Answers::Jwks) if methods.is_empty() => {
+            methods.extend([Method::GET, Method::HEAD]);
+        }
+        Some(config::Answers::Refresh) if methods.is_empty() => methods.push(Method::POST),
+        _ => {}
     }
     Some(Matcher { host: host?, path: path?, methods, reading })
 }
@@ -411,8 +441,8 @@ fn compile_scopes(
     scopes
 }
 
-/// All headers that carry claims, sessions or marks of limits on any route: a client's own are
-/// removed on every route, because an upstream cannot know which route a request took.
+/// All headers that carry claims, assertions, sessions or marks of limits on any route: a client's
+/// own are removed on every route, because an upstream cannot know which route a request took.
 fn owned_headers(config: &Config, verifiers: &Verifiers) -> Vec<String> {
     let of_tokens = verifiers.tokens.values().flat_map(|verifier| verifier.owned_headers());
     let of_keys = verifiers.api_keys.values().flat_map(|verifier| verifier.owned_headers());
@@ -428,6 +458,8 @@ fn owned_headers(config: &Config, verifiers: &Verifiers) -> Vec<String> {
         config::Over::Refuse | config::Over::Shadow => None,
     });
     owned.extend(marks);
+    let assertions = config.routes.values().filter_map(|route| route.assertion.as_ref());
+    owned.extend(assertions.map(|assertion| assertion.header.as_str().to_owned()));
     if config.server.tls.is_some() {
         owned.extend(tls::FIELDS.map(str::to_owned));
     }

@@ -17,6 +17,7 @@ pub(super) fn beside(written: &config::Route) -> impl Iterator<Item = &'static s
         ("subject", written.subject.is_some()),
         ("idempotency", written.idempotency.is_some()),
         ("invalidates", !written.invalidates.is_empty()),
+        ("assertion", written.assertion.is_some()),
     ];
     others.into_iter().filter_map(|(key, is_written)| is_written.then_some(key))
 }
@@ -41,7 +42,12 @@ mod tests {
 
     #[test]
     fn a_key_that_would_do_nothing_is_refused() {
-        for answers in ["answers = \"deliveries\"", "answers = \"events\"\nevents = [\"e\"]"] {
+        for answers in [
+            "answers = \"deliveries\"",
+            "answers = \"events\"\nevents = [\"e\"]",
+            "answers = \"jwks\"",
+            "answers = \"refresh\"",
+        ] {
             let refused = refused(answers);
             for key in ["idempotency", "invalidates", "subject"] {
                 let path = format!("routes.own.{key}");

@@ -11,6 +11,7 @@ use super::nats;
 use super::pools::{self, RoutePools};
 use super::queues::{self, Deferred};
 use super::respond::Respond;
+use super::signers::Signed;
 use super::traffic;
 use crate::base::http::authority::Authority;
 use crate::config::{self, Balance, Config, HashKey, Problems};
@@ -59,6 +60,8 @@ pub struct RouteEdge {
     pub tells_at: Option<String>,
     /// The events that its requests bring.
     pub brings: Option<Box<[String]>>,
+    /// What it does with signers.
+    pub signed: Option<Box<Signed>>,
 }
 
 impl RouteEdge {
@@ -98,6 +101,7 @@ impl RouteEdge {
             streamed: Streamed::compile(config, written, &at, problems),
             tells_at: queues::telling(written, &at, problems),
             brings: events::check_route(config, written, &at, problems),
+            signed: None,
         };
         let is_some = edge.respond.is_some()
             || edge.via.is_some()
@@ -122,12 +126,21 @@ impl RouteEdge {
 }
 
 impl RouteEdge {
+    /// The same, with what the route does with signers.
+    pub(super) fn with(edge: Option<Box<Self>>, signed: Option<Box<Signed>>) -> Option<Box<Self>> {
+        let Some(signed) = signed else { return edge };
+        let mut edge = edge.unwrap_or_default();
+        edge.signed = Some(signed);
+        Some(edge)
+    }
+
     /// Whether the gateway itself answers, once a request is admitted.
     pub fn answers(&self) -> bool {
         self.deferred.is_some()
             || self.streamed.is_some()
             || self.tells_at.is_some()
             || self.brings.is_some()
+            || self.signed.as_ref().is_some_and(|signed| signed.answers())
     }
 }
 

@@ -4,6 +4,7 @@
 //! The same for an operator who asks what would happen to a request: then nothing is charged, and
 //! the store is only asked to look (`Mode::Peek`).
 
+mod asserted;
 mod identity;
 mod limits;
 mod once;
@@ -34,7 +35,7 @@ use crate::idempotency::{NotOnce, Standing};
 use crate::limit::{self, Exceeded, LimitNotes, Quota, Receipt, SlotGuard};
 use crate::observe::Took;
 use crate::runtime::Claim;
-use crate::session::{self, NoSession};
+use crate::session::{self, Attached, NoSession};
 use crate::store::{
     Answers, Charges, Leases, ProofKey, Questions, RevocationKeys, SessionKey, SessionKeys,
     StoreError, budget,
@@ -428,15 +429,15 @@ impl<'a, 'h> Checks<'a, 'h> {
         let (receipt, taken) = self.admit()?;
         *slot = taken;
         record.note_over(&self.notes.over);
-        match self.attach() {
+        let takes_credentials = self.request.route.auth.is_some();
+        let attached = self.attach();
+        let attached = attached.map_err(|why| Rejection::NoSession { why, takes_credentials });
+        match attached.and_then(|it| self.assert_identity(it)) {
             Ok(mut added) => {
                 added.append(&mut self.notes.marks);
                 Ok(Admitted { receipt, quota: std::mem::take(&mut self.notes.quota), added })
             }
-            Err(why) => {
-                let takes_credentials = self.request.route.auth.is_some();
-                Err(self.refuse(receipt, Rejection::NoSession { why, takes_credentials }))
-            }
+            Err(rejection) => Err(self.refuse(receipt, rejection)),
         }
     }
 
@@ -485,7 +486,7 @@ impl<'a, 'h> Checks<'a, 'h> {
     }
 
     /// The session for the upstream, whose life is prolonged where that is due.
-    fn attach(&mut self) -> Result<Fields, NoSession> {
+    fn attach(&mut self) -> Result<Attached, NoSession> {
         let mut found = (self.answers.session.take(), self.answers.session_end.take());
         let (gateway, keys) = (self.request.gateway(), self.session.as_ref());
         let max_stale = self.request.plan().on_outage.session_max_stale;
@@ -495,12 +496,13 @@ impl<'a, 'h> Checks<'a, 'h> {
         let said = found.0.as_ref().map(Result::is_ok);
         let session = session::attach(policy, found, SystemTime::now());
         self.count_session(said, session.as_ref().err());
-        let session = session?;
+        let mut session = session?;
         // A store that is away renews nothing.
+        let renew = session.renew.take();
         if self.mode == Mode::Charge && !is_recalled {
-            gateway.renew(keys, session.renew);
+            gateway.renew(keys, renew);
         }
-        Ok(session.headers)
+        Ok(session)
     }
 
     /// Is there a stored response that answers the request? Nothing where the route has no cache.

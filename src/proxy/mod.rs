@@ -33,6 +33,7 @@ mod rejection;
 mod request;
 mod resolve;
 mod settle;
+mod signed;
 mod standing;
 mod stored;
 mod streamed;

@@ -30,6 +30,7 @@ use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
 use super::resolve::{Resolution, resolve};
 use super::settle::{ended, settle};
+use super::signed;
 use super::streamed;
 use super::transaction::Transaction;
 use super::transport::CacheTransport;
@@ -324,6 +325,9 @@ async fn answered(
     }
     if let Some(names) = &edge.brings {
         return webhook::take(request, names, (head, body.take())).await;
+    }
+    if let Some(signed) = &edge.signed {
+        return Box::pin(signed::answer(request, signed, (head, body.take()))).await;
     }
     let prefix = edge.tells_at.as_deref().ok_or(Refused::NotFound)?;
     deliveries::answer(request, prefix, record).await

@@ -1,6 +1,7 @@
 //! The application's session: found by a claim, a cookie or a header, read with the other
 //! questions, attached for the upstream.
 
+mod asserted;
 mod copies;
 mod no_session;
 mod terms;
@@ -44,6 +45,8 @@ pub struct Policy {
     bytes_max: usize,
     required: bool,
     outage: Outage,
+    /// The fields that the upstream is told of by a token.
+    asserted: Vec<String>,
 }
 
 /// A session ready for the upstream.
@@ -53,6 +56,8 @@ pub struct Attached {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// How to prolong it, when that is due.
     pub renew: Option<Renewal>,
+    /// What a token says of it: the text of a JSON object, where one is to.
+    pub asserted: Option<String>,
 }
 
 impl Policy {
@@ -77,7 +82,14 @@ impl Policy {
             bytes_max: usize::try_from(session.max_bytes).unwrap_or(usize::MAX),
             required: usage == SessionUse::Required,
             outage,
+            asserted: Vec::new(),
         })
+    }
+
+    /// The same, of which a token tells the upstream these fields.
+    #[must_use]
+    pub fn asserting(self, fields: Vec<String>) -> Self {
+        Self { asserted: fields, ..self }
     }
 
     /// Whether using a session prolongs it.
@@ -162,6 +174,10 @@ pub fn attach(
     };
     let mut headers = Vec::with_capacity(1 + policy.fields.len());
     let until_ms = attach_value(policy, &found.value, now, &mut headers)?;
+    let asserted = match policy.asserted.is_empty() {
+        true => None,
+        false => Some(asserted::object(&policy.asserted, &found.value)?),
+    };
     let renew = policy.idle_timeout.and_then(|idle| {
         let kept = policy.ended_for;
         let renewal = Renewal { ttl: idle, until_ms, kept };
@@ -171,7 +187,7 @@ pub fn attach(
         // Without its end beside it, nobody could tell later why it is gone.
         (is_due || policy.asks_end() && end.is_none()).then_some(renewal)
     });
-    Ok(Attached { headers, renew })
+    Ok(Attached { headers, renew, asserted })
 }
 
 /// Why a session is not there. One that is gone before its time was ended on purpose, by a log-out,

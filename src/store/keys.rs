@@ -9,6 +9,7 @@
 
 mod cache;
 mod events;
+mod family;
 mod kind;
 mod queue;
 mod revoked;
@@ -17,6 +18,7 @@ mod slot;
 mod tls;
 mod traffic;
 
+pub use self::family::FamilyKeys;
 pub use self::kind::{Kind, is_cache_base, usage};
 pub use self::queue::{QueueKeys, shard_of};
 pub use self::revoked::{RevokedKind, RevokedParts};

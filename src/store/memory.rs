@@ -10,6 +10,7 @@ mod api_keys;
 mod cache;
 mod certificates;
 mod claims;
+mod families;
 mod idempotent;
 mod marks;
 mod queue;

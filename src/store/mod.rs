@@ -11,6 +11,7 @@ mod certificates;
 mod error;
 mod event;
 mod events;
+mod families;
 mod history;
 mod idempotent;
 mod key_records;
@@ -55,6 +56,7 @@ pub use self::event::{
     EVENTS_CONSUMER, EVENTS_PAGE, EVENTS_PAGE_BYTES, EventBody, EventEntry, EventPage, EventStream,
     EventTopic, Told, Unread, keyspace_channels,
 };
+pub use self::families::{Family, FamilyList, FamilyWrite, Rotated, Rotation};
 pub use self::idempotent::Swap;
 pub use self::keys::SessionKeys;
 pub use self::lease::{ConcurrencyLimit, LeaseReply, Leases, Release};

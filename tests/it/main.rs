@@ -66,6 +66,8 @@ mod events;
 mod expect;
 /// What one client may take of an upstream's connections.
 mod fair_share;
+/// Refresh tokens, and the families that they are of.
+mod families;
 /// The form of configuration files: `portcullis fmt`.
 mod fmt;
 /// What trusted proxies say of the client, and what upstreams are told of it.
@@ -172,6 +174,8 @@ mod sessions;
 mod several_files;
 /// What shells complete, and the manual.
 mod shell;
+/// Keys that sign tokens, and what upstreams learn of callers by them.
+mod signers;
 /// How long one request waits for the store in all.
 mod store_budget;
 /// Bodies on their way, and peers that go away in the middle.

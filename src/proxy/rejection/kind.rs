@@ -12,6 +12,7 @@ use crate::idempotency::NotOnce;
 use crate::limit::Exceeded;
 use crate::route::NoRoute;
 use crate::session::NoSession;
+use crate::signing;
 use crate::store::StoreError;
 use crate::tunnel::End;
 use crate::upstream::Failure;
@@ -85,6 +86,12 @@ pub enum Rejection {
     /// The event that it brings is not taken.
     #[error(transparent)]
     Event(#[from] events::Refused),
+    /// Nothing that its upstream would believe can be said of its caller.
+    #[error("the caller cannot be asserted: {0}")]
+    NotAsserted(&'static str),
+    /// No tokens are issued for what it shows.
+    #[error(transparent)]
+    Refresh(#[from] signing::Refused),
     /// The gateway fails on purpose, for a test.
     #[error("the route's faults have chosen this request")]
     Injected(StatusCode),

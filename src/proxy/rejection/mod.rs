@@ -9,6 +9,7 @@ mod event_rows;
 mod kind;
 mod row;
 mod rows;
+mod signed_rows;
 
 pub use self::kind::Rejection;
 pub(super) use self::row::{Bound, whole_seconds};

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
@@ -40,6 +42,8 @@ pub(super) struct Row<'a> {
     pub(super) spoils_connection: bool,
     /// The status in gRPC, where it does not follow from the one in HTTP.
     pub(super) in_grpc: Option<u16>,
+    /// What OAuth calls it (RFC 6749 §5.2), where it does.
+    pub(super) oauth: Option<&'static str>,
 }
 
 /// What a stranger may read: what happened and what to do. Never addresses, keys or internal
@@ -102,6 +106,10 @@ struct Problem<'a> {
     title: &'a str,
     #[serde(rename = "type")]
     name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_description: Option<&'a str>,
 }
 
 impl<'a> Row<'a> {
@@ -112,8 +120,17 @@ impl<'a> Row<'a> {
         fault: Fault,
         public: Public<'a>,
     ) -> Self {
-        let (bound, adds) = (None, Adds::Nothing);
-        Self { status, code, fault, public, bound, adds, spoils_connection: false, in_grpc: None }
+        Self {
+            status,
+            code,
+            fault,
+            public,
+            bound: None,
+            adds: Adds::Nothing,
+            spoils_connection: false,
+            in_grpc: None,
+            oauth: None,
+        }
     }
 
     pub(super) fn bound(self, bound: Bound<'a>) -> Self {
@@ -140,6 +157,11 @@ impl<'a> Row<'a> {
         Self { in_grpc: status, ..self }
     }
 
+    /// OAuth has a word of its own for it.
+    pub(super) fn oauth(self, oauth: Option<&'static str>) -> Self {
+        Self { oauth, ..self }
+    }
+
     /// The status of the same thing in gRPC (codes.md of the gRPC project).
     pub(super) fn grpc_status(&self) -> u16 {
         if let Some(status) = self.in_grpc {
@@ -164,6 +186,8 @@ impl<'a> Row<'a> {
             status: self.status.as_u16(),
             title: self.status.canonical_reason().unwrap_or("Error"),
             name: ["urn:portcullis:problem:", self.code].concat(),
+            error: self.oauth,
+            error_description: self.oauth.map(|_| public),
         };
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = Response::new(Bytes::from(body));
@@ -213,6 +237,9 @@ impl<'a> Row<'a> {
             Adds::RetryAfter(after) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
             }
+        }
+        if self.oauth.is_some() {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.entry(RETRY_AFTER).or_insert(HeaderValue::from(RETRY_SOON.as_secs()));

@@ -8,6 +8,7 @@ use super::delivery_rows::delivery_row;
 use super::event_rows::event_row;
 use super::kind::Rejection;
 use super::row::{Adds, Bound, Fault, Public, Row, UNREACHABLE};
+use super::signed_rows::{not_asserted_row, refresh_row};
 use crate::auth::{Denied, KeyFault, ProofFault, Reason};
 use crate::base::body::UploadFault;
 use crate::base::grpc;
@@ -77,6 +78,8 @@ impl Rejection {
             Self::Upstream(failure) => upstream_row(failure),
             Self::Delivery(refused) => delivery_row(refused),
             Self::Event(refused) => event_row(refused),
+            Self::NotAsserted(_) => not_asserted_row(),
+            Self::Refresh(refused) => refresh_row(refused),
             Self::Handshake(bad) => handshake_row(*bad).spoils_connection(),
             Self::UpgradeRefused(_) => {
                 let text = Text(UNUSABLE);

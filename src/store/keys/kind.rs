@@ -8,8 +8,8 @@ const OF_THE_FLEET: [&str; 5] = ["{tls}:", "canary:", "canary-answers:", "fleet:
 /// What lies under a key of the embedded store, counters of limits aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Sessions, what is kept beside them, the indexes of their users, and whatever else an
-    /// application writes.
+    /// Sessions, what is kept beside them, the indexes of their users, families of refresh tokens
+    /// and theirs, and whatever else an application writes.
     Session,
     /// Revocations and not-before times.
     Revocation,
@@ -51,6 +51,8 @@ impl Kind {
             Self::Mark
         } else if rest.starts_with("auth:key") {
             Self::ApiKey
+        } else if rest.starts_with("auth:refresh") {
+            Self::Session
         } else if rest.starts_with("auth:") {
             Self::Revocation
         } else {
@@ -105,6 +107,8 @@ mod tests {
             (keys.api_key("d"), Kind::ApiKey),
             (keys.api_key_id("i"), Kind::ApiKey),
             (keys.api_keys_of("o"), Kind::ApiKey),
+            (keys.token_family("f"), Kind::Session),
+            (keys.token_families_of("s"), Kind::Session),
             (keys.cache_base(), Kind::Epoch),
             (keys.cache_path("h", "/p"), Kind::Epoch),
             (Keys::tags_purged(&keys.cache_tags_clock()).unwrap_or_default(), Kind::Epoch),

@@ -95,7 +95,11 @@ impl RedisStore {
 
     /// Takes out of an index what leads nowhere and is not just being written; how many lead
     /// nowhere.
-    async fn tidy(&self, index: &str, found: impl Iterator<Item = (Member, bool)>) -> Reply<usize> {
+    pub(super) async fn tidy(
+        &self,
+        index: &str,
+        found: impl Iterator<Item = (Member, bool)>,
+    ) -> Reply<usize> {
         let gone = found.filter(|(_, is_there)| !is_there).map(|(member, _)| member);
         let mut gone: Vec<Member> = gone.collect();
         let count = gone.len();

@@ -33,6 +33,7 @@ mod errand;
 mod events;
 mod eviction;
 mod expect;
+mod families;
 mod files;
 mod finding;
 mod findings;

@@ -11,6 +11,8 @@ pub(super) enum Function {
     Revocation,
     Sessions,
     ApiKeys,
+    /// Refresh tokens.
+    Tokens,
     Cache,
     Certificates,
     /// Reads that follow their caller's writes.
@@ -37,7 +39,7 @@ use crate::config::{EventSource, StoreUrl, StoreUse};
 use crate::store::keyspace_channels;
 use Function::{
     ApiKeys, Cache, Certificates, Cluster, Connections, Events, Fleet, Gateways, Idempotency,
-    KnownEpochs, KnownRevocations, Limits, Pools, Queues, Revocation, Sessions,
+    KnownEpochs, KnownRevocations, Limits, Pools, Queues, Revocation, Sessions, Tokens,
 };
 
 impl Function {
@@ -49,6 +51,7 @@ impl Function {
             Revocation => "revocation",
             Sessions => "sessions",
             ApiKeys => "API keys",
+            Tokens => "refresh tokens",
             Cache => "the cache",
             Certificates => "certificates by ACME",
             Pools => "reads behind writes",
@@ -70,8 +73,8 @@ impl Function {
             Limits => Some(StoreUse::Limits),
             Cache | KnownEpochs => Some(StoreUse::Cache),
             Queues => Some(StoreUse::Queue),
-            Revocation | Sessions | ApiKeys | Certificates | Pools | Idempotency | Gateways
-            | Fleet | KnownRevocations | Events => Some(StoreUse::Main),
+            Revocation | Sessions | ApiKeys | Tokens | Certificates | Pools | Idempotency
+            | Gateways | Fleet | KnownRevocations | Events => Some(StoreUse::Main),
         }
     }
 }
@@ -152,7 +155,7 @@ pub(super) const RIGHTS: [Right; 77] = [
     right("select", &[Connections], ""),
     right("info", &[Connections], "INFO server"),
     right("role", &[Connections], "ROLE"),
-    right("time", &[Connections, Limits, Sessions, Fleet, Queues, Events], "TIME"),
+    right("time", &[Connections, Limits, Sessions, Tokens, Fleet, Queues, Events], "TIME"),
     right("script|load", &[Connections], "SCRIPT LOAD $script"),
     right(
         "eval",
@@ -160,6 +163,7 @@ pub(super) const RIGHTS: [Right; 77] = [
             Limits,
             Sessions,
             ApiKeys,
+            Tokens,
             Cache,
             Certificates,
             Pools,
@@ -180,7 +184,11 @@ pub(super) const RIGHTS: [Right; 77] = [
     right("get", &[Limits, Revocation, Idempotency, Queues], "GET $string"),
     right("getrange", &[Sessions, ApiKeys, Cache, Certificates, Pools], "GETRANGE $string 0 1"),
     right("mget", &[Cache, Certificates, Events], "MGET $string"),
-    right("exists", &[Revocation, Sessions, ApiKeys, Cache, Queues, Events], "EXISTS $string"),
+    right(
+        "exists",
+        &[Revocation, Sessions, ApiKeys, Tokens, Cache, Queues, Events],
+        "EXISTS $string",
+    ),
     right("type", &[Sessions], "TYPE $string"),
     right("pttl", &[Sessions, ApiKeys, Cache, Queues, Events], "PTTL $string"),
     right("persist", &[ApiKeys], "PERSIST $string"),
@@ -191,23 +199,23 @@ pub(super) const RIGHTS: [Right; 77] = [
         &[Limits, Revocation, Sessions, ApiKeys, Cache, Idempotency, Queues],
         "DEL $string",
     ),
-    right("hset", &[Sessions, Cache, Fleet, Queues], "HSET $hash f 1"),
-    right("pexpire", &[Cache, Fleet], "PEXPIRE $hash 5000"),
+    right("hset", &[Sessions, Tokens, Cache, Fleet, Queues], "HSET $hash f 1"),
+    right("pexpire", &[Tokens, Cache, Fleet], "PEXPIRE $hash 5000"),
     right("hget", &[Sessions, Cache, Queues], "HGET $hash f"),
-    right("hmget", &[Sessions, Cache, Queues], "HMGET $hash f"),
+    right("hmget", &[Sessions, Tokens, Cache, Queues], "HMGET $hash f"),
     right("hgetall", &[Sessions, Fleet], "HGETALL $hash"),
     right("hlen", &[Sessions, Cache, Fleet], "HLEN $hash"),
     right("hstrlen", &[Sessions, Queues], "HSTRLEN $hash f"),
     right("hrandfield", &[Cache], "HRANDFIELD $hash"),
     right("hdel", &[Sessions, Cache, Fleet], "HDEL $hash f"),
-    right("zadd", &[Limits, Sessions, ApiKeys, Gateways, Queues], "ZADD $set 1 m"),
+    right("zadd", &[Limits, Sessions, ApiKeys, Tokens, Gateways, Queues], "ZADD $set 1 m"),
     right("pexpire", &[Limits, Gateways], "PEXPIRE $set 5000"),
-    right("zcard", &[Limits, Sessions, ApiKeys, Gateways, Queues], "ZCARD $set"),
+    right("zcard", &[Limits, Sessions, ApiKeys, Tokens, Gateways, Queues], "ZCARD $set"),
     right("zcount", &[Limits, Queues], "ZCOUNT $set 0 1"),
-    right("zrange", &[Sessions, ApiKeys, Queues], "ZRANGE $set 0 1"),
+    right("zrange", &[Sessions, ApiKeys, Tokens, Queues], "ZRANGE $set 0 1"),
     right("zscore", &[Sessions, ApiKeys, Queues], "ZSCORE $set m"),
     right("zremrangebyscore", &[Limits, Gateways], "ZREMRANGEBYSCORE $set 0 0"),
-    right("zrem", &[Limits, Sessions, ApiKeys, Queues], "ZREM $set m"),
+    right("zrem", &[Limits, Sessions, ApiKeys, Tokens, Queues], "ZREM $set m"),
     right("xadd", &[Revocation, ApiKeys, Queues], "XADD $stream MAXLEN ~ 10 * f 1"),
     right("pexpire", &[Revocation, Queues], "PEXPIRE $stream 5000"),
     right("xread", &[KnownRevocations], "XREAD COUNT 1 STREAMS $stream 0"),
@@ -234,7 +242,7 @@ pub(super) const RIGHTS: [Right; 77] = [
     right("xack", &[Queues, Events], "XACK $stream g 0-1"),
     right("xdel", &[Queues], "XDEL $stream 0-1"),
     right("del", &[Revocation], "DEL $stream"),
-    right("del", &[Sessions, Fleet], "DEL $hash"),
+    right("del", &[Sessions, Tokens, Fleet], "DEL $hash"),
     right("del", &[Limits], "DEL $set"),
     right("wait", &[Revocation, Sessions, ApiKeys, Cache, Queues], "WAIT 0 1"),
     right("multi", &[Revocation, ApiKeys, Cache], "MULTI"),

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use portcullis::admin::{Access, ROUTES};
 
 use super::problem;
-use crate::support::{AUTH, Gateway, eventually, operate};
+use crate::support::{AUTH, Folder, Gateway, eventually, operate};
 
 /// What the examples speak of.
 const CONFIG: &str = r#"
@@ -35,24 +35,31 @@ path = "/private"
 upstream = "shop"
 auth = "users"
 session = true
+[signers.main]
+issuer = "https://gw.test"
+keys = ["file:signing.pem"]
+tokens = { audience = ["shop"] }
 "#;
 
 /// A gateway on which the examples make sense.
 pub(super) fn start() -> Gateway {
-    Gateway::start(&format!("{AUTH}{CONFIG}"))
+    let folder = Folder::new();
+    folder.write("signing.pem", portcullis::signing::new_key().expect("a key").0);
+    Gateway::start_in(folder, &format!("{AUTH}{CONFIG}"))
 }
 
 /// The one answer that has no end.
 pub(super) const LIVE: &str = "/v1/live";
 
 /// How an operation may fail that was understood.
-const FAILURES: [&str; 9] = [
+const FAILURES: [&str; 10] = [
     "delivery_not_found",
     "entry_not_stored",
     "walk_unavailable",
     "revocation_not_found",
     "session_missing",
     "key_not_found",
+    "family_not_found",
     "warming_busy",
     "warming_failed",
     "login_invalid",

@@ -267,6 +267,11 @@ fn the_page_on_sessions_is_true() {
 }
 
 #[test]
+fn the_page_on_tokens_is_true() {
+    run_pages(&["docs/tokens.md"]);
+}
+
+#[test]
 fn the_page_on_upstreams_is_true() {
     run_pages(&["docs/upstreams.md"]);
 }
@@ -314,6 +319,7 @@ fn every_configuration_is_one() {
     let mut checked = 0;
     let authority = CertificateAuthority::new();
     let site = authority.issue(&["shop.test"]);
+    let (signing, _) = portcullis::signing::new_key().expect("a key");
     for block in pages::all().iter().flat_map(pages::Page::blocks) {
         if block.language != "toml" {
             continue;
@@ -337,6 +343,7 @@ fn every_configuration_is_one() {
         folder.write("redis-ca.pem", &authority.pem);
         folder.write("gateway.pem", &site.cert);
         folder.write("gateway.key", &site.key);
+        folder.write("signing.pem", &signing);
         folder.write("tls.key", "0123456789abcdef".repeat(4));
         folder.write("admin.token", "0123456789abcdef".repeat(4));
         let ran = run(&folder, &["check"]);

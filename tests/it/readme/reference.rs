@@ -144,6 +144,7 @@ fn least(path: &str) -> Vec<(&'static str, Vec<&'static str>)> {
         ("routes.NAME.cache.warm", warm),
         ("routes.NAME.split", vec!["upstream = \"NAME\"", "weight = 1"]),
         ("routes.NAME.mirror", vec!["upstream = \"next\""]),
+        ("routes.NAME.assertion", vec!["signer = \"main\"", "audience = \"api\""]),
         ("routes.NAME.faults", vec!["allow_from = [\"::/0\"]"]),
         ("upstreams.NAME.health", vec!["path = \"/health\""]),
         (each, vec!["url = \"http://127.0.0.1:3000\""]),
@@ -309,6 +310,7 @@ fn proxy_codes() -> BTreeSet<(String, String)> {
     let mut all = beside_statuses(&rows);
     all.extend(beside_statuses(&source("src/proxy/rejection/delivery_rows.rs")));
     all.extend(beside_statuses(&source("src/proxy/rejection/event_rows.rs")));
+    all.extend(beside_statuses(&source("src/proxy/rejection/signed_rows.rs")));
     // Some have the status that the configuration says.
     let configured = rows.split("Row::new(*status, \"").skip(1);
     let configured = configured.filter_map(|rest| rest.split_once('"'));
@@ -399,6 +401,13 @@ auth = "partners"
 path = "/session"
 upstream = "shop"
 session = true
+[signers.main]
+issuer = "https://gw.test"
+keys = ["file:signing.pem"]
+tokens = { audience = ["shop"] }
+[routes.token]
+path = "/token"
+answers = "refresh"
 "#;
 
 /// A gateway that has something to count of every kind.
@@ -416,6 +425,7 @@ fn counting() -> (Redis, Upstream, Issuer, Gateway) {
     let pair = authority.issue(&["shop.test"]);
     folder.write("site.pem", &pair.cert);
     folder.write("site.key", &pair.key);
+    folder.write("signing.pem", portcullis::signing::new_key().expect("a key").0);
     let gateway = Gateway::start_in(
         folder,
         &format!(
@@ -486,9 +496,11 @@ endpoint = "http://127.0.0.1:1"
     });
     get("/keys").header("x-api-key", "nobody's").send();
     get("/session").send();
-    for (path, body) in
-        [("/v1/revocations", r#"{"jti": "a"}"#), ("/v1/cache/purge", r#"{"tag": "a"}"#)]
-    {
+    for (path, body) in [
+        ("/v1/revocations", r#"{"jti": "a"}"#),
+        ("/v1/cache/purge", r#"{"tag": "a"}"#),
+        ("/v1/families", r#"{"sub": "42"}"#),
+    ] {
         assert!(operate(&gateway, "POST", path, body).status < 300, "{path}");
     }
     (redis, upstream, issuer, gateway)
