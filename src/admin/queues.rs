@@ -63,7 +63,7 @@ pub(super) async fn list(gateway: &Gateway) -> Result<Reply, Fault> {
     }
     let safety = match gateway.store.queue_safety() {
         QueueSafety::Unknown => "unknown",
-        QueueSafety::Safe { appends: Some(false) } => "not_appending",
+        QueueSafety::Safe { appends: Some(false), .. } => "not_appending",
         QueueSafety::Safe { .. } => "safe",
         QueueSafety::Evicting { .. } => "evicting",
     };

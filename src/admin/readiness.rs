@@ -6,7 +6,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::reply::{Reply, problem, text};
-use crate::config::{LimitOutage, OnOutage, Outage, SessionUse, StoreUse};
+use crate::config::{LimitOutage, OnOutage, Outage, QueueDurability, SessionUse, StoreUse};
 use crate::plan::{Plan, Route};
 use crate::runtime::Gateway;
 use crate::store::queue::QueueSafety;
@@ -24,24 +24,27 @@ pub(super) fn ready(gateway: &Gateway) -> Reply {
             let _ = writeln!(body, "{} {}: {}", usage.table(), node.name, node.rung.name());
         }
     }
-    if has_queues(gateway)
-        && let Some(policy) = evicting(gateway)
-    {
-        let _ = writeln!(body, "queue_store_unsafe: maxmemory-policy is {policy}");
+    if let Some(why) = unsafe_store(gateway) {
+        let _ = writeln!(body, "queue_store_unsafe: {why}");
     }
     text(StatusCode::OK, body)
 }
 
-/// Whether anything is delivered later.
-fn has_queues(gateway: &Gateway) -> bool {
-    !gateway.running().plan.config.queues.is_empty()
-}
-
-/// The policy of a store of queues that may evict: nothing is accepted for later then, and all
-/// other requests are served.
-fn evicting(gateway: &Gateway) -> Option<String> {
+/// Why queues, or those of them that wait for the disk, accept nothing: all other requests are
+/// served then.
+fn unsafe_store(gateway: &Gateway) -> Option<String> {
+    let running = gateway.running();
+    let queues = &running.plan.config.queues;
+    if queues.is_empty() {
+        return None;
+    }
     match gateway.store.queue_safety() {
-        QueueSafety::Evicting { policy } => Some(policy),
+        QueueSafety::Evicting { policy } => Some(format!("maxmemory-policy is {policy}")),
+        QueueSafety::Safe { fsyncs: Some(false), .. } => {
+            let mut queues = queues.values();
+            let waits = queues.any(|queue| queue.durability == QueueDurability::Fsync);
+            waits.then(|| "fsync needs appendonly yes, and Redis 7.2 or Valkey".to_owned())
+        }
         QueueSafety::Safe { .. } | QueueSafety::Unknown => None,
     }
 }

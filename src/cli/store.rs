@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::secrets::WithoutSecrets;
 use crate::config::{CacheEpochs, Config, Store, StoreUrl, StoreUse};
-use crate::store::{Located, acl_for, events_acl, operator_acl, selftest, sentinel_acl};
+use crate::store::{AclFor, Located, acl_for, events_acl, operator_acl, selftest, sentinel_acl};
 
 /// Exit status where nothing can be right with the store.
 const STORE_UNUSABLE: u8 = 3;
@@ -109,10 +109,13 @@ pub(super) fn print_acl(options: &Acl, config: &Config) -> Result<String, String
         return Ok(format.write(&operator_acl(user.or(own).unwrap_or(OPERATOR), prefix)));
     }
     let user = user.or(store.username.as_deref()).unwrap_or(USER);
-    let follow = options.follow || store.cache_epochs == CacheEpochs::Follow;
-    let cluster = options.cluster || matches!(store.url, StoreUrl::Cluster { .. });
+    let beside = AclFor {
+        follow: options.follow || store.cache_epochs == CacheEpochs::Follow,
+        cluster: options.cluster || matches!(store.url, StoreUrl::Cluster { .. }),
+        fsync: store.waits_for_disk(),
+    };
     let uses: Vec<StoreUse> = store.uses().collect();
-    let mut line = acl_for(&uses, user, prefix, follow, cluster);
+    let mut line = acl_for(&uses, (user, prefix), beside);
     if uses.contains(&StoreUse::Main) {
         line += &events_acl(config.events.values().map(|events| &events.from), &store.url);
     }

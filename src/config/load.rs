@@ -146,6 +146,11 @@ pub(super) fn root(file: &mut Section<'_>) -> Config {
     queue::imply_callbacks(&mut queues);
     let mut store = file.section("store", store::read);
     store.has_queues = !queues.is_empty();
+    let fsync = queues.values().any(|queue| queue.durability == queue::QueueDurability::Fsync);
+    store.has_fsync = fsync;
+    if let Some(own) = store.queue.as_deref_mut() {
+        own.has_fsync = fsync;
+    }
     Config {
         server: file.section("server", server::read),
         log: file.section("log", log::read),

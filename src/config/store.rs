@@ -110,6 +110,8 @@ pub struct Store {
     pub queue: Option<Box<Store>>,
     /// Whether deferred deliveries are kept anywhere: there are `[queues]`.
     pub has_queues: bool,
+    /// Whether a queue waits for the disk: `durability = "fsync"`.
+    pub has_fsync: bool,
 }
 
 /// `[store.on_outage]`.
@@ -217,6 +219,7 @@ impl Default for Store {
             limits: None,
             queue: None,
             has_queues: false,
+            has_fsync: false,
         }
     }
 }
@@ -250,6 +253,7 @@ impl Store {
             limits: None,
             queue: None,
             has_queues: false,
+            has_fsync: false,
             ..store.clone()
         };
         let same_use = |one: &Option<Box<Self>>, another: &Option<Box<Self>>| match (one, another) {
@@ -289,6 +293,11 @@ impl Store {
     /// Whether there is anything to use it for: deferred deliveries only where there are queues.
     pub fn has(&self, usage: StoreUse) -> bool {
         usage != StoreUse::Queue || self.has_queues
+    }
+
+    /// Whether what is written here must be known to be on the disk.
+    pub fn waits_for_disk(&self) -> bool {
+        self.has_fsync && self.uses().any(|usage| usage == StoreUse::Queue)
     }
 
     /// The settings of all stores, each once, the main one first.

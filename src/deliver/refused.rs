@@ -19,6 +19,12 @@ pub enum Refused {
     /// The store may evict what it was told to keep.
     #[error("the store of deliveries may evict what it keeps: maxmemory-policy is {0}")]
     Unsafe(String),
+    /// The store cannot say what is on its disk, and that is to be waited for.
+    #[error(
+        "the store of deliveries cannot say what is on its disk: durability = \"fsync\" needs \
+             appendonly yes, and Redis 7.2 or Valkey"
+    )]
+    NoDisk,
     /// It is queued, and fewer copies of it are known of than the operator wants.
     #[error("the delivery is queued, and not known to be as durable as it must be")]
     InDoubt,

@@ -211,6 +211,11 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
             let remedy = "name a Redis in store.url or store.queue_url, or write durable = false";
             problems.push(at("durable"), what.to_owned(), remedy.to_owned());
         }
+        if is_memory && queue.durability != QueueDurability::Memory {
+            let what = "the store is embedded: it has no replicas, and nothing on a disk";
+            let remedy = "name a Redis in store.url or store.queue_url, or write \"memory\"";
+            problems.push(at("durability"), what.to_owned(), remedy.to_owned());
+        }
         sends_more(config, (name, queue), problems);
         queue_bodies::check(config, (name, queue), problems);
         queue_fields::check(config, (name, queue), problems);
@@ -259,6 +264,16 @@ mod tests {
             assert!(shares[0] - shares[shares.len() - 1] <= 1, "{shares:?}");
         }
         assert_eq!((share(10, 3, 9), share(2, 3, 2), share(5, 0, 0)), (3, 1, 5));
+    }
+
+    #[test]
+    fn a_store_in_memory_has_no_disk_and_no_replicas_to_wait_for() {
+        const ROUTE: &str = "[routes.r]\npath = \"/r\"\nupstream = \"shop\"\n";
+        for (durability, is_refused) in [("memory", false), ("fsync", true), ("replicas:1", true)] {
+            let text = format!("{BASE}durability = \"{durability}\"\n{ROUTE}");
+            let expected = if is_refused { vec!["queues.mail.durability"] } else { vec![] };
+            assert_eq!(problems_of(&text), expected, "{durability}");
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(super) async fn accept(
     record: &mut Record,
 ) -> Result<Response<Content>, Rejection> {
     let state = request.gateway().deliveries.queue(&deferred.written.queue);
-    let trusted = trusted(request).await;
+    let trusted = trusted(request, durability(&deferred.queue)).await;
     let asked = match trusted.and_then(|()| Asked::of(request, deferred, head)) {
         Ok(asked) => asked,
         Err(refused) => return Err(count(&state, refused.into())),
@@ -79,7 +79,7 @@ pub(super) async fn accept(
 
 /// Whether the store may be trusted with work. It is looked at soon after it is reached: for that
 /// whoever comes first waits, and nobody once that was in vain.
-async fn trusted(request: &Request<'_>) -> Result<(), Refused> {
+async fn trusted(request: &Request<'_>, durability: Durability) -> Result<(), Refused> {
     let (store, deliveries) = (&request.gateway().store, &request.gateway().deliveries);
     let bell = store.queue_looked().unwrap_or_default();
     loop {
@@ -88,9 +88,11 @@ async fn trusted(request: &Request<'_>) -> Result<(), Refused> {
         // From here on no ring is missed, whatever is seen below.
         rung.as_mut().enable();
         let is_away = match store.queue_safety() {
-            QueueSafety::Safe { .. } => {
+            QueueSafety::Safe { fsyncs, .. } => {
                 deliveries.looked();
-                return Ok(());
+                // What is queued would be in doubt each time, and delivered all the same.
+                let is_in_vain = durability == Durability::Fsync && fsyncs == Some(false);
+                return if is_in_vain { Err(Refused::NoDisk) } else { Ok(()) };
             }
             QueueSafety::Evicting { policy } => {
                 deliveries.looked();

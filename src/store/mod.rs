@@ -69,9 +69,9 @@ pub use self::question::{
     Questions, Reply, RevocationKeys, RevocationStatus, SessionKey, SessionReply, SessionValue,
 };
 pub use self::redis::{
-    Asked, Checked, Finding, Followed, Listening, Located, Look, Looks, NodeState, NotWalked,
-    RedisStore, Rung, SHOWN, STEPS_MAX, Slow, StoreState, Verdict, Walk, Walked, WalkedEntry, acl,
-    acl_for, doctor, events_acl, operator_acl, selftest, sentinel_acl,
+    AclFor, Asked, Checked, Finding, Followed, Listening, Located, Look, Looks, NodeState,
+    NotWalked, RedisStore, Rung, SHOWN, STEPS_MAX, Slow, StoreState, Verdict, Walk, Walked,
+    WalkedEntry, acl, acl_for, doctor, events_acl, operator_acl, selftest, sentinel_acl,
 };
 pub use self::revoked::{Revocation, RevocationList};
 pub use self::separate::{Backend, Separate};

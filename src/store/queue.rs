@@ -389,6 +389,9 @@ pub enum QueueSafety {
     Safe {
         /// Whether it writes to disk; nothing where it does not say.
         appends: Option<bool>,
+        /// Whether it can say what is on its disk: it writes there, and has WAITAOF; nothing where
+        /// that is not known.
+        fsyncs: Option<bool>,
     },
     /// It may evict: what is accepted may vanish.
     Evicting {

@@ -25,7 +25,7 @@ impl Store {
     pub fn queue_safety(&self) -> QueueSafety {
         match self.queues() {
             One::Redis(store) => store.queue_safety(),
-            One::Memory(_) => QueueSafety::Safe { appends: Some(false) },
+            One::Memory(_) => QueueSafety::Safe { appends: Some(false), fsyncs: Some(false) },
         }
     }
 

@@ -4,6 +4,7 @@
 mod accepted;
 mod called_back;
 mod crashes;
+mod durable;
 mod held;
 mod kept;
 mod operated;

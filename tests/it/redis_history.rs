@@ -387,7 +387,40 @@ fn confirmed(gateway: &Gateway, method: &str, path: &str, body: &str) -> Option<
 
 #[test]
 fn an_operator_is_told_whether_replicas_have_it() {
-    let (redis, mut replica, upstream) = (Redis::start(), Redis::start(), versioned());
+    told_whether_replicas_have_it(Redis::start);
+}
+
+/// For a newer server a wait on a connection that wrote nothing is over at once, in vain.
+#[test]
+fn an_operator_is_told_whether_replicas_of_a_newer_server_have_it() {
+    told_whether_replicas_have_it(|| Redis::start_newer(&[]));
+}
+
+/// Each server is asked by a key that lies there.
+#[test]
+fn an_operator_is_told_whether_the_replicas_of_a_cluster_have_it() {
+    let (cluster, upstream) = (RedisCluster::start_with_replicas(3), versioned());
+    let gateway = start(&cluster.url(), &upstream, &format!("{PRIVATE}{AUTH}"));
+    let revoke = || confirmed(&gateway, "POST", "/v1/revocations", r#"{"jti":"j"}"#);
+    eventually("the replicas are known", || revoke() == Some(true));
+    for number in 0..20 {
+        let body = format!(r#"{{"jti":"j{number}"}}"#);
+        // On a busy machine they may be late for once.
+        eventually("the replicas have it", || {
+            confirmed(&gateway, "POST", "/v1/revocations", &body) == Some(true)
+        });
+    }
+    let purge = || confirmed(&gateway, "POST", "/v1/cache/purge", r#"{"path":"/p"}"#);
+    eventually("the replicas have the purge", || purge() == Some(true));
+    for replica in &cluster.servers[3..] {
+        replica.stop_signal();
+    }
+    assert_eq!((revoke(), purge()), (Some(false), Some(false)));
+    cluster.servers[3..].iter().for_each(Redis::cont_signal);
+}
+
+fn told_whether_replicas_have_it(begin: fn() -> Redis) {
+    let (redis, mut replica, upstream) = (begin(), begin(), versioned());
     let session = "[session]\nid_from = [\"cookie:sid\"]\nheader = \"x-session\"\n";
     let gateway = start(&redis.url(), &upstream, &format!("{PRIVATE}{session}{AUTH}"));
     let revoke = || confirmed(&gateway, "POST", "/v1/revocations", r#"{"jti":"j"}"#);

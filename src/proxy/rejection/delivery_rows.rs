@@ -11,6 +11,8 @@ use crate::deliver::Refused;
 /// When it is worth asking again for what is under way.
 const SOON: Duration = Duration::from_secs(1);
 
+const IN_DOUBT: &str = "The request is queued, and might be lost. Retry with the same \
+                        Idempotency-Key.";
 const NOT_KEPT: &str = "No answer to this delivery is kept.";
 const ENDED: &str = "The delivery has ended, and cannot be cancelled any more.";
 
@@ -25,12 +27,10 @@ pub(super) fn delivery_row(refused: &Refused) -> Row<'static> {
                 .adds(Adds::RetryAfter(*retry_after))
         }
         Refused::Away(_) => unavailable("queue_away", Store, UNREACHABLE),
-        Refused::Unsafe(_) => unavailable("queue_store_unsafe", Store, UNREACHABLE),
-        Refused::InDoubt => {
-            let text = "The request is queued, and might be lost. Retry with the same \
-                        Idempotency-Key.";
-            unavailable("delivery_in_doubt", Store, text)
+        Refused::Unsafe(_) | Refused::NoDisk => {
+            unavailable("queue_store_unsafe", Store, UNREACHABLE)
         }
+        Refused::InDoubt => unavailable("delivery_in_doubt", Store, IN_DOUBT),
         Refused::StreamFull(_) => {
             let text = "Too much is stored already. Retry later.";
             unavailable("queue_full", Upstream, text)

@@ -35,6 +35,8 @@ pub struct QueueKeys {
     pub bytes: String,
     /// There while nobody need look for what the stream has lost.
     pub repaired: String,
+    /// What is written before replicas or the disk are waited for, for a moment.
+    pub waited: String,
     /// What stands before an id in the key of its record, a hash.
     pub items: String,
     /// What stands before an id in the key of its body.
@@ -95,6 +97,7 @@ impl Keys {
             pause: key("pause"),
             bytes: key("bytes"),
             repaired: key("repaired"),
+            waited: key("waited"),
             items: key("item:"),
             bodies: key("body:"),
             answers: key("answer:"),
@@ -143,6 +146,7 @@ mod tests {
             (keys.pause.clone(), "app:queue:{mail.3}:pause"),
             (keys.bytes.clone(), "app:queue:{mail.3}:bytes"),
             (keys.repaired.clone(), "app:queue:{mail.3}:repaired"),
+            (keys.waited.clone(), "app:queue:{mail.3}:waited"),
             (keys.item(&id), "app:queue:{mail.3}:item:03zzzzzzzzzzzzzzzzzzzzzzzz"),
             (keys.body(&id), "app:queue:{mail.3}:body:03zzzzzzzzzzzzzzzzzzzzzzzz"),
             (keys.answer(&id, 2), "app:queue:{mail.3}:answer:03zzzzzzzzzzzzzzzzzzzzzzzz:2"),

@@ -11,6 +11,9 @@ use crate::store::keys::Keys;
 use crate::store::purged::{self, NOTES_BYTES_MAX as MOST};
 use crate::store::{ClaimKey, EPOCH_TTL, Epoch, HeldLock, Purge, StoreError, VARY, WantedLock};
 
+/// How long what is written for a wait lives, in milliseconds.
+const WRITTEN_TTL_MS: u32 = 5000;
+
 /// A command with room for what a request usually says, so that its arguments are written without
 /// growing it step by step.
 pub(super) fn start(verb: &str) -> Cmd {
@@ -24,6 +27,14 @@ pub(super) fn start_with(verb: &str, more: usize) -> Cmd {
     let mut command = Cmd::with_capacity(ARGUMENTS, BYTES + more);
     command.arg(verb);
     command
+}
+
+/// The write that a wait for replicas or the disk is about (see `confirm`), of a key that lies
+/// where the wait is.
+pub(super) fn written(key: &str) -> Cmd {
+    let mut write = start("SET");
+    write.arg(key).arg(1).arg("PX").arg(WRITTEN_TTL_MS);
+    write
 }
 
 /// The commands that change epochs for good and say what was there before, but for the clock of

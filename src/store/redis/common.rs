@@ -60,6 +60,8 @@ pub(super) struct Memory {
     pub(super) evicts: bool,
     /// Whether it appends what is written to a file; nothing where nobody has asked.
     pub(super) appends: Option<bool>,
+    /// Whether it can say what is on its disk (WAITAOF); nothing where nobody has asked.
+    pub(super) fsyncs: Option<bool>,
 }
 
 impl Common {

@@ -1,19 +1,22 @@
 //! Waits until replicas have what was written: only where a person waits for the answer, and on a
 //! connection of its own, because Redis answers nothing else on it meanwhile.
 //!
-//! WAIT is about what was written before the last command on its connection, by whomever: behind a
-//! ROLE, which tells how many replicas there are, it is about all that was acknowledged before.
+//! WAIT is about what was written, by whomever, before the last write on its own connection. Redis
+//! 7.0 took any command for that one; from 7.2 on, and in Valkey, a connection that has written
+//! nothing waits for nothing, and is told that all replicas have it. So each wait begins with a
+//! small write of its own: behind that it is about all that was acknowledged before.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::Value;
+use redis::{Pipeline, Value};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::RedisStore;
+use super::call::written;
 use super::dial::Purpose;
 use super::server::Server;
 use super::topology::Topology;
@@ -76,10 +79,13 @@ async fn have_all(topology: &Topology, server: &Server, until: Instant) -> Optio
         return Some(None);
     }
     let left = until.saturating_duration_since(Instant::now()).as_millis();
-    let mut wait = redis::cmd("WAIT");
-    wait.arg(replicas).arg(u64::try_from(left).unwrap_or(u64::MAX).max(1));
-    match connection.run(&wait).await.ok()? {
-        Value::Int(have) => Some(Some(usize::try_from(have).is_ok_and(|have| have >= replicas))),
+    let mut pipeline = Pipeline::with_capacity(2);
+    pipeline.add_command(written(&server.node.own_key(&topology.settings.prefix, "waited")));
+    pipeline.cmd("WAIT").arg(replicas).arg(u64::try_from(left).unwrap_or(u64::MAX).max(1));
+    match connection.send(&pipeline).await.ok()?.as_slice() {
+        [Value::Okay, Value::Int(have)] => {
+            Some(Some(usize::try_from(*have).is_ok_and(|have| have >= replicas)))
+        }
         _ => None,
     }
 }

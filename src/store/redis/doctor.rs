@@ -146,13 +146,14 @@ async fn places(settings: &config::Store) -> Places {
 }
 
 /// What the self-test looks at, under the name of its row; the last is what to compare with.
-const ROWS: [(&str, &[&str], &str); 8] = [
+const ROWS: [(&str, &[&str], &str); 9] = [
     ("connection", &["connection"], "it answers"),
     ("server", &["version", "mode"], "Redis 7.0 or newer, or Valkey"),
     ("role", &["role", "replicas"], "a primary that takes no writes without its replicas"),
     ("rights", &["rights"], "all that `portcullis acl` prints"),
     ("scripts", &["scripts"], "three charges of a limit of two, and a refund"),
     ("tracking", &["tracking"], "a change is told of"),
+    ("fsync", &["fsync"], "appendonly yes, and WAITAOF (Redis 7.2)"),
     ("sentinel", &["sentinel"], "three sentinels that agree"),
     ("slots", &["slots"], "somebody has each of the 16,384"),
 ];
@@ -163,6 +164,7 @@ fn of_selftest(settings: &config::Store, found: &[Located], seen: Option<&Facts>
     let applies = |row: &str| match row {
         "connection" => false,
         "tracking" => settings.cache_epochs == CacheEpochs::Follow,
+        "fsync" => settings.waits_for_disk(),
         "sentinel" => matches!(settings.url, StoreUrl::Sentinel { .. }),
         "slots" => matches!(settings.url, StoreUrl::Cluster { .. }),
         _ => true,
@@ -192,7 +194,7 @@ fn of_selftest(settings: &config::Store, found: &[Located], seen: Option<&Facts>
 fn of_finding(row: &'static str, bound: &str, Located { servers, finding }: &Located) -> Checked {
     let verdict = match row {
         _ if finding.is_fatal => Verdict::Unusable,
-        "connection" | "rights" | "slots" => Verdict::Poor,
+        "connection" | "rights" | "slots" | "fsync" => Verdict::Poor,
         _ => Verdict::Watch,
     };
     let value = format!("{}; what suffers: {}", finding.seen, finding.suffers);

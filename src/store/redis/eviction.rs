@@ -13,6 +13,7 @@ use super::link::Link;
 use super::node::Node;
 use super::published::Published;
 use super::says::{Condition, Says};
+use super::selftest;
 use super::set_up;
 use crate::config::StoreUse;
 
@@ -22,6 +23,8 @@ const CHECKS: [&str; 2] = ["eviction", "memory"];
 const LOOK_PAUSE: Duration = Duration::from_secs(15);
 /// How often it is seen whether there is a new connection.
 const TICK: Duration = Duration::from_secs(1);
+/// The first version of Redis, or the one that Valkey names itself, that has WAITAOF.
+const WAITAOF_SINCE: (u32, u32) = (7, 2);
 /// Longest wait for one look.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -50,17 +53,19 @@ async fn look(published: &Published, node: &Node, says: &Says) {
     let asked = async {
         let memory = published.connection.run(redis::cmd("INFO").arg("memory")).await?;
         let info: InfoDict = redis::from_redis_value(memory)?;
-        let mut appends = None;
+        let mut disk = Disk::default();
         if node.common.is_for(StoreUse::Queue) {
-            let disk = published.connection.run(redis::cmd("INFO").arg("persistence")).await?;
-            let disk: InfoDict = redis::from_redis_value(disk)?;
-            appends = disk.get::<u8>("aof_enabled").map(|enabled| enabled == 1);
+            let persistence =
+                published.connection.run(redis::cmd("INFO").arg("persistence")).await?;
+            let server = published.connection.run(redis::cmd("INFO").arg("server")).await?;
+            disk =
+                Disk::of(&redis::from_redis_value(persistence)?, &redis::from_redis_value(server)?);
         }
-        Ok::<_, RedisError>((info, appends))
+        Ok::<_, RedisError>((info, disk))
     };
     match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok((info, appends))) => {
-            note(node, &info, appends);
+        Ok(Ok((info, disk))) => {
+            note(node, &info, &disk);
             says.is_over(Condition::NotToldOfEviction);
             // It may have been set since the server was looked at.
             let (checks, findings) = (CHECKS.into_iter().collect(), set_up::findings(&info));
@@ -79,13 +84,61 @@ async fn look(published: &Published, node: &Node, says: &Says) {
 }
 
 /// Whether work may be kept there.
-fn note(node: &Node, info: &InfoDict, appends: Option<bool>) {
+fn note(node: &Node, info: &InfoDict, disk: &Disk) {
     let Some(policy) = info.get::<String>("maxmemory_policy") else { return };
     let bound: u64 = info.get("maxmemory").unwrap_or_default();
     let evicts = bound > 0 && policy != "noeviction";
-    node.common.note_memory(node.name().unwrap_or_default(), Memory { policy, evicts, appends });
+    let Disk { appends, fsyncs } = *disk;
+    let memory = Memory { policy, evicts, appends, fsyncs };
+    node.common.note_memory(node.name().unwrap_or_default(), memory);
+}
+
+/// What becomes of writes on the disk of a server, as far as it says. The fields are those of
+/// [`Memory`].
+#[derive(Debug, Default)]
+struct Disk {
+    appends: Option<bool>,
+    fsyncs: Option<bool>,
+}
+
+impl Disk {
+    /// From the parts `persistence` and `server` of INFO.
+    fn of(persistence: &InfoDict, server: &InfoDict) -> Self {
+        let appends = persistence.get::<u8>("aof_enabled").map(|enabled| enabled == 1);
+        let version = server.get::<String>("redis_version");
+        let has_command = version.map(|version| selftest::number(&version) >= WAITAOF_SINCE);
+        let fsyncs = match (appends, has_command) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (Some(true), Some(true)) => Some(true),
+            (None, _) | (_, None) => None,
+        };
+        Self { appends, fsyncs }
+    }
 }
 
 fn is_denied(error: &RedisError) -> bool {
     error.code() == Some("NOPERM")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_on_the_disk_is_known_of_a_file_and_by_a_command() {
+        let info = |text: &str| InfoDict::new(text);
+        for (persistence, server, expected) in [
+            ("aof_enabled:1\r\n", "redis_version:7.2.4\r\n", (Some(true), Some(true))),
+            ("aof_enabled:1\r\n", "redis_version:10.0.0\r\n", (Some(true), Some(true))),
+            ("aof_enabled:1\r\n", "redis_version:7.0.15\r\n", (Some(true), Some(false))),
+            ("aof_enabled:0\r\n", "redis_version:8.0.0\r\n", (Some(false), Some(false))),
+            ("aof_enabled:0\r\n", "", (Some(false), Some(false))),
+            ("aof_enabled:1\r\n", "", (Some(true), None)),
+            ("", "redis_version:7.2.4\r\n", (None, None)),
+            ("", "redis_version:6.2.0\r\n", (None, Some(false))),
+        ] {
+            let Disk { appends, fsyncs } = Disk::of(&info(persistence), &info(server));
+            assert_eq!((appends, fsyncs), expected, "{persistence:?} {server:?}");
+        }
+    }
 }

@@ -110,7 +110,7 @@ pub use self::events::Listening;
 pub use self::finding::{Finding, Located};
 pub use self::follow::Followed;
 pub use self::operator::{Look, SHOWN};
-pub use self::rights::{acl, acl_for, events_acl, operator_acl, sentinel_acl};
+pub use self::rights::{AclFor, acl, acl_for, events_acl, operator_acl, sentinel_acl};
 pub use self::rung::Rung;
 pub use self::slow_log::Slow;
 pub use self::state::{NodeState, StoreState};

@@ -155,10 +155,11 @@ impl Node {
         self.is_former.store(!is_named, Ordering::Relaxed);
     }
 
-    /// A key of no use that lies there. Where no slot of it is known, any key will do: of one that
-    /// lies elsewhere a server says where, and before that whether its cluster is down.
-    pub(super) fn own_key(&self, prefix: &str) -> String {
-        key_in(self.slot.load(Ordering::Relaxed), &format!("{prefix}:selftest:"))
+    /// A key of this kind that lies there, and is of no use beside. Where no slot of it is known,
+    /// any key will do: of one that lies elsewhere a server says where, and before that whether its
+    /// cluster is down.
+    pub(super) fn own_key(&self, prefix: &str, kind: &str) -> String {
+        key_in(self.slot.load(Ordering::Relaxed), &format!("{prefix}:{kind}:"))
     }
 
     /// How long a question may take here. Where a replica does not answer there is time left to

@@ -27,7 +27,7 @@ pub(super) async fn probe(
     pipeline.cmd("EVAL").arg("return 1").arg(0);
     // Each store has a user of its own, who may send what its use needs.
     let read = if settings.usage == StoreUse::Limits { "GET" } else { "EXISTS" };
-    pipeline.cmd(read).arg(node.own_key(&settings.prefix));
+    pipeline.cmd(read).arg(node.own_key(&settings.prefix, "selftest"));
     let begin = Instant::now();
     let sent = published.connection.send(&pipeline);
     let replies = tokio::time::timeout(settings.connect_timeout, sent).await;

@@ -50,7 +50,7 @@ impl RedisStore {
     /// See [`crate::store::Store::queue_safety`].
     pub fn queue_safety(&self) -> QueueSafety {
         let servers = self.topology.servers();
-        let mut appends = Some(true);
+        let (mut appends, mut fsyncs) = (Some(true), Some(true));
         for server in &servers {
             let name = server.node.name().unwrap_or_default();
             let Some(memory) = self.topology.common.memory(name) else {
@@ -60,8 +60,13 @@ impl RedisStore {
                 return QueueSafety::Evicting { policy: memory.policy };
             }
             appends = appends.and_then(|all| Some(all && memory.appends?));
+            fsyncs = fsyncs.and_then(|all| Some(all && memory.fsyncs?));
         }
-        if servers.is_empty() { QueueSafety::Unknown } else { QueueSafety::Safe { appends } }
+        if servers.is_empty() {
+            QueueSafety::Unknown
+        } else {
+            QueueSafety::Safe { appends, fsyncs }
+        }
     }
 
     /// See [`crate::store::Store::queue_looked`].
@@ -126,7 +131,7 @@ impl RedisStore {
             _ => return accepted,
         };
         let commits = &self.queue_commits;
-        let is_durable = commits.wait(&self.topology, (&keys.ready, item), durability).await;
+        let is_durable = commits.wait(&self.topology, (&keys.waited, item), durability).await;
         if is_durable { accepted } else { Accepted::InDoubt }
     }
 

@@ -1,11 +1,11 @@
 //! Waits until what was accepted is on replicas, or on the disk, for all who wait at the same time
 //! together: one command for whoever came while the last one ran.
 //!
-//! WAIT and WAITAOF are about what was written before the last command on their connection, by
-//! whomever (see `confirm`). So items are accepted on the connections of requests, and only the
-//! waiting is done on one of its own, on which Redis answers nothing else meanwhile. Who answers
-//! there may be another server by now, which was promoted or has started anew without the item: so
-//! it is asked for the items first.
+//! WAIT and WAITAOF are about what was written, by whomever, before the last write on their own
+//! connection (see `confirm`). So items are accepted on the connections of requests, and one of its
+//! own does the waiting, behind one small write for all of them: Redis answers nothing else there
+//! meanwhile. Who answers there may be another server by now, which was promoted or has started
+//! anew without the item: so it is asked for the items first.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,6 +15,7 @@ use redis::{Pipeline, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::call::written;
 use super::connection::Connection;
 use super::dial::Purpose;
 use super::reply::server_error;
@@ -39,7 +40,8 @@ pub(super) struct Commits(Mutex<HashMap<(String, Durability), mpsc::Sender<Waiti
 
 impl Commits {
     /// Whether the item of this key, which was acknowledged before this call, is as durable as it
-    /// is to be; `key` names its shard. Must be called within a tokio runtime.
+    /// is to be; `key` lies in its shard, and is written there. Must be called within a tokio
+    /// runtime.
     pub(super) async fn wait(
         &self,
         topology: &Arc<Topology>,
@@ -116,10 +118,11 @@ impl Commit {
         }
         let (_, connection) = self.at.as_ref()?;
         let longest = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
-        let mut pipeline = Pipeline::with_capacity(items.len() + 1);
+        let mut pipeline = Pipeline::with_capacity(items.len() + 2);
         for item in items {
             pipeline.cmd("EXISTS").arg(item);
         }
+        pipeline.add_command(written(&self.key));
         let wanted = match self.durability {
             Durability::Memory => return Some(vec![true; items.len()]),
             Durability::Replicas(replicas) => {
@@ -132,12 +135,13 @@ impl Commit {
             }
         };
         let replies = connection.send(&pipeline).await.ok()?;
-        let (have, exist) = replies.split_last()?;
-        let is_durable = match have {
-            Value::Int(have) => *have >= wanted,
-            Value::Array(have) => matches!(have.first(), Some(Value::Int(1))),
-            other => {
-                self.say(server_error(other));
+        let [exist @ .., write, have] = replies.as_slice() else { return None };
+        let is_durable = match (write, have) {
+            (Value::Okay, Value::Int(have)) => *have >= wanted,
+            (Value::Okay, Value::Array(have)) => matches!(have.first(), Some(Value::Int(1))),
+            // Without that write nobody has waited for anything.
+            (write, have) => {
+                self.say(server_error(write).or_else(|| server_error(have)));
                 false
             }
         };

@@ -29,6 +29,8 @@ pub(super) enum Function {
     KnownEpochs,
     /// Deferred deliveries.
     Queues,
+    /// `durability = "fsync"` of a queue.
+    Disk,
     /// Events of applications.
     Events,
     /// `redis-cluster://`.
@@ -38,7 +40,7 @@ pub(super) enum Function {
 use crate::config::{EventSource, StoreUrl, StoreUse};
 use crate::store::keyspace_channels;
 use Function::{
-    ApiKeys, Cache, Certificates, Cluster, Connections, Events, Fleet, Gateways, Idempotency,
+    ApiKeys, Cache, Certificates, Cluster, Connections, Disk, Events, Fleet, Gateways, Idempotency,
     KnownEpochs, KnownRevocations, Limits, Pools, Queues, Revocation, Sessions, Tokens,
 };
 
@@ -61,6 +63,7 @@ impl Function {
             KnownRevocations => "revocations during an outage",
             KnownEpochs => "store.cache_epochs = \"follow\"",
             Queues => "deferred deliveries",
+            Disk => "queues with durability = \"fsync\"",
             Events => "events of applications",
             Cluster => "finding the servers of a Redis Cluster",
         }
@@ -72,7 +75,7 @@ impl Function {
             Connections | Cluster => None,
             Limits => Some(StoreUse::Limits),
             Cache | KnownEpochs => Some(StoreUse::Cache),
-            Queues => Some(StoreUse::Queue),
+            Queues | Disk => Some(StoreUse::Queue),
             Revocation | Sessions | ApiKeys | Tokens | Certificates | Pools | Idempotency
             | Gateways | Fleet | KnownRevocations | Events => Some(StoreUse::Main),
         }
@@ -148,7 +151,7 @@ const OPERATOR_COMMANDS: [&str; 25] = [
 
 /// In the order in which they are tried: what reads comes after what writes, and what may leave the
 /// connection inside a transaction comes last.
-pub(super) const RIGHTS: [Right; 77] = [
+pub(super) const RIGHTS: [Right; 78] = [
     right("hello", &[Connections], ""),
     right("auth", &[Connections], ""),
     right("ping", &[Connections], "PING"),
@@ -245,6 +248,7 @@ pub(super) const RIGHTS: [Right; 77] = [
     right("del", &[Sessions, Tokens, Fleet], "DEL $hash"),
     right("del", &[Limits], "DEL $set"),
     right("wait", &[Revocation, Sessions, ApiKeys, Cache, Queues], "WAIT 0 1"),
+    right("waitaof", &[Disk], "WAITAOF 0 0 1"),
     right("multi", &[Revocation, ApiKeys, Cache], "MULTI"),
     right("exec", &[Revocation, ApiKeys, Cache], "EXEC"),
     right("client|tracking", &[KnownEpochs], ""),
@@ -256,14 +260,26 @@ pub(super) const RIGHTS: [Right; 77] = [
     right("readonly", &[Cluster], "READONLY"),
 ];
 
-/// The commands that a user of a store that is used for these needs, each once; `follow` is for
-/// `store.cache_epochs = "follow"`.
-fn commands(uses: &[StoreUse], follow: bool, cluster: bool) -> Vec<&'static str> {
+/// What a user is to be allowed beside what all need.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AclFor {
+    /// What `store.cache_epochs = "follow"` needs.
+    pub follow: bool,
+    /// What a Redis Cluster needs.
+    pub cluster: bool,
+    /// What `durability = "fsync"` of a queue needs. Redis 7.0 knows no such command, and takes no
+    /// line that has it.
+    pub fsync: bool,
+}
+
+/// The commands that a user of a store that is used for these needs, each once.
+fn commands(uses: &[StoreUse], beside: AclFor) -> Vec<&'static str> {
     let mut commands: Vec<&str> = Vec::new();
     for right in RIGHTS.iter().filter(|right| right.is_for(uses)) {
         let is_wanted = match right.functions {
-            [KnownEpochs] => follow,
-            [Cluster] => cluster,
+            [KnownEpochs] => beside.follow,
+            [Cluster] => beside.cluster,
+            [Disk] => beside.fsync,
             _ => true,
         };
         if is_wanted && !commands.contains(&right.command) {
@@ -275,14 +291,15 @@ fn commands(uses: &[StoreUse], follow: bool, cluster: bool) -> Vec<&'static str>
 
 /// The command that makes a user with these rights and no others, under a prefix of keys.
 pub fn acl(user: &str, prefix: &str, follow: bool, cluster: bool) -> String {
-    acl_for(&StoreUse::ALL, user, prefix, follow, cluster)
+    let beside = AclFor { follow, cluster, ..AclFor::default() };
+    acl_for(&StoreUse::ALL, (user, prefix), beside)
 }
 
 /// The same for a store that is used for these alone.
-pub fn acl_for(uses: &[StoreUse], user: &str, prefix: &str, follow: bool, cluster: bool) -> String {
+pub fn acl_for(uses: &[StoreUse], (user, prefix): (&str, &str), beside: AclFor) -> String {
     let mut line =
         format!("ACL SETUSER {user} on >PASSWORD resetkeys ~{prefix}:* resetchannels -@all");
-    for command in commands(uses, follow, cluster) {
+    for command in commands(uses, beside) {
         line += " +";
         line += command;
     }
@@ -361,9 +378,10 @@ mod tests {
 
     #[test]
     fn every_command_that_is_sent_has_a_right() {
-        let known = commands(&StoreUse::ALL, true, true);
+        let all = AclFor { follow: true, cluster: true, fsync: true };
+        let known = commands(&StoreUse::ALL, all);
         // A store of its own for them may have a user of its own.
-        let of_queues = commands(&[StoreUse::Queue], true, true);
+        let of_queues = commands(&[StoreUse::Queue], all);
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store");
         let scripts = std::fs::read_dir(format!("{folder}/scripts")).unwrap();
         let mut called = 0;
@@ -394,6 +412,15 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_the_disk_may_and_nobody_else() {
+        let of = |uses: &[StoreUse], fsync| {
+            commands(uses, AclFor { fsync, ..AclFor::default() }).contains(&"waitaof")
+        };
+        assert!(of(&StoreUse::ALL, true) && of(&[StoreUse::Queue], true));
+        assert!(!of(&StoreUse::ALL, false) && !of(&[StoreUse::Main], true));
+    }
+
+    #[test]
     fn what_events_name_is_allowed_and_nothing_that_is_like_it() {
         let sources = [
             EventSource::Stream("shop:events".to_owned()),
@@ -412,7 +439,8 @@ mod tests {
 
     #[test]
     fn a_store_of_one_use_needs_less() {
-        let of = |usage| commands(&[usage], true, false);
+        let beside = AclFor { follow: true, ..AclFor::default() };
+        let of = |usage| commands(&[usage], beside);
         let [main, cache, limits, queue] = StoreUse::ALL.map(of);
         for (commands, has, lacks) in [
             (&main, "xadd", "client|tracking"),
@@ -424,7 +452,7 @@ mod tests {
         ] {
             assert!(commands.contains(&has) && !commands.contains(&lacks), "{commands:?}");
         }
-        for command in commands(&StoreUse::ALL, true, false) {
+        for command in commands(&StoreUse::ALL, beside) {
             let all = [&main, &cache, &limits, &queue];
             assert!(all.iter().any(|own| own.contains(&command)), "{command}");
         }

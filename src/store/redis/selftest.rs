@@ -295,6 +295,7 @@ impl<'a> Look<'a> {
             !right.trial.is_empty()
                 && right.is_for(&uses)
                 && (self.is_in_cluster || right.functions != [Function::Cluster])
+                && (self.settings.waits_for_disk() || right.functions != [Function::Disk])
         };
         // A replica is read from, once it is told that it may be.
         let is_read = |right: &&Right| right.command == "mget";
@@ -327,7 +328,8 @@ impl<'a> Look<'a> {
             )
         } else {
             let seen = format!("Redis does not take {command} as it is sent ({error})");
-            (seen, "use Redis 7.0 or newer, or Valkey".to_owned())
+            let version = if right.functions == [Function::Disk] { "7.2" } else { "7.0" };
+            (seen, format!("use Redis {version} or newer, or Valkey"))
         };
         Finding { is_fatal: is_of_all, check: "rights", seen, suffers, remedy }
     }
@@ -400,6 +402,10 @@ impl<'a> Look<'a> {
         // Without the right, which was said already, nothing is known.
         let Ok(info) = redis::from_redis_value::<InfoDict>(info) else { return Ok(()) };
         self.findings.extend(set_up::findings(&info));
+        if self.settings.waits_for_disk() && self.depth != Depth::Reader {
+            self.checks.insert("fsync");
+            self.findings.extend(set_up::no_file(&info));
+        }
         Ok(())
     }
 
@@ -466,7 +472,7 @@ fn quoted(command: &str) -> String {
 }
 
 /// The first two numbers of a version.
-fn number(version: &str) -> (u32, u32) {
+pub(super) fn number(version: &str) -> (u32, u32) {
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or_default());
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
 }

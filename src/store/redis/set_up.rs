@@ -44,6 +44,19 @@ pub(super) fn findings(info: &InfoDict) -> Vec<Finding> {
     findings
 }
 
+/// That it writes nothing to a file, where what is on the disk is waited for.
+pub(super) fn no_file(info: &InfoDict) -> Option<Finding> {
+    let appends = info.get::<u8>("aof_enabled")?;
+    (appends == 0).then(|| {
+        Finding::warning(
+            "fsync",
+            "appendonly is no: nothing of what is written is known to be on the disk",
+            "queues with durability = \"fsync\": they accept nothing",
+            "CONFIG SET appendonly yes, or write another durability",
+        )
+    })
+}
+
 /// What the server called `node` tells of itself.
 pub(super) fn read(node: &str, info: &InfoDict) -> RedisNow {
     let word = |name: &str| {

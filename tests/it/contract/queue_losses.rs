@@ -349,7 +349,7 @@ fn a_redis_that_evicts_keeps_no_work() {
         assert_eq!(found, evicting(policy));
     }
     let found = safety(&["--maxmemory", "100mb", "--appendonly", "yes"]);
-    assert_eq!(found, QueueSafety::Safe { appends: Some(true) });
+    assert_eq!(found, QueueSafety::Safe { appends: Some(true), fsyncs: Some(false) });
     let found = safety(&["--maxmemory-policy", "allkeys-lru"]);
-    assert_eq!(found, QueueSafety::Safe { appends: Some(false) });
+    assert_eq!(found, QueueSafety::Safe { appends: Some(false), fsyncs: Some(false) });
 }

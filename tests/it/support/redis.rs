@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use super::{Authority, Certificate, Folder, PATIENCE, eventually};
 
 /// See the module; it is killed when the test ends.
 pub(crate) struct Redis {
+    /// The server's program.
+    program: PathBuf,
     port: u16,
     folder: Folder,
     child: Child,
@@ -21,6 +24,8 @@ pub(crate) struct Redis {
 
 /// Its name under TLS.
 pub(crate) const TLS_NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
+/// The server that almost all tests use.
+const REDIS: &str = "redis-server";
 /// What its Unix socket is called, in its folder.
 const SOCKET: &str = "redis.sock";
 
@@ -33,6 +38,16 @@ impl Redis {
     /// The same with more of its settings.
     pub(crate) fn start_with(settings: &[String]) -> Self {
         Self::start_in(Folder::new(), |_| settings.to_vec())
+    }
+
+    /// A server of a newer kind with these of its settings: the one that `scripts/setup` has
+    /// fetched, or the one that is installed. It counts for WAIT only what its own connection
+    /// wrote, as Redis does from 7.2 on, and has WAITAOF.
+    pub(crate) fn start_newer(settings: &[&str]) -> Self {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/valkey/valkey-server");
+        let program = if own.exists() { own } else { PathBuf::from("valkey-server") };
+        let settings: Vec<String> = settings.iter().map(|it| (*it).to_owned()).collect();
+        Self::start_as(program, Folder::new(), |_| settings.clone())
     }
 
     /// The same, with a Unix socket beside its port.
@@ -98,6 +113,10 @@ impl Redis {
 
     /// `more` is told one more free port.
     fn start_in(folder: Folder, more: impl Fn(u16) -> Vec<String>) -> Self {
+        Self::start_as(PathBuf::from(REDIS), folder, more)
+    }
+
+    fn start_as(program: PathBuf, folder: Folder, more: impl Fn(u16) -> Vec<String>) -> Self {
         // Between our look and its bind another process may take the port.
         for _ in 0..5 {
             let free = || {
@@ -107,8 +126,8 @@ impl Redis {
             let ((port, one), (another, other)) = (free(), free());
             drop((one, other));
             let more = more(another);
-            if let Some(child) = launch(port, &folder, &more) {
-                return Self { port, folder, child, more, apart: Vec::new() };
+            if let Some(child) = launch(&program, port, &folder, &more) {
+                return Self { program, port, folder, child, more, apart: Vec::new() };
             }
         }
         panic!("redis-server does not stay up");
@@ -132,7 +151,7 @@ impl Redis {
     }
 
     /// Where its Unix socket is.
-    pub(crate) fn socket(&self) -> std::path::PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join(SOCKET)
     }
 
@@ -212,10 +231,10 @@ impl Redis {
     /// Starts it again, empty, on its port.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        let (port, folder, more) = (self.port, &self.folder, &self.more);
+        let (program, port, folder, more) = (&self.program, self.port, &self.folder, &self.more);
         let mut started = None;
         eventually("redis-server is back", || {
-            started = launch(port, folder, more);
+            started = launch(program, port, folder, more);
             started.is_some()
         });
         self.child = started.expect("a process");
@@ -252,7 +271,7 @@ impl Drop for Redis {
 }
 
 /// Starts it and waits until it answers; nothing when it ended at once.
-fn launch(port: u16, folder: &Folder, more: &[String]) -> Option<Child> {
+fn launch(program: &Path, port: u16, folder: &Folder, more: &[String]) -> Option<Child> {
     let settings = folder.path().join("sentinel.conf");
     let first = if settings.exists() {
         vec![settings.display().to_string(), "--sentinel".to_owned()]
@@ -260,7 +279,7 @@ fn launch(port: u16, folder: &Folder, more: &[String]) -> Option<Child> {
         let words = ["--save", "", "--appendonly", "no"];
         words.iter().map(|word| (*word).to_owned()).collect()
     };
-    let mut child = Command::new("redis-server")
+    let mut child = Command::new(program)
         .args(first)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
         .arg(folder.path())
@@ -269,9 +288,7 @@ fn launch(port: u16, folder: &Folder, more: &[String]) -> Option<Child> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap_or_else(|error| {
-            panic!("redis-server: {error}; install it: sudo apt-get install -y redis-server")
-        });
+        .unwrap_or_else(|error| panic!("{}: {error}; scripts/setup gets it", program.display()));
     let mut alive = true;
     eventually("redis-server answers", || {
         alive = matches!(child.try_wait(), Ok(None));
