@@ -8,7 +8,7 @@ pub(super) const CHANNEL: &str = r#"
 from = "channel:shop:changes"
 purge = ["/products/{id}"]
 "#;
-const KEYS: &str = r#"
+pub(super) const KEYS: &str = r#"
 [events.told]
 from = "keyspace:product:*"
 when = { event = "set" }

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::channel::CHANNEL;
+use super::channel::{CHANNEL, KEYS};
+use super::revoke;
 use super::webhook::{now, send_to};
 use super::{Database, PRODUCTS, STREAM, all_done, config, count, gaps, read, reads, start, store};
 use crate::support::{Client, Gateway, Redis, Upstream, eventually, kill};
@@ -19,7 +20,13 @@ fn path(row: u32) -> String {
 }
 
 fn durable() -> Redis {
-    let settings = ["--appendonly", "yes", "--appendfsync", "always"].map(str::to_owned);
+    durable_with(&[])
+}
+
+fn durable_with(more: &[&str]) -> Redis {
+    let settings = ["--appendonly", "yes", "--appendfsync", "always"];
+    let settings: Vec<String> =
+        settings.iter().chain(more).map(|setting| (*setting).to_owned()).collect();
     Redis::start_with(&settings)
 }
 
@@ -151,21 +158,40 @@ fn deliver(row: u32, addresses: impl Fn() -> [SocketAddr; 2]) {
 /// Nobody knows what was told on a channel while nobody listened: all of it goes.
 #[test]
 fn what_a_channel_told_nobody_is_purged_whatever_died() {
-    let (mut redis, database) = (durable(), Database::new());
+    let mut unheard = 0;
+    purged_whatever_died(durable(), CHANNEL, |redis, row| {
+        let event = format!(r#"{{"id": "{}"}}"#, row % PRODUCTS_MAX);
+        unheard += u32::from(redis.cli(&["PUBLISH", "shop:changes", &event]) == "0");
+    });
+    assert!(unheard > 0, "something was told to nobody");
+}
+
+/// Nor what keys were changed meanwhile.
+#[test]
+fn what_keys_told_nobody_is_purged_whatever_died() {
+    let redis = durable_with(&["--notify-keyspace-events", "K$g"]);
+    purged_whatever_died(redis, KEYS, |redis, row| {
+        let key = format!("product:{}", row % PRODUCTS_MAX);
+        assert_eq!(redis.cli(&["SET", &key, &row.to_string()]), "OK");
+    });
+}
+
+/// The application writes and `tell`s through Redis, while those who listen die, and Redis, and
+/// their connections.
+fn purged_whatever_died(mut redis: Redis, events: &str, mut tell: impl FnMut(&Redis, u32)) {
+    let database = Database::new();
     let upstream: Upstream = database.serve();
-    let config = config(&redis, &upstream, CHANNEL);
-    let mut gateways = vec![start(&redis, &upstream, CHANNEL), start(&redis, &upstream, CHANNEL)];
+    let config = config(&redis, &upstream, events);
+    let mut gateways = vec![start(&redis, &upstream, events), start(&redis, &upstream, events)];
     eventually("one of them listens", || {
         gateways.iter().map(|it| gaps(it, "told")).sum::<f64>() == 1.0
     });
     for product in 0..PRODUCTS_MAX {
         store(&gateways[0], &path(product));
     }
-    let mut unheard = 0;
     for row in 1..=ROWS {
         database.write(&path(row), row);
-        let event = format!(r#"{{"id": "{}"}}"#, row % PRODUCTS_MAX);
-        unheard += u32::from(redis.cli(&["PUBLISH", "shop:changes", &event]) == "0");
+        tell(&redis, row);
         browse(&gateways, row);
         match row {
             100 | 200 => {
@@ -179,8 +205,12 @@ fn what_a_channel_told_nobody_is_purged_whatever_died() {
             _ => {}
         }
     }
-    assert!(unheard > 0, "something was told to nobody");
-    for gateway in &gateways {
+    all_become_equal(&gateways, &database);
+}
+
+/// What was missed is only known to be when somebody listens again.
+fn all_become_equal(gateways: &[Gateway], database: &Database) {
+    for gateway in gateways {
         for product in 0..PRODUCTS_MAX {
             let path = path(product);
             eventually("clients read what the database has", || {
@@ -188,4 +218,41 @@ fn what_a_channel_told_nobody_is_purged_whatever_died() {
             });
         }
     }
+}
+
+/// Each second token is revoked by an event, while gateways and Redis die: all of these are
+/// refused from then on, at every gateway, and nobody else's.
+#[test]
+fn each_token_that_an_event_revoked_is_refused_whatever_dies_meanwhile() {
+    const TOKENS: usize = 120;
+    let (mut redis, database) = (durable(), Database::new());
+    let upstream = database.serve();
+    let config = config(&redis, &upstream, revoke::EVENTS);
+    let mut gateways = vec![Gateway::start(&config), Gateway::start(&config)];
+    reads(&gateways, "tokens");
+    let id = |number: usize| format!("t{number}");
+    let token = |number| revoke::with("u1", &serde_json::json!({ "jti": id(number) }));
+    let tokens: Vec<String> = (0..TOKENS).map(token).collect();
+    assert_eq!(revoke::taken(&gateways[0], &tokens), vec![true; TOKENS]);
+    for number in (0..TOKENS).step_by(2) {
+        let id = id(number);
+        let event = ["XADD", STREAM, "*", "what", "token", "id", &id, "exp", "9999999999"];
+        assert!(redis.cli(&event).contains('-'), "the application's own write is kept");
+        match number {
+            20 | 70 => {
+                let reader = reader(&gateways, "tokens");
+                replace(&mut gateways[reader], &config);
+            }
+            40 | 100 => redis.restart(),
+            80 => gateways.iter_mut().for_each(|gateway| replace(gateway, &config)),
+            _ => {}
+        }
+    }
+    all_done(&redis, "tokens");
+    let expected: Vec<bool> = (0..TOKENS).map(|number| number % 2 == 1).collect();
+    for gateway in &gateways {
+        assert_eq!(revoke::taken(gateway, &tokens), expected);
+    }
+    let missed = gateways.iter().map(|it| gaps(it, "tokens")).sum::<f64>();
+    assert_eq!(missed, 0.0, "nobody has missed anything");
 }

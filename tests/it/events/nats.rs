@@ -51,14 +51,15 @@ fn a_stream_loses_no_event_whatever_dies_meanwhile() {
         });
         let _ = Client::get(gateway.public, &path(row * 7)).try_send();
         match row {
-            30 => nats.restart(),
-            60 => redis.restart(),
-            90 => {
-                kill("KILL", gateway.pid());
-                gateway.wait();
-                gateway = start(&redis, &upstream, &source);
-            }
+            30 | 105 => nats.restart(),
+            60 | 110 => redis.restart(),
             _ => {}
+        }
+        // In between, and right behind each of those.
+        if row % 15 == 0 {
+            kill("KILL", gateway.pid());
+            gateway.wait();
+            gateway = start(&redis, &upstream, &source);
         }
     }
     for product in 0..PRODUCTS_MAX {
@@ -125,6 +126,58 @@ fn a_subject_purges_and_each_new_connection_is_a_gap() {
     eventually("the new connection is a gap", || gaps(&gateway, "told") == 2.0);
     assert_eq!(read(&gateway, "/products/2"), 2, "what was missed may have named it");
     assert!(told(&gateway, "told")["fault"].is_null());
+}
+
+/// Nobody knows what was told on a subject while nobody listened: all of it goes.
+#[test]
+fn what_a_subject_told_nobody_is_purged_whatever_died() {
+    let settings = ["--appendonly", "yes", "--appendfsync", "always"].map(str::to_owned);
+    let (mut redis, mut nats) = (Redis::start_with(&settings), Nats::start());
+    let database = Database::new();
+    let upstream = database.serve();
+    let source = source(&nats, "nats:shop.*.changed");
+    let mut gateways = [start(&redis, &upstream, &source), start(&redis, &upstream, &source)];
+    let listens = |gateways: &[Gateway]| {
+        eventually("one of them listens", || {
+            gateways.iter().any(|it| {
+                let told = told(it, "told");
+                told["reads_here"] == true && told["fault"].is_null()
+            })
+        });
+    };
+    listens(&gateways);
+    let path = |row: u32| format!("/products/{}", row % PRODUCTS_MAX);
+    (0..PRODUCTS_MAX).for_each(|product| store(&gateways[0], &path(product)));
+    for row in 1..=ROWS {
+        database.write(&path(row), row);
+        let event = json!({ "id": row % PRODUCTS_MAX }).to_string();
+        nats.publish("shop.product.changed", &event);
+        for gateway in &gateways {
+            let _ = Client::get(gateway.public, &path(row * 7)).try_send();
+        }
+        match row {
+            30 | 90 => {
+                // Whoever listens dies, and what is told until the other one does is told nobody.
+                listens(&gateways);
+                let reads = |it: &Gateway| told(it, "told")["reads_here"] == true;
+                let reader = gateways.iter().position(reads).unwrap_or_default();
+                kill("KILL", gateways[reader].pid());
+                gateways[reader].wait();
+                gateways[reader] = start(&redis, &upstream, &source);
+            }
+            60 => redis.restart(),
+            110 => nats.restart(),
+            _ => {}
+        }
+    }
+    for gateway in &gateways {
+        for product in 0..PRODUCTS_MAX {
+            let path = path(product);
+            eventually("clients read what the database has", || {
+                read(gateway, &path) == database.read(&path)
+            });
+        }
+    }
 }
 
 #[test]

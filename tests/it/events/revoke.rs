@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Database, STREAM, count, reads, start};
 use crate::support::{Client, Gateway, Redis, claims, eventually, token};
 
-const EVENTS: &str = r#"
+pub(super) const EVENTS: &str = r#"
 [events.tokens]
 from = "stream:shop:events"
 when = { what = "token" }
@@ -30,7 +30,7 @@ fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs()
 }
 
-fn with(sub: &str, more: &Value) -> String {
+pub(super) fn with(sub: &str, more: &Value) -> String {
     let mut said = claims(sub);
     for (name, value) in more.as_object().expect("claims") {
         said[name] = value.clone();
@@ -39,7 +39,7 @@ fn with(sub: &str, more: &Value) -> String {
 }
 
 /// Which of these tokens the gateway takes.
-fn taken(gateway: &Gateway, tokens: &[String]) -> Vec<bool> {
+pub(super) fn taken(gateway: &Gateway, tokens: &[String]) -> Vec<bool> {
     let of = |token: &String| Client::get(gateway.public, "/account").bearer(token).send().status;
     tokens.iter().map(|token| of(token) == 200).collect()
 }
