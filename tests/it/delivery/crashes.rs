@@ -72,9 +72,34 @@ fn a_gateway_that_dies_while_it_delivers_costs_one_repeat() {
     let attempts: Vec<_> = sent.iter().flat_map(|it| it.header("x-delivery-attempt")).collect();
     assert_eq!(attempts, ["1", "2"]);
     assert_eq!(metric(&second, "portcullis_queue_stalled_total", None), 1.0);
+    nothing_is_left(&redis);
 }
 
-/// A delivery that takes longer than a lease is the holder's as long as he lives.
+/// Nothing is left in the stream of a queue that is done, neither waiting nor claimed.
+fn nothing_is_left(redis: &Redis) {
+    let ready = "app:queue:{mail.0}:ready";
+    eventually("nothing is claimed", || redis.cli(&["XPENDING", ready, "g"]).starts_with('0'));
+    assert_eq!(redis.cli(&["XLEN", ready]), "0");
+    assert_eq!(redis.cli(&["ZCARD", "app:queue:{mail.0}:open"]), "0");
+}
+
+/// The lease of what is under way was renewed so many times. It is done three times within one.
+fn renewed(redis: &Redis, times: u32) {
+    // Entries of the stream that are pending, with how long nothing was heard of them.
+    let idle = || -> u64 {
+        let pending = redis.cli(&["XPENDING", "app:queue:{mail.0}:ready", "g", "-", "+", "9"]);
+        pending.lines().nth(2).and_then(|idle| idle.parse().ok()).unwrap_or(u64::MAX)
+    };
+    let (mut renewals, mut last) = (0, idle());
+    eventually_within(LEASE * 3, "the lease is renewed again and again", || {
+        let now = idle();
+        renewals += u32::from(now < last);
+        last = now;
+        renewals >= times
+    });
+}
+
+/// A delivery that takes longer than five leases is the holder's as long as he lives.
 #[test]
 fn a_slow_delivery_is_not_taken_for_a_dead_one() {
     let redis = Redis::start();
@@ -83,22 +108,50 @@ fn a_slow_delivery_is_not_taken_for_a_dead_one() {
     let token = bearer("u1");
     let id = accepted(&post(&first, "/mail", &token, "a"));
     eventually("it is sent", || upstream.seen() == 1);
-    // Entries of the stream that are pending, with how long nothing was heard of them.
-    let idle = || -> u64 {
-        let pending = redis.cli(&["XPENDING", "app:queue:{mail.0}:ready", "g", "-", "+", "9"]);
-        pending.lines().nth(2).and_then(|idle| idle.parse().ok()).unwrap_or(u64::MAX)
-    };
-    let mut renewals = 0;
-    let mut last = idle();
-    eventually_within(LEASE, "the lease is renewed again and again", || {
-        let now = idle();
-        renewals += u32::from(now < last);
-        last = now;
-        renewals >= 5
-    });
+    renewed(&redis, 15);
     let _ = answer.send(());
-    until(&second, &token, &id, "done");
+    let done = until(&second, &token, &id, "done");
+    assert_eq!((&done["attempts"], upstream.seen()), (&1.into(), 1), "{done}");
+    for gateway in [&first, &second] {
+        assert_eq!(metric(gateway, "portcullis_queue_stalled_total", None), 0.0);
+    }
+    nothing_is_left(&redis);
+}
+
+/// What waits for the one place of a gateway is nobody's yet: it grows old in no hand.
+#[test]
+fn what_waits_behind_a_slow_delivery_is_sent_once() {
+    let redis = Redis::start();
+    let (upstream, answer) = holding();
+    let one_place = format!("{SHORT}concurrency = 1\n");
+    let first = start(&redis, &upstream, &one_place);
+    let token = bearer("u1");
+    let ids: Vec<String> =
+        (0..16).map(|at| accepted(&post(&first, "/mail", &token, &format!("{at}")))).collect();
+    eventually("one is sent", || upstream.seen() == 1);
+    // More than a lease, with all others ready.
+    renewed(&redis, 5);
+    let pending = || redis.cli(&["XPENDING", "app:queue:{mail.0}:ready", "g"]);
+    assert!(pending().starts_with("1\n"), "one place, one claim: {}", pending());
     assert_eq!(upstream.seen(), 1);
+    // Another one has a place of its own, and takes none of what the first one has.
+    let second = start(&redis, &upstream, &one_place);
+    eventually("it takes one", || upstream.seen() == 2);
+    assert!(pending().starts_with("2\n"), "{}", pending());
+    for _ in &ids {
+        let _ = answer.send(());
+    }
+    for id in &ids {
+        assert_eq!(until(&second, &token, id, "done")["attempts"], 1);
+    }
+    let mut bodies: Vec<u32> =
+        upstream.recorded().iter().map(|it| it.text().parse().expect("a number")).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, (0..16).collect::<Vec<_>>());
+    for gateway in [&first, &second] {
+        assert_eq!(metric(gateway, "portcullis_queue_stalled_total", None), 0.0);
+    }
+    nothing_is_left(&redis);
 }
 
 /// Whoever ends in order leaves nothing to wait for.
@@ -121,6 +174,7 @@ fn a_gateway_that_drains_gives_back_what_it_has_not_delivered() {
     }
     let done = until(&second, &token, &id, "done");
     assert_eq!(done["attempts"], 1, "{done}");
+    nothing_is_left(&redis);
 }
 
 /// The stream is gone, and with it the order of what waits; nothing else is.
@@ -144,6 +198,35 @@ fn a_lost_stream_loses_nothing() {
     eventually("the loss is counted", || {
         metric(&delivering, "portcullis_queue_resets_total", None) >= 1.0
     });
+    nothing_is_left(&redis);
+}
+
+/// An entry that somebody deleted by hand while it was claimed stays in the list of the claimed
+/// ones, and is never handed out again. Whoever looks next for what the stream has lost, which is
+/// done once an hour, puts its item back, and the list is empty at the end.
+#[test]
+fn an_entry_that_was_deleted_while_it_was_claimed_is_put_back() {
+    let redis = Redis::start();
+    let (upstream, answer) = holding();
+    let mut first = start(&redis, &upstream, SHORT);
+    let token = bearer("u1");
+    let id = accepted(&post(&first, "/mail", &token, "a"));
+    eventually("it is sent", || upstream.seen() == 1);
+    let ready = "app:queue:{mail.0}:ready";
+    let pending = redis.cli(&["XPENDING", ready, "g", "-", "+", "9"]);
+    let entry = pending.lines().next().expect("an entry");
+    assert_eq!(redis.cli(&["XDEL", ready, entry]), "1");
+    kill("KILL", first.pid());
+    first.wait();
+    // An hour later.
+    assert_eq!(redis.cli(&["DEL", "app:queue:{mail.0}:repaired"]), "1");
+    let second = start(&redis, &upstream, SHORT);
+    eventually_within(LEASE, "somebody else has sent it", || upstream.seen() == 2);
+    for _ in 0..2 {
+        let _ = answer.send(());
+    }
+    until(&second, &token, &id, "done");
+    nothing_is_left(&redis);
 }
 
 /// Whoever holds an entry deletes it by its number alone: it must not be another's by then. Within
