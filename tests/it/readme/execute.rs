@@ -232,6 +232,11 @@ fn the_page_on_the_edge_is_true() {
 }
 
 #[test]
+fn the_page_on_events_is_true() {
+    run_pages(&["docs/events.md"]);
+}
+
+#[test]
 fn the_page_on_identity_is_true() {
     run_pages(&["docs/identity.md"]);
 }
