@@ -202,7 +202,6 @@ impl Plan {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let limits = &config.server.limits;
         let upstreams = pools::upstreams(&config, upstream_tls, callbacks);
         let Upstreams { named, tls: upstream_tls, pools } = upstreams;
         Ok(Self {
@@ -216,11 +215,7 @@ impl Plan {
             guard: guarding(&config),
             sampling: config.traces.as_ref().map(Sampling::new),
             headers: fields::Policy { owned },
-            upload: UploadLimits {
-                bytes_max: limits.body_bytes,
-                progress_timeout: limits.progress_timeout,
-                progress_bytes: limits.progress_bytes,
-            },
+            upload: upload_limits(&config),
             on_outage: config.store.on_outage,
             keys,
             verifiers: verifiers.tokens,
@@ -238,6 +233,15 @@ impl Plan {
             routes: Table::new(routes),
             config,
         })
+    }
+}
+
+fn upload_limits(config: &Config) -> UploadLimits {
+    let limits = &config.server.limits;
+    UploadLimits {
+        bytes_max: limits.body_bytes,
+        progress_timeout: limits.progress_timeout,
+        progress_bytes: limits.progress_bytes,
     }
 }
 
