@@ -185,13 +185,15 @@ fn check_token(claims: &Map<String, Value>, sent: &Sent<'_>) -> Result<(), Proof
 
 /// What the store must not have: the key's owner chooses the `jti`, so that nobody else uses it up.
 /// It is kept until the proof is too old on every clock that differs by no more than the leeway.
+/// Times are whole seconds here, so two more are added.
 fn proof_key(rules: &Rules, thumbprint: &str, id: &str) -> Result<ProofKey, ProofFault> {
     let digest = digest(&SHA256, [thumbprint, id].join(" ").as_bytes());
     let mut digest_bytes = [0; SHA256_OUTPUT_LEN];
     digest_bytes.copy_from_slice(digest.as_ref());
     let mut mark = [0; MARK_BYTES];
     aws_lc_rs::rand::fill(&mut mark).map_err(|_| ProofFault::NoRandomness)?;
-    let seconds = rules.proof_window.saturating_add(rules.leeway.saturating_mul(2));
+    let seconds =
+        rules.proof_window.saturating_add(rules.leeway.saturating_mul(2)).saturating_add(2);
     let seconds = u64::try_from(seconds).unwrap_or_default().max(1);
     Ok(ProofKey {
         key: rules.store_keys.proof(&hex::encode(&digest_bytes)),

@@ -457,6 +457,8 @@ impl<'a, 'h> Checks<'a, 'h> {
         };
         // What the store says itself counts on; what this node only knew may be known again.
         let is_current = reply.is_ok() && self.mode == Mode::Charge;
+        // Where this node judges by what it knew, proofs are not asked about.
+        let unproven = self.answers.unproven.take().filter(|_| reply.is_ok());
         match without_store::recalled(gateway, identity, reply, plan.on_outage.revocation_max_stale)
         {
             Ok(status) => {
@@ -475,7 +477,14 @@ impl<'a, 'h> Checks<'a, 'h> {
                     self.undo(self.taken());
                     self.count_revoked(identity);
                 }
-                Ok(verdict?)
+                verdict?;
+                match unproven {
+                    Some(error) if plan.on_outage.revocation == Outage::Refuse => {
+                        self.undo(self.taken());
+                        Err(Rejection::RevocationUnknown(error))
+                    }
+                    _ => Ok(()),
+                }
             }
             Err(error) if plan.on_outage.revocation == Outage::Refuse => {
                 self.undo(self.taken());

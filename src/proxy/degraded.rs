@@ -23,9 +23,10 @@ pub(super) type Failures<'a> = [(&'static str, StoreUse, Option<&'a StoreError>)
 
 /// Which functions must do without the store, and which store that is.
 pub(super) fn failures(answers: &Answers) -> Failures<'_> {
-    let Answers { revocation, charges, leases, session, cached, marks, claim, .. } = answers;
+    let Answers { revocation, unproven, charges, leases, session, .. } = answers;
+    let Answers { cached, marks, claim, .. } = answers;
     [
-        ("revocation", StoreUse::Main, error(revocation)),
+        ("revocation", StoreUse::Main, error(revocation).or(unproven.as_ref())),
         ("limits", StoreUse::Limits, error(charges).or(error(leases))),
         ("session", StoreUse::Main, error(session)),
         ("cache", StoreUse::Cache, error(cached)),

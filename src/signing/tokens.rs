@@ -60,6 +60,8 @@ impl RefreshToken {
     pub fn first(key: &Secret) -> Option<Self> {
         let mut family = [0; FAMILY_BYTES];
         aws_lc_rs::rand::fill(&mut family).ok()?;
+        // In base64 it begins with no hyphen, which commands would take for an option.
+        family[0] &= 0x7f;
         Self::tagged(family, 1, random()?, key)
     }
 
@@ -247,6 +249,8 @@ mod tests {
             assert_eq!(RefreshToken::parse(wrong), None, "{wrong}");
         }
         assert_eq!(format!("{first:?}"), "RefreshToken(***)");
+        let families = (0..500).map(|_| RefreshToken::first(&key).unwrap().family());
+        assert!(families.into_iter().all(|it| !it.starts_with('-')), "no option of a command");
     }
 
     #[test]

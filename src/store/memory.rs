@@ -226,8 +226,10 @@ impl MemoryStore {
             !questions.pending_purges.is_empty() && self.settle(questions.pending_purges).is_ok();
         let session = questions.session.map(|asked| self.session(asked.key));
         let ended = questions.session.filter(|_| session == Some(None));
+        let (revocation, unproven) = self.judge(questions.revocation);
         Answers {
-            revocation: questions.revocation.map(|revocation| self.revocation(revocation)),
+            revocation,
+            unproven,
             charges: questions.charges.map(|charges| self.take(charges)),
             leases: questions.leases.map(|leases| Ok(self.lease(leases))),
             session: session.map(Ok),
@@ -326,12 +328,7 @@ impl MemoryStore {
         let text = text.filter(|text| !text.is_empty());
         let not_before = text.map(|text| seconds(text).ok_or_else(not_a_time)).transpose()?;
         let gone = revocation.record.is_some_and(|key| values.live(key).is_none());
-        drop(values);
-        let replayed = match revocation.proof {
-            Some(proof) => self.proof(proof)?,
-            None => false,
-        };
-        Ok(RevocationStatus { listed, not_before, gone, replayed })
+        Ok(RevocationStatus { listed, not_before, gone, replayed: false })
     }
 
     fn session(&self, key: &str) -> Option<SessionReply> {

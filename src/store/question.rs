@@ -125,6 +125,9 @@ pub struct CachedEntry<'a> {
 pub struct Answers {
     /// See [`Questions::revocation`].
     pub revocation: Option<Reply<RevocationStatus>>,
+    /// Why it could not be noted that the proof has come: what is said of revocation holds all the
+    /// same.
+    pub unproven: Option<StoreError>,
     /// See [`Questions::charges`].
     pub charges: Option<Reply<ChargeReply>>,
     /// See [`Questions::leases`].
@@ -158,6 +161,7 @@ impl Answers {
     pub fn failed(questions: &Questions<'_>, error: &StoreError) -> Self {
         Self {
             revocation: questions.revocation.map(|_| Err(error.clone())),
+            unproven: None,
             charges: questions.charges.map(|_| Err(error.clone())),
             leases: questions.leases.map(|_| Err(error.clone())),
             session: questions.session.map(|_| Err(error.clone())),

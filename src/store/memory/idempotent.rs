@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::{MemoryStore, lock};
-use crate::store::{ClaimKey, ProofKey, StoreError, Swap};
+use crate::store::{ClaimKey, ProofKey, Reply, RevocationKeys, RevocationStatus, StoreError, Swap};
 
 /// Most bytes of proofs that have come, about 40,000 of them.
 const PROOFS_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -18,6 +18,29 @@ impl MemoryStore {
         }
         claims.put(asked.key, asked.value, asked.ttl, self.bounds.idempotency_bytes)?;
         Ok(None)
+    }
+
+    /// What is known of a token's revocation, and why its proof could not be noted. A proof that
+    /// comes with what is blacklisted is not: it would take the room of others.
+    pub(super) fn judge(
+        &self,
+        asked: Option<RevocationKeys<'_>>,
+    ) -> (Option<Reply<RevocationStatus>>, Option<StoreError>) {
+        let Some(asked) = asked else { return (None, None) };
+        let mut revocation = self.revocation(asked);
+        let (Ok(status), Some(proof)) = (&mut revocation, asked.proof) else {
+            return (Some(revocation), None);
+        };
+        if status.listed || status.gone {
+            return (Some(revocation), None);
+        }
+        match self.proof(proof) {
+            Ok(replayed) => {
+                status.replayed = replayed;
+                (Some(revocation), None)
+            }
+            Err(error) => (Some(revocation), Some(error)),
+        }
     }
 
     /// Whether a proof has come before; else it has now. Where there is no room to note it, it is

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use redis::{Pipeline, Value};
 
 use super::call::{changes, claim_call, start, take_call, variants_call};
-use super::reply::{entry, text, unexpected, value};
+use super::reply::{entry, exists, text, unexpected, value};
 use super::scripts::Scripts;
 use super::signature::unsigned;
 use super::topology::put_transaction;
@@ -387,9 +387,10 @@ impl<'a> Part<'a> {
         let error = error.clone();
         match self {
             Self::Purges(_) | Self::EndLength(_) | Self::End(_) => {}
-            Self::Blacklist(_) | Self::NotBefore(_) | Self::Record(_) | Self::Proof(_) => {
+            Self::Blacklist(_) | Self::NotBefore(_) | Self::Record(_) => {
                 answers.revocation = Some(Err(error));
             }
+            Self::Proof(asked) => with_proof(answers, Err(error), asked),
             Self::Session(_) | Self::AnySession(_) => answers.session = Some(Err(error)),
             Self::Charges(_) => answers.charges = Some(Err(error)),
             Self::Leases(_) => answers.leases = Some(Err(error)),
@@ -449,8 +450,15 @@ fn with_status<R>(
 }
 
 fn with_proof(answers: &mut Answers, found: Reply<Option<Bytes>>, asked: &ProofKey) {
-    let is_own = |found: Option<Bytes>| found.is_none_or(|it| *it == asked.mark);
-    with_status(answers, found, |status, found| status.replayed |= !is_own(found));
+    let is_others = |found: Option<Bytes>| found.is_some_and(|it| *it != asked.mark);
+    let replayed = match found {
+        Ok(found) => is_others(found),
+        Err(error) => {
+            answers.unproven = Some(error);
+            false
+        }
+    };
+    with_status(answers, Ok(replayed), |status, replayed| status.replayed |= replayed);
 }
 
 /// Whether a transaction was carried out, by its last reply.
@@ -458,14 +466,6 @@ fn is_settled(exec: Option<&Value>) -> bool {
     match exec {
         Some(Value::Array(done)) => !done.iter().any(|it| matches!(it, Value::ServerError(_))),
         _ => false,
-    }
-}
-
-/// How many of its keys exist: none, or some.
-fn exists(reply: &Value) -> Reply<bool> {
-    match reply {
-        Value::Int(number) => Ok(*number != 0),
-        other => Err(unexpected(other)),
     }
 }
 

@@ -36,6 +36,14 @@ pub(super) fn refuses_writes(replies: &[Value]) -> bool {
     Health::of(replies) != Health::Good || replies.iter().any(refuses)
 }
 
+/// How many of its keys exist: none, or some.
+pub(super) fn exists(reply: &Value) -> Reply<bool> {
+    match reply {
+        Value::Int(number) => Ok(*number != 0),
+        other => Err(unexpected(other)),
+    }
+}
+
 /// A reply of another type than the command gives. The value itself may be a user's data, so only
 /// its kind is told.
 pub(super) fn unexpected(reply: &Value) -> StoreError {

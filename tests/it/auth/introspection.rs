@@ -311,7 +311,7 @@ fn revocations_count_though_an_answer_is_remembered() {
 fn an_answer_counts_no_longer_than_its_token() {
     let (server, upstream) = (Server::start(), upstream());
     let gateway = start(&server, &upstream, "cache = '10m'");
-    server.say("short", &active(json!({"exp": now() + 2})));
+    server.say("short", &active(json!({"exp": now() + 5})));
     assert_eq!(ask(&gateway, "short").status, 200);
     eventually("it is over", || told(&ask(&gateway, "short")) == refused(401, "token_expired"));
     assert_eq!(server.asked(), 2, "it was asked about once more");
