@@ -5,9 +5,9 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use http::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::claim::read_claim;
+use super::claim::read_claims;
 use super::operate::{EXIT, Target};
 use super::remote::Failure;
 use crate::base::http::percent;
@@ -91,11 +91,7 @@ pub(super) fn run(options: &Options, path: &Path) -> Result<String, Failure> {
 }
 
 fn create(options: &Create, path: &Path) -> Result<String, Failure> {
-    let mut claims = Map::new();
-    for claim in &options.claims {
-        let (name, value) = read_claim(claim).map_err(Failure::unusable)?;
-        claims.insert(name, value);
-    }
+    let claims = read_claims(&options.claims).map_err(Failure::unusable)?;
     let mut body = json!({ "owner": options.owner, "scopes": options.scopes, "claims": claims });
     for (name, value) in
         [("tier", &options.tier), ("expires_in", &options.expires_in), ("auth", &options.auth)]

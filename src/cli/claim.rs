@@ -1,6 +1,6 @@
 //! A claim as the command line writes it.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A claim as the command line names it, `name=value`.
 pub(super) fn read_claim(claim: &str) -> Result<(String, Value), String> {
@@ -13,4 +13,9 @@ pub(super) fn read_claim(claim: &str) -> Result<(String, Value), String> {
         _ => serde_json::from_str(value).unwrap_or_else(|_| text()),
     };
     Ok((name.to_owned(), value))
+}
+
+/// Claims, each written as `NAME=VALUE`; of one name the last one counts.
+pub(super) fn read_claims(claims: &[String]) -> Result<Map<String, Value>, String> {
+    claims.iter().map(|claim| read_claim(claim)).collect()
 }

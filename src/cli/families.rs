@@ -5,9 +5,9 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use http::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::claim::read_claim;
+use super::claim::read_claims;
 use super::operate::{EXIT, Target};
 use super::remote::Failure;
 use crate::base::http::percent;
@@ -82,11 +82,7 @@ pub(super) fn run(options: &Options, path: &Path) -> Result<String, Failure> {
 }
 
 fn begin(options: &Begin, path: &Path) -> Result<String, Failure> {
-    let mut claims = Map::new();
-    for claim in &options.claims {
-        let (name, value) = read_claim(claim).map_err(Failure::unusable)?;
-        claims.insert(name, value);
-    }
+    let claims = read_claims(&options.claims).map_err(Failure::unusable)?;
     let mut body = json!({ "sub": options.sub, "claims": claims });
     if let Some(signer) = &options.signer {
         body["signer"] = json!(signer);
