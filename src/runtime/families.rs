@@ -2,8 +2,10 @@
 //! exchange it is asked whether the family or its user was revoked, as requests ask of their
 //! tokens; so whatever revokes a `sid` or a `sub` ends families, too.
 //!
-//! A family that ends is revoked first, which holds at every gateway for its access and its refresh
-//! tokens alike, and deleted then: whatever fails in between, nothing of it is good any more.
+//! A family that an operator ends is revoked first, which holds at every gateway for its access and
+//! its refresh tokens alike, and deleted then: whatever fails in between, nothing of it is good any
+//! more. One whose token was used twice is marked as ended by the exchange that finds it out, and
+//! its access tokens are revoked behind that.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -193,7 +193,7 @@ pub(super) const RIGHTS: [Right; 78] = [
         "EXISTS $string",
     ),
     right("type", &[Sessions], "TYPE $string"),
-    right("pttl", &[Sessions, ApiKeys, Cache, Queues, Events], "PTTL $string"),
+    right("pttl", &[Sessions, ApiKeys, Tokens, Cache, Queues, Events], "PTTL $string"),
     right("persist", &[ApiKeys], "PERSIST $string"),
     right("pexpire", &[Limits, Revocation, ApiKeys, Cache, Queues], "PEXPIRE $string 5000 NX"),
     right("pexpireat", &[Sessions], "PEXPIREAT $string 1 GT"),
