@@ -1,13 +1,8 @@
 //! The commands: `run`, `init`, `convert`, `check`, `acl`, `demo`, `token`, `signing-key`,
 //! `health`, `revoke`, `keys`, `families`, `purge`, `warm`, `cache`, `explain`, `limits`,
 //! `requests`, `diff`, `status`, `doctor`, `dashboard`, `fmt`, `schema`, `completions`, `man`.
-//! Everything here may print; nothing else does.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::exit,
-    reason = "commands talk to a terminal and end the process"
-)]
+//! What they print goes through `base::terminal`.
+#![expect(clippy::exit, reason = "commands end the process")]
 
 mod api_keys;
 mod cache;
@@ -18,6 +13,7 @@ mod diff;
 mod doctor;
 mod families;
 mod fmt;
+mod given;
 mod init;
 mod json;
 mod limits;
@@ -32,6 +28,7 @@ mod shell;
 mod signing_key;
 mod status;
 mod store;
+mod suggest;
 
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -46,10 +43,13 @@ use serde_json::Map;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+pub use self::suggest::unparsed;
+
 use self::claim::read_claim;
 use self::secrets::{WithoutSecrets, not_looked_at};
 use crate::base::build::VERSION_AND_COMMIT;
 use crate::base::file::{self, FILE_BYTES_MAX};
+use crate::base::terminal::{err, err_line, out, out_line};
 use crate::config::{self, KeySource, Loaded, Source};
 use crate::net::supervisor;
 use crate::plan::Plan;
@@ -234,29 +234,29 @@ pub fn main(cli: Cli) -> ExitCode {
 /// Says that the configuration is right, and what it has from elsewhere.
 fn check(path: &Path, looks_at_store: bool, secrets: WithoutSecrets) -> ExitCode {
     if looks_at_store && secrets.is_given() {
-        eprintln!("--store logs in to Redis, which takes its password: leave one of both out");
+        err_line("--store logs in to Redis, which takes its password: leave one of both out");
         return ExitCode::from(CONFIG_PROBLEMS);
     }
     let (plan, source) = match look(path, secrets) {
         Ok(looked) => looked,
         Err(code) => return code,
     };
-    eprint!("{}", source.render_warnings(&plan.warnings));
+    err(&source.render_warnings(&plan.warnings));
     let routes = plan.route_names().len();
-    println!("ok: {routes} {}", if routes == 1 { "route" } else { "routes" });
+    out_line(&format!("ok: {routes} {}", if routes == 1 { "route" } else { "routes" }));
     let tls = plan.config.server.tls.as_ref();
     for certificate in tls
         .and_then(|tls| tls.acme.as_ref())
         .iter()
         .flat_map(|acme| acme.names.iter().map(|names| (names.join(", "), &acme.directory)))
     {
-        println!("{}: ordered from {}", certificate.0, certificate.1);
+        out_line(&format!("{}: ordered from {}", certificate.0, certificate.1));
     }
     for it in config::Shown::of(&source).from_environment() {
         let unset = if it.unset.is_empty() { "" } else { " is not set" };
         let from = [it.variables.join(", "), it.unset.join(", ") + unset];
         let from: Vec<String> = from.into_iter().filter(|part| !part.is_empty()).collect();
-        println!("{} = {} ({})", it.key, it.value, from.join("; "));
+        out_line(&format!("{} = {} ({})", it.key, it.value, from.join("; ")));
     }
     if looks_at_store { block_on(store::check(plan.config.store)) } else { ExitCode::SUCCESS }
 }
@@ -279,17 +279,17 @@ fn look_at_store(options: &doctor::Doctor, path: &Path) -> ExitCode {
 /// Loads and compiles, and says which secrets are not here, or prints every problem.
 fn look(path: &Path, secrets: WithoutSecrets) -> Result<(Plan, Source), ExitCode> {
     let Looked { plan, source, unseen } = look_at(path, secrets.word()).map_err(|text| {
-        eprint!("{text}");
+        err(&text);
         ExitCode::from(CONFIG_PROBLEMS)
     })?;
-    eprint!("{}", not_looked_at(&unseen));
+    err(&not_looked_at(&unseen));
     Ok((plan, source))
 }
 
 /// Loads and compiles, or prints every problem.
 fn load(path: &Path) -> Result<(Plan, Source), ExitCode> {
     read_plan(path).map_err(|text| {
-        eprint!("{text}");
+        err(&text);
         ExitCode::from(CONFIG_PROBLEMS)
     })
 }
@@ -303,9 +303,9 @@ fn block_on(future: impl Future<Output = ExitCode>) -> ExitCode {
             code
         }
         Err(error) => {
-            eprintln!(
+            err_line(&format!(
                 "cannot start the runtime: {error}; are threads or file descriptors exhausted?"
-            );
+            ));
             ExitCode::FAILURE
         }
     }
@@ -317,7 +317,7 @@ async fn start(path: PathBuf, sockets: Sockets) -> ExitCode {
     let habits = match Habits::receive() {
         Ok(habits) => habits,
         Err(error) => {
-            eprintln!("signals cannot be received: {error}");
+            err_line(&format!("signals cannot be received: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -434,11 +434,11 @@ async fn reload(gateway: &Arc<Gateway>, by: &'static str) {
 fn report(result: Result<String, String>) -> ExitCode {
     match result {
         Ok(text) => {
-            println!("{text}");
+            out_line(&text);
             ExitCode::SUCCESS
         }
         Err(text) => {
-            eprintln!("{text}");
+            err_line(&text);
             ExitCode::FAILURE
         }
     }
@@ -448,7 +448,7 @@ fn operated(result: Result<String, remote::Failure>) -> ExitCode {
     match result {
         Ok(text) => report(Ok(text)),
         Err(remote::Failure { status, text }) => {
-            eprintln!("{}", text.trim_end());
+            err_line(text.trim_end());
             ExitCode::from(status)
         }
     }
@@ -458,7 +458,7 @@ fn operated(result: Result<String, remote::Failure>) -> ExitCode {
 fn looked(result: Result<(String, bool), remote::Failure>) -> ExitCode {
     match result {
         Ok((text, is_poor)) => {
-            println!("{text}");
+            out_line(&text);
             if is_poor { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         Err(failure) => operated(Err(failure)),
@@ -469,7 +469,7 @@ fn looked(result: Result<(String, bool), remote::Failure>) -> ExitCode {
 fn told(result: Result<(String, u8), remote::Failure>) -> ExitCode {
     match result {
         Ok((text, status)) => {
-            println!("{text}");
+            out_line(&text);
             ExitCode::from(status)
         }
         Err(failure) => operated(Err(failure)),
@@ -479,10 +479,10 @@ fn told(result: Result<(String, u8), remote::Failure>) -> ExitCode {
 /// Prints a new configuration, and beside it what is not in it.
 fn converted(made: convert::Converted) -> ExitCode {
     if let Some(text) = made.text {
-        print!("{text}");
+        out(&text);
     }
     if !made.said.is_empty() {
-        eprintln!("{}", made.said.trim_end());
+        err_line(made.said.trim_end());
     }
     ExitCode::from(made.status)
 }
@@ -591,7 +591,7 @@ fn health(path: &Path) -> Result<String, String> {
         Ok(answer)
     };
     let answer = ask().map_err(|error| format!("no gateway answers on {address}: {error}"))?;
-    if answer.starts_with("HTTP/1.1 200 ") {
+    if answer.starts_with("HTTP/1.1 200 ") && answer.lines().last() == Some("ok") {
         Ok("healthy".to_owned())
     } else {
         Err(format!("not healthy: {}", answer.lines().last().unwrap_or_default()))

@@ -30,6 +30,7 @@
 //! | 3 | `background` | work that no request waits for |
 //! | 3 | `encode` | responses that are compressed |
 //! | 3 | `capture` | bodies that stream while a copy is kept |
+//! | 3 | `sealing` | what lies in the store so that nobody else reads it |
 //! | 2 | `observe` | metrics and logs |
 //! | 1 | `config` | configuration as written |
 //! | 0 | `base` | words everybody uses |
@@ -81,6 +82,7 @@ pub mod background;
 pub mod capture;
 pub mod encode;
 pub mod net;
+pub mod sealing;
 pub mod store;
 pub mod tls;
 

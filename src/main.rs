@@ -8,5 +8,8 @@ use clap::Parser as _;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    portcullis::cli::main(portcullis::cli::Cli::parse())
+    match portcullis::cli::Cli::try_parse() {
+        Ok(cli) => portcullis::cli::main(cli),
+        Err(error) => portcullis::cli::unparsed(&error),
+    }
 }

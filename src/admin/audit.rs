@@ -5,6 +5,7 @@
 //! Lines stand whatever `log.level` says. What an operator names is shortened and escaped; what
 //! opens something (a token, a session's id) stands as the first half of its SHA-256.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,13 +14,13 @@ use http::request::Parts;
 use http::{Method, StatusCode, Uri};
 use serde_json::{Map, Value, json};
 
-use super::query;
 use super::reply::{Code, Effect, Fault, Reply, json as reply_json};
 use super::routes::{self, Access, Route};
+use super::{masked, query, revocations};
+use crate::base::http::credentials;
 use crate::observe::{AUDIT, Metrics, Operated};
 use crate::proxy::without_credentials;
 use crate::runtime::{Gateway, Looking, OPERATIONS_MAX};
-use crate::store::keys::hex_digest;
 
 /// Most bytes of one value.
 const VALUE_BYTES_MAX: usize = 128;
@@ -30,7 +31,7 @@ const KEY_ID_BYTES_MAX: usize = 40;
 /// A path that leads to no operation.
 const UNKNOWN: &str = "/v1/…";
 /// Members of queries and bodies that stand as they are.
-const PLAIN: [&str; 22] = [
+const PLAIN: [&str; 21] = [
     "all",
     "auth",
     "error",
@@ -44,7 +45,6 @@ const PLAIN: [&str; 22] = [
     "origin",
     "owner",
     "policy",
-    "prefix",
     "route",
     "scopes",
     "soft",
@@ -173,15 +173,19 @@ impl Audit {
     fn named(&mut self, name: &str, value: &str) {
         match name {
             "sid" | "token" => self.digest(name, value),
-            "url" | "path" => self.member(name, without_secrets(value)),
+            "url" | "path" | "prefix" => self.member(name, &without_secrets(value)),
+            // As tools write it, or as it is stored: one certificate has one name.
+            "cert" => {
+                let sha256 = revocations::fingerprint(value);
+                self.member(name, sha256.as_deref().unwrap_or(value));
+            }
             _ if PLAIN.contains(&name) => self.member(name, value),
             _ => {}
         }
     }
 
     fn digest(&mut self, name: &str, value: &str) {
-        let digest = hex_digest(value.as_bytes());
-        self.member(name, &format!("sha256:{}", digest.get(..32).unwrap_or_default()));
+        self.member(name, &masked::digest(value));
     }
 
     fn member(&mut self, name: &str, value: &str) {
@@ -277,10 +281,14 @@ fn decoded(text: &str) -> String {
     query::percent_decoded(text).unwrap_or_else(|_| text.to_owned())
 }
 
-/// A URL or path without its query, and without a user's name and password.
-fn without_secrets(url: &str) -> &str {
+/// A URL or path without its query, and without what opens something: a user's name and password,
+/// or a segment that looks like credentials.
+fn without_secrets(url: &str) -> Cow<'_, str> {
     let before_query = url.split(['?', '#']).next().unwrap_or_default();
-    if before_query.contains('@') { "[redacted]" } else { before_query }
+    if before_query.contains('@') {
+        return credentials::REDACTED.into();
+    }
+    credentials::without_credentials(before_query)
 }
 
 fn shortened(text: &str) -> String {
@@ -334,6 +342,8 @@ mod tests {
             ("DELETE", "/v1/limits?policy=a&key=session=s3cret", "", "key=\"session=#"),
             ("POST", "/v1/cache/purge", r#"{"url":"http://u:s3cret@h/"}"#, "url=\"[redacted]\""),
             ("POST", "/v1/cache/purge", r#"{"url":"http://h/a?t=s3cret"}"#, "url=\"http://h/a\""),
+            ("POST", "/v1/cache/purge", r#"{"path":"/a/pck_s3cret012345678/*"}"#, "path=\"/a/[re"),
+            ("POST", "/v1/revocations", r#"{"cert":"0F"}"#, "cert=\"0F\""),
             ("POST", "/v1/revocations", r#"{"sub":"a\"\u202e b"}"#, "sub=\"a\\\"\\u{202e} b\""),
             ("POST", "/v1/revocations", r#"{"other":"s3cret"}"#, "/v1/revocations"),
             // An id with a slash that is not escaped.
@@ -342,6 +352,17 @@ mod tests {
             let line = audit(method, uri, body).unwrap();
             assert!(line.contains(has), "{line}");
             assert!(!line.contains("s3cret") && !line.contains('\n'), "{line}");
+        }
+        // Whoever revokes a certificate and whoever takes that back name it alike.
+        let (plain, with_colons) = ("0f".repeat(32), ["0F"; 32].join(":"));
+        let revoked = format!("{{\"cert\":\"{with_colons}\"}}");
+        for (method, uri, body) in [
+            ("POST", "/v1/revocations".to_owned(), &*revoked),
+            ("DELETE", "/v1/revocations".to_owned(), &*revoked),
+            ("DELETE", format!("/v1/revocations?cert={plain}"), ""),
+        ] {
+            let line = audit(method, &uri, body).unwrap();
+            assert_eq!(line, format!("{method} /v1/revocations cert=\"{plain}\""));
         }
         let line = audit("POST", "/v1/revocations", &format!("{{\"sub\":\"{long}\"}}")).unwrap();
         assert!(line.len() < 200, "{line}");

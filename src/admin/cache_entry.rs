@@ -8,10 +8,10 @@ use http::{StatusCode, Uri};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
-use super::masked::REDACTED;
 use super::query;
 use super::reply::{Fault, Reply, json as reply_json};
 use crate::base::http::authority::Authority;
+use crate::base::http::credentials::REDACTED;
 use crate::base::http::fields;
 use crate::cache::Withdrawn;
 use crate::caching::Invalid;

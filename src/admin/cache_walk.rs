@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::masked::name_of;
 use super::reply::{Fault, Reply, json as reply_json, parse};
+use crate::base::http::credentials::without_credentials;
 use crate::cache::named;
 use crate::config::StoreUse;
 use crate::runtime::Gateway;
@@ -98,7 +99,7 @@ fn told(walked: &Walked) -> Value {
         Some(json!({
             // Several entries may look alike: values of queries and claims are not shown.
             "id": name_of(key),
-            "url": named.url,
+            "url": named.url.as_deref().map(without_credentials),
             "route": named.route,
             "parted": named.is_parted,
             "ttl_s": left.map(|left| left.as_secs()),

@@ -6,17 +6,16 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::masked::digest;
 use super::query;
 use super::reply::{Effect, Fault, Reply, json as reply_json, parse, with_confirmed};
 use crate::plan::Plan;
 use crate::runtime::{Gateway, Issued};
 use crate::signing::{Refused, Signer, claims_text};
-use crate::store::keys::{Keys, hex_digest};
+use crate::store::keys::Keys;
 
 /// Longest name of a user, in bytes.
 const SUBJECT_BYTES_MAX: usize = 512;
-/// Hexadecimal digits of a digest that the audit shows.
-const DIGITS_SHOWN: usize = 32;
 
 /// For whom.
 #[derive(Deserialize)]
@@ -129,9 +128,4 @@ fn failed(refused: Refused) -> Fault {
         code: "store_unreachable",
         detail: format!("Nothing is promised to have been issued: {refused}. Repeat the request."),
     }
-}
-
-fn digest(sid: &str) -> String {
-    let digest = hex_digest(sid.as_bytes());
-    format!("sha256:{}", digest.get(..DIGITS_SHOWN).unwrap_or_default())
 }

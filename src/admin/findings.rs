@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::hints::{self, HITS, HITS_OF_MIN};
 use crate::observe::CacheCounts;
+use crate::store::WhyAway;
 
 /// From this part of a bound on something is nearly full, and from that on it is full.
 const FULL: (f64, f64) = (0.7, 0.9);
@@ -53,6 +54,15 @@ pub(super) struct Finding {
     /// Whether `admin.mute` names it: it is told all the same, and counts nowhere.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) muted: bool,
+}
+
+/// A store that does not answer.
+#[derive(Debug, Default)]
+pub(super) struct OfAway {
+    /// Its use, in its word.
+    pub(super) usage: &'static str,
+    /// What the last attempt to reach it found; nothing where there was none.
+    pub(super) why: Option<WhyAway>,
 }
 
 /// What was found by a look at Redis.
@@ -111,7 +121,7 @@ pub(super) struct OfLimit {
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// The uses whose store does not answer.
-    pub(super) away: Vec<&'static str>,
+    pub(super) away: Vec<OfAway>,
     pub(super) store: Vec<OfStore>,
     /// The slowest hundredth of the store's answers and `store.timeout`, in seconds.
     pub(super) store_p99_s: Option<(f64, f64)>,
@@ -134,6 +144,8 @@ pub(super) struct Seen {
     pub(super) unused: Vec<String>,
     /// Verifiers whose keys are older than two refreshes, and where these come from.
     pub(super) old_keys: Vec<(String, String)>,
+    /// Verifiers that have no key: why it was not fetched, and what to do.
+    pub(super) no_keys: Vec<(String, [String; 2])>,
 }
 
 /// The level of a share that is bad when it is large.
@@ -172,6 +184,12 @@ pub(super) fn find(seen: &Seen, mute: &[String]) -> Vec<Finding> {
     all
 }
 
+/// A sentence begins so.
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 fn finding(
     id: impl Into<String>,
     level: Level,
@@ -182,10 +200,16 @@ fn finding(
 }
 
 fn of_store(seen: &Seen, all: &mut Vec<Finding>) {
-    for usage in &seen.away {
-        let what = format!("The {usage} store does not answer.");
+    for OfAway { usage, why } in &seen.away {
+        let what = match why {
+            None => format!("The {usage} store does not answer."),
+            Some(WhyAway { seen, .. }) => format!("The {usage} store does not answer: {seen}."),
+        };
+        let remedy = why.as_ref().and_then(|why| why.remedy.as_deref()).map_or_else(
+            || "See that Redis runs: portcullis check --store tells more.".to_owned(),
+            |remedy| format!("{}.", capitalised(remedy)),
+        );
         let why = "Requests are served as store.on_outage says.".to_owned();
-        let remedy = "See that Redis runs: portcullis check --store tells more.".to_owned();
         all.push(finding(format!("store_away_{usage}"), Level::Poor, "store", [what, why, remedy]));
     }
     for OfStore { usage, check, seen: what, suffers, remedy } in &seen.store {
@@ -253,7 +277,7 @@ fn of_requests(seen: &Seen, all: &mut Vec<Finding>) {
     {
         let what = format!("{} of {requests} requests ended in a server error.", percent(ratio));
         let why = "In ten seconds, from 20 requests on; 1 % is watched, 5 % is poor.".to_owned();
-        let remedy = "GET /v1/requests?status=5xx names them, and says why.".to_owned();
+        let remedy = "portcullis requests --status 5xx names them, and says why.".to_owned();
         all.push(finding("errors", level, "traffic", [what, why, remedy]));
     }
     for OfCache { route, counts } in &seen.cached {
@@ -316,8 +340,8 @@ fn of_queues(seen: &Seen, all: &mut Vec<Finding>) {
             format!("queues.{name}: {} to be delivered, the oldest for {} s.", open.0, oldest_s.0);
         let why = format!("Above {} or {} s (queues.{name}.warn).", open.1, oldest_s.1);
         let remedy = format!(
-            "See whether its upstream is away or slow, or whether it is paused: GET \
-             /v1/queues/{name}/items?state=retrying names errors."
+            "See whether its upstream is away or slow, or whether it is paused: portcullis \
+             deliveries list {name} --state retrying names errors."
         );
         let id = format!("queue_late_{name}");
         all.push(finding(id, Level::Watch, "queues", [what, why, remedy]));
@@ -336,7 +360,7 @@ fn of_limits(seen: &Seen, all: &mut Vec<Finding>) {
             "{} at 80 % or more, in the last minute, as far as this gateway knows.",
             keys(*near)
         );
-        let remedy = "GET /v1/limits/pressed names them: raise the limit, or talk to them.";
+        let remedy = "portcullis limits --pressed names them: raise the limit, or talk to them.";
         let id = format!("limit_near_{policy}");
         all.push(finding(id, level, "limits", [what, why, remedy.to_owned()]));
     }
@@ -358,13 +382,24 @@ fn of_unused(seen: &Seen, all: &mut Vec<Finding>) {
 }
 
 fn of_files(seen: &Seen, all: &mut Vec<Finding>) {
+    for (name, [failure, remedy]) in &seen.no_keys {
+        let what = format!("The keys of auth.{name} were never fetched: {failure}.");
+        let why = "Requests with its tokens are answered with 503.".to_owned();
+        let remedy = match remedy.as_str() {
+            "" => "portcullis doctor fetches them, and says more.".to_owned(),
+            remedy => format!("{remedy} (auth.{name}; portcullis doctor fetches them again)"),
+        };
+        let id = format!("issuer_keys_missing_{name}");
+        all.push(finding(id, Level::Poor, "identity", [what, why, remedy]));
+    }
     let mut watch = |id: &str, page, texts: [&str; 3]| {
         all.push(finding(id, Level::Watch, page, texts.map(str::to_owned)));
     };
     if seen.reload_refused {
         let what = "The last reload was refused; the configuration before it runs.";
-        let why = "The file has a mistake, which the log names.";
-        watch("reload_refused", "config", [what, why, "Run portcullis check, and mend the file."]);
+        let why = "The file has a mistake, or what it changes needs a restart; the log names it.";
+        let remedy = "portcullis diff says what is wrong, or what needs a restart.";
+        watch("reload_refused", "config", [what, why, remedy]);
     } else if seen.file_differs {
         let what = "The configuration file is another one than the one that runs.";
         let remedy = "Reload it: SIGHUP, or POST /v1/config/reload.";
@@ -373,7 +408,7 @@ fn of_files(seen: &Seen, all: &mut Vec<Finding>) {
     for (name, url) in &seen.old_keys {
         let what = format!("The keys of auth.{name} are old: {url}.");
         let why = "They could not be fetched for two jwks.refresh.";
-        let remedy = "issuers in GET /v1/status says why.";
+        let remedy = "portcullis doctor fetches them, and says why.";
         watch(&format!("issuer_keys_old_{name}"), "identity", [&what, why, remedy]);
     }
     if seen.lines_lost > 0 {
@@ -389,184 +424,4 @@ fn of_files(seen: &Seen, all: &mut Vec<Finding>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ids(seen: &Seen) -> Vec<(String, Level)> {
-        find(seen, &[]).into_iter().map(|it| (it.id, it.level)).collect()
-    }
-
-    #[test]
-    fn a_gateway_that_is_well_has_none() {
-        assert_eq!(find(&Seen::default(), &[]), []);
-        let cached = |requests, hits| {
-            let counts = CacheCounts { hits, others: requests - hits, ..CacheCounts::default() };
-            let cached = vec![OfCache { route: "a".to_owned(), counts }];
-            ids(&Seen { cached, ..Seen::default() })
-        };
-        assert_eq!(cached(99, 0), []);
-        assert_eq!(cached(100, 90), []);
-        assert_eq!(cached(100, 89), [("cache_poor_a".to_owned(), Level::Watch)]);
-        assert_eq!(cached(100, 50), [("cache_poor_a".to_owned(), Level::Watch)]);
-        assert_eq!(cached(100, 49), [("cache_poor_a".to_owned(), Level::Poor)]);
-    }
-
-    #[test]
-    fn a_cache_that_answers_little_is_told_of_with_the_key_to_change() {
-        let not_kept = [("no_freshness", 80)].into_iter().collect();
-        let counts = CacheCounts { hits: 20, others: 80, not_kept, ..CacheCounts::default() };
-        let cached = vec![OfCache { route: "a".to_owned(), counts }];
-        let found = find(&Seen { cached, ..Seen::default() }, &[]);
-        assert_eq!(found[0].what, "routes.a: 20 % hits of 100 requests in 15 minutes.");
-        assert!(found[0].remedy.contains("set cache.ttl"), "{found:?}");
-    }
-
-    #[test]
-    fn an_upstream_is_watched_by_its_places_and_down_without_a_server() {
-        let of = |connections, requests, servers, gives_way| {
-            let name = "u".to_owned();
-            let upstreams = vec![OfUpstream { name, connections, requests, servers, gives_way }];
-            ids(&Seen { upstreams, ..Seen::default() })
-        };
-        let full = |level| [("upstream_full_u".to_owned(), level)];
-        assert_eq!(of((69, 100), (69, 100), (1, 2), false), []);
-        assert_eq!(of((70, 100), (0, 100), (1, 1), false), full(Level::Watch));
-        assert_eq!(of((89, 100), (5, 100), (1, 1), false), full(Level::Watch));
-        assert_eq!(of((0, 100), (90, 100), (1, 1), false), full(Level::Poor));
-        let down = |level| [("upstream_down_u".to_owned(), level)];
-        assert_eq!(of((0, 100), (0, 100), (0, 2), false), down(Level::Poor));
-        assert_eq!(of((0, 100), (0, 100), (0, 2), true), down(Level::Watch), "readers");
-    }
-
-    #[test]
-    fn a_queue_is_told_of_above_its_own_bounds() {
-        let of = |open, oldest_s| {
-            let queues = vec![OfQueue { name: "mail".to_owned(), open, oldest_s }];
-            ids(&Seen { queues, ..Seen::default() })
-        };
-        let late = [("queue_late_mail".to_owned(), Level::Watch)];
-        assert_eq!(of((9, 9), (60, 60)), []);
-        assert_eq!(of((10, 9), (0, 60)), late);
-        assert_eq!(of((1, 9), (61, 60)), late);
-    }
-
-    #[test]
-    fn what_is_near_unused_or_lost_is_told_without_alarm() {
-        let limit = |policy: &str, near, refused| OfLimit { policy: policy.into(), near, refused };
-        let seen = Seen {
-            limits: vec![limit("api", 3, 0), limit("login", 2, 1)],
-            unused: (0..10).map(|number| number.to_string()).collect(),
-            spans_lost: 7,
-            ..Seen::default()
-        };
-        let found = find(&seen, &[]);
-        let of = |id: &str| found.iter().find(|it| it.id == id).unwrap();
-        assert_eq!(of("limit_near_api").level, Level::Info);
-        assert_eq!(of("limit_near_api").what, "limits.api: 3 keys near the limit.");
-        assert_eq!(of("limit_near_login").level, Level::Watch);
-        assert_eq!(of("limit_near_login").what, "limits.login: 1 key over the limit.");
-        assert_eq!(of("spans_dropped").level, Level::Watch);
-        assert_eq!(of("route_unused_7").level, Level::Info);
-        assert_eq!(of("routes_unused").what, "2 more routes have had no request.");
-        assert_eq!(found.len(), 2 + 1 + 8 + 1);
-    }
-
-    #[test]
-    fn what_is_muted_is_told_last() {
-        let seen = Seen { reload_refused: true, away: vec!["main"], ..Seen::default() };
-        let mute = ["store_away_main", "unheard_of"].map(str::to_owned);
-        let found = find(&seen, &mute);
-        let told: Vec<_> = found.iter().map(|it| (it.id.as_str(), it.muted)).collect();
-        assert_eq!(told, [("reload_refused", false), ("store_away_main", true)]);
-        let text = serde_json::to_string(&found).unwrap();
-        assert_eq!(text.matches("\"muted\":true").count(), 1, "{text}");
-        assert_eq!(text.matches("muted").count(), 1, "{text}");
-    }
-
-    #[test]
-    fn a_bound_is_watched_before_it_is_met() {
-        type Make = fn(u64) -> Seen;
-        let of: [(&str, u64, u64, Make); 5] = [
-            ("connections", 70, 90, |n| Seen { connections: (n, 100), ..Seen::default() }),
-            ("backlog", 70, 90, |n| Seen { backlog: (n, 100), ..Seen::default() }),
-            ("redis_memory_main", 80, 90, |n| Seen {
-                memory: vec![("main", n, 100)],
-                ..Seen::default()
-            }),
-            ("errors", 1, 5, |n| Seen {
-                errors: Some((20.0, n as f64 / 100.0)),
-                ..Seen::default()
-            }),
-            ("store_slow", 25, 45, |n| Seen {
-                store_p99_s: Some((n as f64 / 1000.0 + 1e-9, 0.05)),
-                ..Seen::default()
-            }),
-        ];
-        for (id, watch, poor, make) in of {
-            let id = || id.to_owned();
-            assert_eq!(ids(&make(watch - 1)), [], "{}", id());
-            assert_eq!(ids(&make(watch)), [(id(), Level::Watch)]);
-            assert_eq!(ids(&make(poor - 1)), [(id(), Level::Watch)]);
-            assert_eq!(ids(&make(poor)), [(id(), Level::Poor)]);
-        }
-        let near = |used| ids(&Seen { near: (used, 100), ..Seen::default() });
-        assert_eq!((near(94), near(95)), (vec![], vec![("near_full".to_owned(), Level::Watch)]));
-        assert_eq!(ids(&Seen { memory: vec![("main", 9, 0)], ..Seen::default() }), []);
-        let few = Seen { errors: Some((19.0, 1.0)), ..Seen::default() };
-        assert_eq!(ids(&few), [], "too few requests");
-    }
-
-    #[test]
-    fn each_store_and_each_issuer_is_muted_by_itself() {
-        let of = |usage, check| OfStore { usage, check, ..OfStore::default() };
-        let old = |name: &str| (name.to_owned(), "https://id.example/keys".to_owned());
-        let seen = Seen {
-            store: vec![of("cache", "eviction"), of("limits", "eviction"), of("limits", "memory")],
-            old_keys: vec![old("staff"), old("shop")],
-            ..Seen::default()
-        };
-        let mute = ["redis_evicts_cache", "issuer_keys_old_staff"].map(str::to_owned);
-        let found = find(&seen, &mute);
-        let told: Vec<_> = found.iter().map(|it| (it.id.as_str(), it.muted)).collect();
-        let expected = [
-            ("redis_evicts_limits", false),
-            ("redis_memory_limits", false),
-            ("issuer_keys_old_shop", false),
-            ("redis_evicts_cache", true),
-            ("issuer_keys_old_staff", true),
-        ];
-        assert_eq!(told, expected);
-        assert_eq!(found[1].level, Level::Poor, "it is above 90 %, whoever has told so");
-        assert!(found[0].what.contains("limits store"), "{found:?}");
-    }
-
-    #[test]
-    fn the_worst_comes_first_and_a_refused_file_is_told_of_once() {
-        let seen = Seen {
-            away: vec!["main"],
-            store: vec![
-                OfStore { usage: "main", check: "eviction", ..OfStore::default() },
-                OfStore { usage: "main", check: "clock", ..OfStore::default() },
-                OfStore { usage: "main", check: "memory", ..OfStore::default() },
-            ],
-            memory: vec![("main", 70, 100)],
-            reload_refused: true,
-            file_differs: true,
-            lines_lost: 1,
-            old_keys: vec![("staff".to_owned(), "u".to_owned())],
-            ..Seen::default()
-        };
-        let found: Vec<String> = ids(&seen).into_iter().map(|(id, _)| id).collect();
-        let expected = [
-            "store_away_main",
-            "redis_evicts_main",
-            "selftest_clock_main",
-            "reload_refused",
-            "issuer_keys_old_staff",
-            "lines_dropped",
-        ];
-        assert_eq!(found, expected);
-        let differs = Seen { file_differs: true, ..Seen::default() };
-        assert_eq!(ids(&differs), [("config_differs".to_owned(), Level::Watch)]);
-    }
-}
+mod tests;

@@ -19,6 +19,9 @@ use crate::config::{self, Dashboard};
 /// What a browser says of where a request comes from (Fetch Metadata), and of what it is for.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+/// What proxies add to requests that they pass on, and this one to each.
+const PASSED_ON: [&str; 6] =
+    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
 
 /// What a page may do: run its own scripts and ask its own origin. Text never becomes markup.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
@@ -83,16 +86,23 @@ pub(super) struct Caller {
     own_role: Role,
 }
 
+impl By {
+    /// As the audit has it.
+    fn told(&self) -> String {
+        match self {
+            Self::Loopback => "loopback".to_owned(),
+            Self::Token => "admin.token".to_owned(),
+            Self::ReadToken => "admin.read_token".to_owned(),
+            Self::Session(session) => format!("session:{}", session.found.name),
+            Self::Login => "login".to_owned(),
+        }
+    }
+}
+
 impl Caller {
     /// As the audit has it.
     pub(super) fn told(&self) -> String {
-        match &self.by {
-            By::Loopback => "loopback".to_owned(),
-            By::Token => "admin.token".to_owned(),
-            By::ReadToken => "admin.read_token".to_owned(),
-            By::Session(session) => format!("session:{}", session.found.name),
-            By::Login => "login".to_owned(),
-        }
+        self.by.told()
     }
 
     /// Whether it must not see who the gateway's callers are.
@@ -130,7 +140,14 @@ pub(super) fn admit(
     peer: SocketAddr,
     head: &Parts,
 ) -> Result<Caller, Box<Reply>> {
-    screen(admin, peer, head)?;
+    refuse_others(admin, peer, &head.headers)?;
+    if let Err(mut refusal) = refuse_other_sites(admin, head) {
+        // It is refused whoever sends it: a guess learns nothing here, and is not counted.
+        if let Some((by, _)) = holder(admin, logins, &head.headers) {
+            refusal.extensions_mut().insert(Known(by.told()));
+        }
+        return Err(refusal);
+    }
     let path = head.uri.path();
     let is_login = matches!(path, routes::LOGIN | routes::LOGIN_CODE);
     if is_login && admin.dashboard == Dashboard::Off {
@@ -158,13 +175,40 @@ pub(super) fn screen(
     peer: SocketAddr,
     head: &Parts,
 ) -> Result<(), Box<Reply>> {
-    let headers = &head.headers;
-    if admin.token.is_none() && !(peer.ip().to_canonical().is_loopback() && names_loopback(headers))
-    {
+    refuse_others(admin, peer, &head.headers)?;
+    refuse_other_sites(admin, head)
+}
+
+/// Where there is no token, refuses whoever is on another machine, also behind a proxy of this one:
+/// the gateway itself may be one that has an upstream here, by a name that leads here.
+fn refuse_others(
+    admin: &config::Admin,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+) -> Result<(), Box<Reply>> {
+    if admin.token.is_some() {
+        return Ok(());
+    }
+    let refused =
+        |detail: &str| Box::new(problem(StatusCode::FORBIDDEN, "admin_loopback_only", detail));
+    if !(peer.ip().to_canonical().is_loopback() && names_loopback(headers)) {
         let detail = "Without admin.token, operations are for this machine alone: set admin.token \
                       to operate from elsewhere.";
-        return Err(Box::new(problem(StatusCode::FORBIDDEN, "admin_loopback_only", detail)));
+        return Err(refused(detail));
     }
+    if let Some(name) = PASSED_ON.iter().find(|name| headers.contains_key(**name)) {
+        let detail = format!(
+            "{name} says that a proxy has passed this on, and without admin.token operations are \
+             for this machine alone: set admin.token to operate through a proxy."
+        );
+        return Err(refused(&detail));
+    }
+    Ok(())
+}
+
+/// Refuses what may come from a page of another site.
+fn refuse_other_sites(admin: &config::Admin, head: &Parts) -> Result<(), Box<Reply>> {
+    let headers = &head.headers;
     let refused =
         |detail: &str| Box::new(problem(StatusCode::FORBIDDEN, "cross_site_refused", detail));
     if !headers.get_all(SEC_FETCH_SITE).iter().all(|site| is_of_own_page(site, head)) {
@@ -242,20 +286,31 @@ fn identify(
         let role = if is_capped { own_role.min(of_page) } else { own_role };
         Caller { by, role, own_role }
     };
-    let Some(token) = &admin.token else { return Ok(caller(By::Loopback, Role::Operate)) };
-    let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-    let bearer = given.strip_prefix(b"Bearer ").unwrap_or_default();
-    let given = Digest::of(bearer);
-    if given.is(&Digest::of(token.expose())) {
-        return Ok(caller(By::Token, Role::Operate));
+    if admin.token.is_none() {
+        return Ok(caller(By::Loopback, Role::Operate));
+    }
+    let held = holder(admin, logins, headers);
+    let held = held.ok_or_else(|| Box::new(refuse_bearer(logins, peer, bearer(headers))));
+    held.map(|(by, role)| caller(by, role))
+}
+
+/// Whose bearer a request has, if it opens something, and what that may do.
+fn holder(admin: &config::Admin, logins: &Logins, headers: &HeaderMap) -> Option<(By, Role)> {
+    let given = Digest::of(bearer(headers));
+    if is_secret(&given, admin.token.as_ref()) {
+        return Some((By::Token, Role::Operate));
     }
     if is_secret(&given, admin.read_token.as_ref()) {
-        return Ok(caller(By::ReadToken, Role::Read));
+        return Some((By::ReadToken, Role::Read));
     }
-    let found = logins.find(&given, Instant::now());
-    let found = found.ok_or_else(|| Box::new(refuse_bearer(logins, peer, bearer)))?;
+    let found = logins.find(&given, Instant::now())?;
     let role = found.role;
-    Ok(caller(By::Session(Digested { found, digest: given }), role))
+    Some((By::Session(Digested { found, digest: given }), role))
+}
+
+fn bearer(headers: &HeaderMap) -> &[u8] {
+    let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    given.strip_prefix(b"Bearer ").unwrap_or_default()
 }
 
 /// Refuses what opens nothing. A wrong bearer counts as a log-in that has failed, so that nobody

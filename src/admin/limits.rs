@@ -13,10 +13,11 @@ use serde_json::json;
 use super::query;
 use super::reply::{Fault, Reply, json as reply_json, parse};
 use crate::config::Scope;
-use crate::limit::{Counters, KEYS_MAX, NEAR, Usage};
+use crate::limit::{Countable, Counters, KEYS_MAX, NEAR, Usage};
+use crate::plan::Plan;
 use crate::proxy::{self, Described, without_credentials};
 use crate::runtime::Gateway;
-use crate::store::keys::{limit_parts, parse_principal};
+use crate::store::keys::limit_parts;
 
 /// Most keys that are told of as refused.
 const REFUSED_MAX: usize = 50;
@@ -71,8 +72,7 @@ pub(super) fn refused(gateway: &Gateway) -> Reply {
 /// gateway knows.
 pub(super) fn pressed(gateway: &Gateway, uri: &Uri) -> Result<Reply, Fault> {
     let wrong = || {
-        let detail = "min is the share of a limit that is in use, from 0 to 1. Example: \
-                      /v1/limits/pressed?min=0.8";
+        let detail = "min is the share of a limit that is in use, from 0 to 1, such as 0.8.";
         Fault::Invalid(detail.to_owned())
     };
     let mut min = NEAR;
@@ -110,18 +110,28 @@ fn query_of(gateway: &Gateway, uri: &Uri) -> Result<LimitQuery, Fault> {
     };
     let Some(limit) = config.limits.get(policy.as_str()) else {
         let known: Vec<&str> = config.limits.keys().map(String::as_str).collect();
-        return Err(wrong(&format!("No limit is named {policy:?}; there are {known:?}.")));
+        let known = known.join(", ");
+        return Err(Fault::Invalid(format!("No limit is named {policy:?}; there are: {known}.")));
     };
     if limit.scope == Scope::Local {
-        return Err(wrong(&format!("Each gateway counts {policy:?} for itself, in no store.")));
+        let detail = format!("Each gateway counts {policy:?} for itself, in no store.");
+        return Err(Fault::Invalid(detail));
     }
-    let principal = parse_principal(key).ok_or_else(|| {
-        wrong(&format!(
-            "{key:?} is no key: it is made of kind=value, as POST /v1/explain shows it."
-        ))
-    })?;
+    let routes: Vec<&str> = config.routes.keys().map(String::as_str).collect();
+    let qualifiers = qualifiers(&running.plan);
+    let (key_of, routes) = (limit.key.as_slice(), routes.as_slice());
+    let countable = Countable { policy, key: key_of, qualifiers: &qualifiers, routes };
+    let principal = countable.principal(key).map_err(Fault::Invalid)?;
     let counters = Counters::of(policy, limit, &running.plan.keys, &principal);
     Ok(LimitQuery { policy: policy.to_owned(), principal, counters })
+}
+
+/// What stands before the claims of callers, for each verifier.
+fn qualifiers(plan: &Plan) -> Vec<Option<Arc<str>>> {
+    let of_tokens = plan.verifiers.values().map(|it| it.qualifier());
+    let of_keys = plan.key_verifiers.values().map(|it| it.qualifier());
+    let of_certificates = plan.certificate_verifiers.values().map(|it| it.qualifier());
+    of_tokens.chain(of_keys).chain(of_certificates).collect()
 }
 
 /// A request in words; only `path` is needed.
@@ -132,6 +142,7 @@ struct Question {
     method: Option<String>,
     host: Option<String>,
     address: Option<IpAddr>,
+    scheme: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
 }
@@ -139,7 +150,7 @@ struct Question {
 /// `POST /v1/explain`: what would happen, without it happening.
 pub(super) async fn explain(gateway: &Arc<Gateway>, body: &[u8]) -> Result<Reply, Fault> {
     const EXAMPLE: &str = r#"{"path": "/products?page=2", "method": "GET",
-        "host": "shop.example.com", "address": "192.0.2.1",
+        "scheme": "https", "host": "shop.example.com", "address": "192.0.2.1",
         "headers": {"authorization": "Bearer …"}}"#;
     let asked: Question = parse(body, EXAMPLE)?;
     let wrong = |what: String| Fault::Invalid(format!("{what} Example: {EXAMPLE}"));
@@ -156,6 +167,12 @@ pub(super) async fn explain(gateway: &Arc<Gateway>, body: &[u8]) -> Result<Reply
         headers.insert(name, value);
     }
     let address = asked.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let described = Described { method, target, headers, address };
+    let is_encrypted = match asked.scheme.as_deref() {
+        None => None,
+        Some("http") => Some(false),
+        Some("https") => Some(true),
+        Some(_) => return Err(wrong("The scheme is http or https.".to_owned())),
+    };
+    let described = Described { method, target, headers, address, is_encrypted };
     Ok(reply_json(StatusCode::OK, &proxy::explain(gateway, described).await))
 }

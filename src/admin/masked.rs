@@ -1,6 +1,6 @@
 //! Answers for those who may look and not know who the gateway's callers are. A subject stands as a
 //! name that is the same in all answers of this process; only who guesses a subject learns its
-//! name.
+//! name. What opens something, such as a session's id, stands as the first half of its SHA-256.
 
 use std::sync::OnceLock;
 
@@ -8,16 +8,22 @@ use aws_lc_rs::digest::SHA256_OUTPUT_LEN;
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 use serde_json::{Map, Value};
 
+use crate::base::http::credentials::REDACTED;
 use crate::base::http::hex;
+use crate::store::keys::hex_digest;
 
-/// Stands for what is not shown.
-pub(super) const REDACTED: &str = "[redacted]";
+/// What a digest that stands for something begins with, and its hexadecimal digits.
+const DIGEST: (&str, usize) = ("sha256:", 32);
 /// Bytes of a name.
 const NAME_BYTES: usize = 8;
 /// Members that name a caller.
 const SUBJECTS: [&str; 4] = ["subject", "sub", "user", "owner"];
 /// Members whose value is a principal of limits: `claim:sub=42|address=192.0.2.1`.
 const PRINCIPALS: [&str; 2] = ["key", "limit_key"];
+/// Members that name sessions and families of tokens, in any text.
+const SESSION: &str = "sid";
+/// Members that list sessions, each with its `id`.
+const SESSIONS: &str = "sessions";
 /// Members that may say anything of a caller.
 const CONTENTS: [&str; 1] = ["claims"];
 /// Members whose own members are names of the configuration, whatever they are called.
@@ -47,6 +53,11 @@ pub(super) fn mask(answer: &mut Value) {
                     Value::Object(fields) if FIELDS.contains(&name) => mask_fields(fields),
                     Value::String(text) if SUBJECTS.contains(&name) => *text = pseudonym(text),
                     Value::String(text) if PRINCIPALS.contains(&name) => *text = principal(text),
+                    Value::String(text) if name == SESSION => *text = redigested(text),
+                    Value::Array(sessions) if name == SESSIONS => {
+                        sessions.iter_mut().for_each(mask_id);
+                        sessions.iter_mut().for_each(mask);
+                    }
                     _ if SUBJECTS.contains(&name) || CONTENTS.contains(&name) => {
                         *value = REDACTED.into();
                     }
@@ -70,8 +81,29 @@ fn mask_fields(fields: &mut Map<String, Value>) {
     }
 }
 
-/// What a session holds is shown to nobody who only looks.
+/// What opens something, by its digest: whoever knows it finds it again, and nobody else uses it.
+pub(super) fn digest(secret: &str) -> String {
+    let (before, digits) = DIGEST;
+    let digest = hex_digest(secret.as_bytes());
+    format!("{before}{}", digest.get(..digits).unwrap_or_default())
+}
+
+/// The same of what may stand as its digest already.
+fn redigested(text: &str) -> String {
+    let digits = text.strip_prefix(DIGEST.0).unwrap_or_default();
+    let is_digest = digits.len() >= DIGEST.1 && digits.bytes().all(|it| it.is_ascii_hexdigit());
+    if is_digest { text.to_owned() } else { digest(text) }
+}
+
+fn mask_id(of: &mut Value) {
+    if let Some(Value::String(id)) = of.get_mut("id") {
+        *id = redigested(id);
+    }
+}
+
+/// What a session holds is shown to nobody who only looks, and its id opens it.
 pub(super) fn mask_session(answer: &mut Value) {
+    mask_id(answer);
     if let Some(session) = answer.get_mut("session") {
         *session = REDACTED.into();
     }
@@ -114,7 +146,8 @@ mod tests {
     #[test]
     fn no_caller_is_left_and_all_else_is() {
         let mut answer = json!({
-            "user": "ursula", "sessions": [{ "id": "sha256:1", "seen_at": 7 }],
+            "user": "ursula", "sessions": [{ "id": "s-1", "seen_at": 7 }],
+            "families": [{ "sid": "f-1", "created": 7 }], "object": { "sid": digest("s-2") },
             "caller": { "subject": "ursula", "issued_at": 1 }, "owner": 42, "sub": null,
             "refused": [{ "key": "claim:sub=ursula|address=192.0.2.1", "refusals": 3 }],
             "claims": { "mail": "ursula" }, "limits": [{ "limit_key": "header:x|y=ursula" }],
@@ -124,7 +157,10 @@ mod tests {
         let name = answer["user"].as_str().unwrap().to_owned();
         assert_eq!((name.len(), &name[..1]), (17, "#"));
         assert_eq!(answer["caller"], json!({ "subject": name, "issued_at": 1 }));
-        assert_eq!(answer["sessions"], json!([{ "id": "sha256:1", "seen_at": 7 }]));
+        assert_eq!(answer["sessions"], json!([{ "id": digest("s-1"), "seen_at": 7 }]));
+        assert_eq!(answer["families"], json!([{ "sid": digest("f-1"), "created": 7 }]));
+        assert_eq!(answer["object"]["sid"], digest("s-2"), "a digest stays as it is");
+        assert_eq!(digest("s-1").len(), "sha256:".len() + 32);
         let key = format!("claim:sub={name}|address=192.0.2.1");
         assert_eq!(answer["refused"], json!([{ "key": key, "refusals": 3 }]));
         assert_eq!((&answer["owner"], &answer["claims"]), (&json!(REDACTED), &json!(REDACTED)));

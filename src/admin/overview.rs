@@ -8,7 +8,9 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::findings::{OfCache, OfLimit, OfQueue, OfStore, OfUpstream, Seen, UNUSED_HOURS, find};
+use super::findings::{
+    OfAway, OfCache, OfLimit, OfQueue, OfStore, OfUpstream, Seen, UNUSED_HOURS, find,
+};
 use super::reply::{Reply, json as reply_json};
 use super::series;
 use crate::base::{build, instance};
@@ -77,6 +79,13 @@ fn upstream(of: &OfUpstream) -> (String, Value) {
     (of.name.clone(), json!({ "servers": [of.servers.0, of.servers.1] }))
 }
 
+/// The stores that do not answer, each with why.
+fn away(gateway: &Gateway) -> Vec<OfAway> {
+    let store = &gateway.store;
+    let away = store.uses().filter(|usage| !store.is_connected(*usage));
+    away.map(|usage| OfAway { usage: usage.word(), why: store.why_away(usage) }).collect()
+}
+
 /// The gateways that share the store, this one first.
 fn fleet(gateway: &Gateway) -> Vec<Value> {
     let own = gateway.own_node();
@@ -124,8 +133,17 @@ fn seen(gateway: &Gateway, now: Option<Rates>, file_differs: bool) -> Seen {
         .issuers
         .states_by_verifier()
         .filter(|(_, it)| it.age.is_some_and(|age| age > it.refresh.saturating_mul(2)));
+    let states = running.issuers.states_by_verifier();
+    let without = states.filter(|(_, it)| !it.has_keys).filter_map(|(name, it)| {
+        // The remedy is told apart.
+        let failure = it.failure?;
+        let what = failure.strip_suffix(&it.remedy).map(|what| what.trim_end_matches("; "));
+        let what = what.unwrap_or(&failure).to_owned();
+        Some((name.to_owned(), [what, it.remedy]))
+    });
+    let no_keys = without.collect();
     Seen {
-        away: store.uses().filter(|it| !store.is_connected(*it)).map(StoreUse::word).collect(),
+        away: away(gateway),
         store: store.uses().flat_map(|usage| of_store(gateway, usage)).collect(),
         store_p99_s: gateway
             .looking
@@ -153,6 +171,7 @@ fn seen(gateway: &Gateway, now: Option<Rates>, file_differs: bool) -> Seen {
         limits: of_limits(gateway),
         unused: unused(gateway),
         old_keys: old.map(|(name, it)| (name.to_owned(), it.url)).collect(),
+        no_keys,
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::reply::{Effect, Fault, Reply, json as reply_json, parse, with_confirmed};
 use crate::base::http::authority::Authority;
+use crate::base::http::credentials::without_credentials;
 use crate::base::http::path::canonical;
 use crate::cache::{Scope, covering, is_group, is_tag};
 use crate::caching::PurgeSeen;
@@ -99,7 +100,7 @@ pub(super) async fn carry_out(gateway: &Gateway, body: &[u8]) -> Result<Reply, F
     let answer = json!({ "purged": what, "soft": soft, "epochs": &epochs });
     let answer = with_confirmed(answer, gateway.store.confirm(&epochs).await);
     let mut reply = reply_json(StatusCode::OK, &answer);
-    reply.extensions_mut().insert(Effect("purged", what.to_owned()));
+    reply.extensions_mut().insert(Effect("purged", without_credentials(what).into_owned()));
     Ok(reply)
 }
 

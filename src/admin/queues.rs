@@ -1,12 +1,15 @@
 //! `/v1/queues` and `/v1/deliveries`: what waits to be delivered, what could not be, and what an
 //! operator does about it.
 
+use std::borrow::Cow;
+
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::query;
 use super::reply::{Effect, Fault, Reply, json as reply_json, parse};
+use crate::base::http::credentials::without_credentials;
 use crate::base::http::hex;
 use crate::config::{QUEUE_SHARDS_MAX, Queue};
 use crate::deliver::Head;
@@ -146,7 +149,7 @@ fn tell_item(named: &Named<'_>, item: &Item) -> Value {
         "owner": item.owner,
         "route": head.map(|head| &head.route),
         "method": head.map(|head| head.method.as_str()),
-        "path": head.map(|head| if head.is_callback() { "-" } else { head.target.path() }),
+        "path": head.map(path),
         "accepted_at": time(item.accepted_ms),
         "due_at": time(item.due_ms),
         "settled_at": item.settled_ms.and_then(time),
@@ -159,6 +162,11 @@ fn tell_item(named: &Named<'_>, item: &Item) -> Value {
         "error": Some(&item.error).filter(|error| !error.is_empty()),
         "bytes": item.bytes,
     })
+}
+
+/// Where it goes, without what opens something; a callback's place is the configuration's.
+fn path(head: &Head) -> Cow<'_, str> {
+    if head.is_callback() { "-".into() } else { without_credentials(head.target.path()) }
 }
 
 fn parcels(named: &Named<'_>, item: &Item) -> Parcels {

@@ -6,9 +6,12 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::reply::{Reply, problem, text};
-use crate::config::{LimitOutage, OnOutage, Outage, QueueDurability, SessionUse, StoreUse};
+use crate::config::{
+    Answers, LimitOutage, OnOutage, Outage, QueueDurability, SessionUse, StoreUse,
+};
 use crate::plan::{Plan, Route};
 use crate::runtime::Gateway;
+use crate::store::Rung;
 use crate::store::queue::QueueSafety;
 
 /// The answer to `/readyz`: with the rung of each server of Redis that is asked.
@@ -21,7 +24,10 @@ pub(super) fn ready(gateway: &Gateway) -> Reply {
         let nodes = gateway.store.state(usage).map(|state| state.nodes).unwrap_or_default();
         for node in nodes.iter().filter(|node| node.is_primary) {
             // Writing into a string cannot fail.
-            let _ = writeln!(body, "{} {}: {}", usage.table(), node.name, node.rung.name());
+            let _ = write!(body, "{} {}: {}", usage.table(), node.name, node.rung.name());
+            // The word of a circuit: read alone, it sounds as if all were well.
+            let is_asked = node.rung != Rung::Open;
+            body += if is_asked { "\n" } else { ", not asked: store.on_outage decides\n" };
         }
     }
     if let Some(why) = unsafe_store(gateway) {
@@ -81,7 +87,7 @@ pub(super) fn unready(gateway: &Gateway) -> Option<Reply> {
 /// Whether requests of the route ask the store anything.
 fn asks(route: &Route, plan: &Plan) -> bool {
     let is_asked = route.limits.asks() || route.session.is_some() || route.cache.is_some();
-    is_asked || verifiers(route).any(|name| is_revocable(name, plan))
+    is_asked || refreshes(route) || verifiers(route).any(|name| is_revocable(name, plan))
 }
 
 /// Which stores do not answer, and what is known here all the same.
@@ -107,7 +113,14 @@ fn is_refused(route: &Route, plan: &Plan, away: Away) -> bool {
         && !away.knows_sessions
         && route.written.session == SessionUse::Required;
     let by_limits = away.limits && limits == LimitOutage::Refuse && route.limits.asks();
-    by_revocation || by_session || by_limits
+    // A refresh token is as good as the store says, whatever an outage means to others.
+    let by_refresh = away.main && refreshes(route);
+    by_revocation || by_session || by_limits || by_refresh
+}
+
+/// Whether the route exchanges refresh tokens.
+fn refreshes(route: &Route) -> bool {
+    route.written.answers == Some(Answers::Refresh)
 }
 
 fn verifiers(route: &Route) -> impl Iterator<Item = &str> {

@@ -137,7 +137,7 @@ impl RevocationRequest {
 }
 
 /// The SHA-256 of a certificate as keys have it; tools write it in capitals and with colons.
-fn fingerprint(text: &str) -> Option<String> {
+pub(super) fn fingerprint(text: &str) -> Option<String> {
     let digits: String = text.chars().filter(|it| *it != ':').collect();
     let is_digest = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     is_digest.then(|| digits.to_ascii_lowercase())

@@ -12,10 +12,9 @@ use serde_json::{Map, Value};
 
 use super::json;
 use crate::base::claim::Exact;
+use crate::base::http::credentials::API_KEY as PREFIX;
 use crate::base::http::hex;
 
-/// What every key begins with that the gateway made. It lets scanners of repositories find keys.
-const PREFIX: &str = "pck_";
 /// Random bytes of a key.
 const SECRET_BYTES: usize = 32;
 /// Bytes of the checksum at its end: of 16 million mistyped keys, one is looked up.

@@ -2,6 +2,7 @@
 //! forwarded. It must not know what is inside a token.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use config::TokenSource;
 use http::header::{AUTHORIZATION, COOKIE, Entry};
@@ -28,11 +29,19 @@ pub(super) const DPOP: HeaderName = HeaderName::from_static("dpop");
 
 /// A token as it stands in the request, not looked at yet: most are found in memory by their bytes
 /// alone, and what is found there was looked at before.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Raw<'h> {
     pub(super) bytes: Cow<'h, [u8]>,
     /// Whether it came with the scheme of tokens that are bound to a key (RFC 9449 §7.1).
     pub(super) is_dpop: bool,
+}
+
+/// Whoever prints it shows nothing that could be used.
+impl fmt::Debug for Raw<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, is_dpop } = self;
+        write!(f, "Raw({} bytes, is_dpop: {is_dpop})", bytes.len())
+    }
 }
 
 impl<'h> Raw<'h> {
@@ -104,20 +113,20 @@ pub(super) fn find<'h>(
     Ok(found)
 }
 
-/// Removes the tokens from all header fields where one may stand, and nothing else.
+/// Removes the tokens from all header fields where one may stand, the proof that stands beside one,
+/// and nothing else. A token that is bound to nothing may have a proof, too: it is one of the same
+/// key, and would do for the next token.
 pub(super) fn remove(sources: &[TokenSource], form: Form, headers: &mut HeaderMap) {
+    if form == Form::Token && !sources.is_empty() {
+        headers.remove(&DPOP);
+    }
     for source in sources {
         match source {
             TokenSource::Header(name) if *name == AUTHORIZATION => {
-                let mut is_dpop = false;
                 retain(headers, &AUTHORIZATION, |line| {
                     let found = form.credential(&AUTHORIZATION, line.as_bytes());
-                    is_dpop |= found.is_some() && is_of_dpop(line.as_bytes());
                     found.is_none().then(|| line.clone())
                 });
-                if is_dpop {
-                    headers.remove(&DPOP);
-                }
             }
             TokenSource::Header(name) => {
                 headers.remove(name);

@@ -61,6 +61,11 @@ impl CertificateVerifier {
         Ok(Self { name, qualifier, revocation, store_keys, claim_headers })
     }
 
+    /// Its name, where identities must be told apart by it.
+    pub fn qualifier(&self) -> Option<Arc<str>> {
+        self.qualifier.clone()
+    }
+
     /// The headers that claims are written to; the gateway takes them out of what a client sends.
     pub fn owned_headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.claim_headers.iter().map(|(header, _)| header)

@@ -185,9 +185,12 @@ pub enum Reason {
     /// The claims are no JSON object.
     #[error("bad claims")]
     Claims,
-    /// This claim has a wrong type, or a value that it must not have.
+    /// This claim has a value that it must not have.
     #[error("the claim {0} is not what it must be")]
     Claim(&'static str),
+    /// This claim has a wrong type: what it must be, and what it is.
+    #[error("the claim {0} must be {1}, and is {2}")]
+    ClaimType(&'static str, &'static str, &'static str),
     /// `exp` is missing.
     #[error("no expiry")]
     NoExpiry,
@@ -254,7 +257,7 @@ impl Reason {
             Self::Inactive => "inactive",
             Self::Key | Self::KeyUnknown => "key_unknown",
             Self::Signature => "signature",
-            Self::Claim(_) | Self::NoExpiry => "claim",
+            Self::Claim(_) | Self::ClaimType(..) | Self::NoExpiry => "claim",
             Self::Expired => "expired",
             Self::NotYet => "not_yet_valid",
             Self::IssuedInFuture => "issued_in_future",
@@ -270,7 +273,7 @@ impl Reason {
     /// The claim that the reason is about, where it is about one (RFC 7519 §4.1).
     fn claim(self) -> Option<&'static str> {
         match self {
-            Self::Claim(name) => Some(name),
+            Self::Claim(name) | Self::ClaimType(name, ..) => Some(name),
             Self::NoExpiry | Self::Expired => Some("exp"),
             Self::NotYet => Some("nbf"),
             Self::IssuedInFuture | Self::MaxAge => Some("iat"),

@@ -117,7 +117,9 @@ pub(super) fn time(
     round: fn(f64) -> f64,
 ) -> Result<Option<i64>, Reason> {
     let Some(value) = claims.get(name) else { return Ok(None) };
-    let seconds = value.as_f64().ok_or(Reason::Claim(name))?;
+    let seconds = value
+        .as_f64()
+        .ok_or_else(|| Reason::ClaimType(name, "a number of seconds", kind(value)))?;
     if seconds.abs() > SECONDS_MAX {
         return Err(Reason::Claim(name));
     }
@@ -130,7 +132,7 @@ fn check_issuer(rules: &Rules, claims: &Map<String, Value>) -> Result<(), Reason
     let issuer = match claims.get("iss") {
         None => None,
         Some(Value::String(issuer)) => Some(issuer),
-        Some(_) => return Err(Reason::Claim("iss")),
+        Some(other) => return Err(not_a_text("iss", other)),
     };
     match &rules.issuer {
         Some(expected) if issuer != Some(expected) => Err(Reason::Issuer),
@@ -147,7 +149,9 @@ fn check_audience(rules: &Rules, claims: &Map<String, Value>) -> Result<(), Reas
         Some(Value::Array(list)) => {
             list.iter().map(Value::as_str).collect::<Option<_>>().ok_or(Reason::Claim("aud"))?
         }
-        Some(_) => return Err(Reason::Claim("aud")),
+        Some(other) => {
+            return Err(Reason::ClaimType("aud", "a text or a list of texts", kind(other)));
+        }
     };
     let is_named = |ours: &String| named.iter().any(|name| name == ours);
     let accepted = match rules.audience_match {
@@ -194,6 +198,25 @@ fn text<'c>(claims: &'c Map<String, Value>, name: &'static str) -> Result<Option
         Some(Value::String(text)) if !text.is_empty() && !text.contains(char::is_control) => {
             Ok(Some(text))
         }
-        Some(_) => Err(Reason::Claim(name)),
+        Some(other) => Err(not_a_text(name, other)),
+    }
+}
+
+/// A claim that must be a text, and is none.
+pub(super) fn not_a_text(name: &'static str, value: &Value) -> Reason {
+    Reason::ClaimType(name, "a text", kind(value))
+}
+
+/// What a value is, in words that name nothing of it.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(text) if text.is_empty() => "empty",
+        Value::String(text) if text.contains(char::is_control) => "one with control characters",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
     }
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::carrier::{self, Form, Places, Raw};
@@ -93,6 +94,13 @@ pub fn identify<'p>(
     // After the signature, and each time: what is remembered is the token, not who sends it.
     check_sender(policy, &identity, &token, places)?;
     Ok(Some(identity))
+}
+
+/// What the request's token says of itself in this claim, which nothing vouches for. Nothing where
+/// there is no token, or it is opaque.
+pub fn claimed(policy: &Policy, places: Places<'_>, name: &str) -> Option<Value> {
+    let token = carrier::find(&policy.from, Form::Token, places).ok()??;
+    token::claimed(token.text().ok()?, name)
 }
 
 /// Whether what a token is bound to is there, as far as that is known here: a proof of a key is

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -32,6 +32,10 @@ use crate::net::{self, Connection};
 const FLIGHTS_MAX: usize = 4096;
 /// Largest head of an answer, in bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// How long a connection is used, so that a server that has moved is found.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
+/// Members by which servers say what kind of token it is: that of RFC 7662, and those of their own.
+const KINDS: [&str; 3] = ["token_type", "token_use", "typ"];
 
 /// What the server says of a token, or why it is of no use; `None` where it did not say.
 type Said = Result<Arc<Identity>, Option<Reason>>;
@@ -46,9 +50,16 @@ pub(super) struct Introspector {
     /// Who waits for what is being asked.
     flights: Mutex<HashMap<RecordId, watch::Receiver<Option<Said>>>>,
     /// Connections that wait for the next question.
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Kept>>,
     /// Whether the last question had no answer: it is told once.
     is_failing: AtomicBool,
+}
+
+/// A connection that is used again until it is too old.
+#[derive(Debug)]
+struct Kept {
+    connection: Connection,
+    opened: Instant,
 }
 
 /// What an answer is judged by.
@@ -152,7 +163,7 @@ impl Judge {
         let (said, lives) = match self.judge(token, &body, now) {
             Ok(identity) => {
                 let left = identity.expires_at.saturating_sub(now);
-                let left = std::time::Duration::from_secs(u64::try_from(left).unwrap_or_default());
+                let left = Duration::from_secs(u64::try_from(left).unwrap_or_default());
                 (Ok(Arc::new(identity)), settings.cache.min(left))
             }
             Err(reason) => (Err(reason), settings.cache_refused),
@@ -173,8 +184,21 @@ impl Judge {
             Some(Value::Bool(false)) => return Err(Reason::Inactive),
             _ => return Err(Reason::Claim("active")),
         }
+        for name in KINDS {
+            if members.get(name).is_some_and(is_no_access_token) {
+                return Err(Reason::Claim(name));
+            }
+        }
         claims::identity(&self.rules, members, exact, token, now)
     }
+}
+
+/// Whether an answer says so of a token that its server knows all the same. Only what names itself
+/// as another kind is refused: servers have many words for access tokens.
+fn is_no_access_token(kind: &Value) -> bool {
+    let kind = kind.as_str().unwrap_or_default().to_ascii_lowercase();
+    ["refresh", "offline"].iter().any(|other| kind.contains(other))
+        || ["id", "id_token"].contains(&&*kind)
 }
 
 /// Takes a flight off the list, also where it ends early.
@@ -195,24 +219,25 @@ impl Introspector {
         let told = |error: net::Fault| error.to_string();
         let Ok(_permit) = self.permits.acquire().await else { return Err("closed".to_owned()) };
         let kept = lock(&self.idle).pop();
-        if let Some(mut connection) = kept
-            && connection.is_ready().await
-            && let Ok(body) = self.exchange(&mut connection, token).await
+        if let Some(mut kept) = kept.filter(|kept| kept.opened.elapsed() < CONNECTION_AGE_MAX)
+            && kept.connection.is_ready().await
+            && let Ok(body) = self.exchange(&mut kept.connection, token).await
         {
-            self.keep(connection);
+            self.keep(kept);
             return body;
         }
         // One that was kept may have ended meanwhile. To ask twice changes nothing.
+        let opened = Instant::now();
         let mut connection = self.connect().await.map_err(told)?;
         let body = self.exchange(&mut connection, token).await.map_err(told)?;
-        self.keep(connection);
+        self.keep(Kept { connection, opened });
         body
     }
 
-    fn keep(&self, connection: Connection) {
+    fn keep(&self, kept: Kept) {
         let mut idle = lock(&self.idle);
         if idle.len() < self.settings.in_flight {
-            idle.push(connection);
+            idle.push(kept);
         }
     }
 

@@ -116,6 +116,7 @@ impl Reason {
             | Self::Type
             | Self::Claims
             | Self::Claim(_)
+            | Self::ClaimType(..)
             | Self::NoExpiry
             | Self::NotYet
             | Self::IssuedInFuture

@@ -105,6 +105,11 @@ impl KeyVerifier {
         &self.name
     }
 
+    /// Its name, where identities must be told apart by it.
+    pub fn qualifier(&self) -> Option<Arc<str>> {
+        self.qualified.then(|| Arc::clone(&self.name))
+    }
+
     /// The headers that claims are written to; the gateway takes them out of what a client sends.
     pub fn owned_headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.claim_headers.iter().map(|(header, _)| header)

@@ -49,7 +49,7 @@ pub use self::challenge::{CertificateFault, Denied, KeyFault, REALM, Reason, Unm
 pub use self::clauses::{Circumstances, fulfil};
 pub use self::dpop::{Sent, prove};
 pub use self::flaw::Flaw;
-pub use self::identify::{Unidentified, identify};
+pub use self::identify::{Unidentified, claimed, identify};
 pub use self::judged::{AuthNotes, Judged};
 pub use self::key::Key;
 pub use self::key_verifier::{KeyVerifier, RECORD_FRESH, RECORD_KEPT, Unread};

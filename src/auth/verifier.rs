@@ -80,13 +80,12 @@ pub struct Unasked<'p> {
     judge: &'p Judge,
     id: RecordId,
     token: Raw<'static>,
-    text: String,
 }
 
 impl Unasked<'_> {
     /// Who calls with it, as its server says.
     pub(super) async fn ask(&self, memory: &TokenMemory) -> Result<Arc<Identity>, Denied> {
-        self.judge.ask(self.id, &self.text, &memory.answers).await
+        self.judge.ask(self.id, self.token.text()?, &memory.answers).await
     }
 
     /// The token as it stands in the request.
@@ -305,14 +304,14 @@ impl Verifier {
         memory: &TokenMemory,
         notes: &mut AuthNotes<'p>,
     ) -> Result<Arc<Identity>, Unverified<'p>> {
-        let text = token.text()?;
+        token.text()?;
         let id = introspect::id_of(self.fingerprint, &token.bytes);
         if let Some(verdict) = memory.answers.get(&id, Instant::now()) {
             notes.is_remembered = true;
             return Ok(verdict.map_err(Denied::from)?);
         }
         let token = Raw { bytes: Vec::from(&*token.bytes).into(), is_dpop: token.is_dpop };
-        Err(Unverified::Unasked(Box::new(Unasked { judge, id, token, text: text.to_owned() })))
+        Err(Unverified::Unasked(Box::new(Unasked { judge, id, token })))
     }
 
     /// Whether its tokens are opaque, and a server says what they are worth.

@@ -27,5 +27,6 @@ pub mod pem;
 pub mod room;
 pub mod shard;
 pub mod socket;
+pub mod terminal;
 pub mod trace;
 pub mod units;

@@ -84,7 +84,7 @@ pub(super) fn run(options: &Options, path: &Path) -> Result<String, Failure> {
         What::Revoke(options) => {
             let remote = options.target.find(path)?;
             let at = format!("/v1/keys/{}", percent::encode(options.id.as_bytes()));
-            remote.send(Method::DELETE, &at, &json!({}))?;
+            remote.send((Method::DELETE, &at), &json!({}), &["id", "ended"])?;
             Ok(format!("ended: {}", options.id))
         }
     }
@@ -100,13 +100,15 @@ fn create(options: &Create, path: &Path) -> Result<String, Failure> {
             body[name] = json!(value);
         }
     }
-    let answer = options.target.find(path)?.send(Method::POST, "/v1/keys", &body)?;
+    let remote = options.target.find(path)?;
+    let answer = remote.send((Method::POST, "/v1/keys"), &body, &["key", "id"])?;
     Ok(format!("key: {}\nid: {}", text(&answer, "key"), text(&answer, "id")))
 }
 
 fn list(options: &List, path: &Path) -> Result<String, Failure> {
     let at = format!("/v1/keys?owner={}", percent::encode(options.owner.as_bytes()));
-    let answer = options.target.find(path)?.send(Method::GET, &at, &json!({}))?;
+    let remote = options.target.find(path)?;
+    let answer = remote.send((Method::GET, &at), &json!({}), &["keys"])?;
     let mut said = String::new();
     for key in answer.get("keys").and_then(Value::as_array).into_iter().flatten() {
         let number = |name| key.get(name).and_then(Value::as_i64).map(|at| at.to_string());

@@ -46,7 +46,9 @@ pub(super) fn show(options: &Cache, path: &Path) -> Result<String, Failure> {
         (None, Some(route)) => format!("/v1/cache?route={}", encoded(route)),
         (None, None) => "/v1/cache".to_owned(),
     };
-    let answer = remote.send(Method::GET, &of, &json!({}))?;
+    let members: &[&str] =
+        if options.url.is_some() { &["url", "variants"] } else { &["routes", "near"] };
+    let answer = remote.send((Method::GET, &of), &json!({}), members)?;
     Ok(match () {
         () if options.json => json_text(&answer),
         () if options.url.is_some() => entry(&answer),

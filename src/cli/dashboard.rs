@@ -21,13 +21,13 @@ pub(super) struct Dashboard {
 /// The link.
 pub(super) fn link(options: &Dashboard, path: &Path) -> Result<String, Failure> {
     let remote = options.target.find(path)?;
-    let me = remote.send(Method::GET, "/v1/me", &json!({}))?;
+    let me = remote.send((Method::GET, "/v1/me"), &json!({}), &["login"])?;
     let page = format!("http://{}/ui/", remote.authority());
     // Without a token nobody logs in, and a gateway without a dashboard says so itself.
     if me["login"] == "loopback" && me["dashboard"] != "off" {
         return Ok(page);
     }
-    let answer = remote.send(Method::POST, "/v1/login/code", &json!({}))?;
+    let answer = remote.send((Method::POST, "/v1/login/code"), &json!({}), &["code"])?;
     let code = answer.get("code").and_then(Value::as_str).unwrap_or_default();
     Ok(format!("{page}#code={code}"))
 }

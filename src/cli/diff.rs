@@ -55,7 +55,8 @@ pub(super) fn diff(options: &Diff, path: &Path) -> Result<(String, u8), Failure>
         }
         _ => {
             let remote = options.target.find(path)?;
-            let answer = remote.send(Method::GET, "/v1/config/diff", &json!({}))?;
+            let what = (Method::GET, "/v1/config/diff");
+            let answer = remote.send(what, &json!({}), &["differs", "changes"])?;
             let heads = of_gateway(&answer);
             (answer, heads)
         }
@@ -84,8 +85,11 @@ fn of_files(old: &Path, new: &Path, secrets: Secrets) -> Result<(Value, Heads), 
         members.insert("differs".to_owned(), (!compared.changes.is_empty()).into());
     }
     let (old, new) = (old.display(), new.display());
-    let (differs, is_same) =
-        (format!("{new}, beside {old}:"), format!("{new} says what {old} says"));
+    let differs = format!("{new}, beside {old}:");
+    let is_same = match old.to_string() == new.to_string() {
+        true => format!("both say the same: they are one file, {new}"),
+        false => format!("{new} says what {old} says"),
+    };
     Ok((answer, Heads { differs, is_same }))
 }
 

@@ -12,6 +12,7 @@ use super::json::json_text;
 use super::operate::Target;
 use super::plain::plain;
 use super::remote::Failure;
+use crate::base::terminal::out_line;
 
 /// Printed below the options.
 const EXIT: &str = "\
@@ -49,7 +50,7 @@ pub(super) enum Asked {
 /// It refuses; or the command line names it, and it does not answer.
 pub(super) fn ask(options: &Doctor, path: &Path) -> Result<Asked, Failure> {
     let remote = options.target.find(path)?;
-    match remote.send_long(Method::POST, "/v1/doctor", &json!({})) {
+    match remote.send_long((Method::POST, "/v1/doctor"), &json!({}), &["level", "checks"]) {
         Ok(answer) => Ok(Asked::Gateway(answer)),
         Err(failure) if failure.is_unreachable() && !options.target.names_admin() => {
             let authority = remote.authority();
@@ -62,9 +63,9 @@ pub(super) fn ask(options: &Doctor, path: &Path) -> Result<Asked, Failure> {
 /// Prints what was found; its exit status.
 pub(super) fn print(options: &Doctor, answer: &Value) -> ExitCode {
     if options.json {
-        println!("{}", json_text(answer));
+        out_line(&json_text(answer));
     } else {
-        println!("{}", screen(answer));
+        out_line(&screen(answer));
     }
     ExitCode::from(match text(answer, "level").as_str() {
         "poor" => POOR,

@@ -75,7 +75,7 @@ pub(super) fn run(options: &Options, path: &Path) -> Result<String, Failure> {
         What::End(options) => {
             let remote = options.target.find(path)?;
             let at = format!("/v1/families/{}", percent::encode(options.sid.as_bytes()));
-            remote.send(Method::DELETE, &at, &json!({}))?;
+            remote.send((Method::DELETE, &at), &json!({}), &["sid", "ended"])?;
             Ok(format!("ended: {}", options.sid))
         }
     }
@@ -87,7 +87,9 @@ fn begin(options: &Begin, path: &Path) -> Result<String, Failure> {
     if let Some(signer) = &options.signer {
         body["signer"] = json!(signer);
     }
-    let answer = options.target.find(path)?.send(Method::POST, "/v1/families", &body)?;
+    let remote = options.target.find(path)?;
+    let members = ["access_token", "refresh_token", "sid"];
+    let answer = remote.send((Method::POST, "/v1/families"), &body, &members)?;
     let text = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default();
     Ok(format!(
         "access_token: {}\nrefresh_token: {}\nsid: {}",
@@ -99,7 +101,8 @@ fn begin(options: &Begin, path: &Path) -> Result<String, Failure> {
 
 fn list(options: &List, path: &Path) -> Result<String, Failure> {
     let at = format!("/v1/families?sub={}", percent::encode(options.sub.as_bytes()));
-    let answer = options.target.find(path)?.send(Method::GET, &at, &json!({}))?;
+    let remote = options.target.find(path)?;
+    let answer = remote.send((Method::GET, &at), &json!({}), &["families"])?;
     let mut said = String::new();
     for family in answer.get("families").and_then(Value::as_array).into_iter().flatten() {
         let number = |name| family.get(name).and_then(Value::as_i64).unwrap_or_default();

@@ -124,7 +124,8 @@ fn stdin(is_check: bool) -> Result<(String, u8), Failure> {
 fn form(path: &Path) -> Result<Option<String>, String> {
     let name = path.display().to_string();
     let fault = |why: String| format!("{name}: cannot be read: {why}\n");
-    let bytes = file::read(path, BYTES_MAX).map_err(|it| fault(it.to_string()))?;
+    let bytes = file::read(path, BYTES_MAX)
+        .map_err(|it| fault(format!("{it}\n    help: {}", it.remedy())))?;
     let text = String::from_utf8(bytes).map_err(|_| fault("it is not UTF-8".to_owned()))?;
     let form = config::formatted(&name, &text)?;
     Ok((form != text).then_some(form))

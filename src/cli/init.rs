@@ -77,7 +77,7 @@ impl Init {
     fn ask(&self, folder: &Path) -> Result<Answers, String> {
         let answers = self.answers()?;
         if !self.upstream.is_empty() {
-            answers.judge(folder)?;
+            answers.judge(folder).map_err(|told| by_option(&told))?;
             return Ok(answers);
         }
         if !io::stdin().is_terminal() {
@@ -87,6 +87,25 @@ impl Init {
         }
         Questions { input: io::stdin().lock(), output: io::stdout(), folder }.ask_all(&answers)
     }
+}
+
+/// Problems of a file that is not there yet, by the options that it is made of.
+fn by_option(told: &str) -> String {
+    let lines = told.lines().map(|line| {
+        let Some((key, what)) = line.split_once(": ") else { return line.to_owned() };
+        let option = match key {
+            _ if key.starts_with("upstreams.") => "--upstream",
+            _ if key.starts_with("store.") => "--redis",
+            _ if key.starts_with("limits.") => "--limit",
+            _ if key.ends_with(".jwks_url") => "--jwks-url",
+            _ if key.ends_with(".issuer") => "--issuer",
+            _ if key.ends_with(".audience") => "--audience",
+            _ if key.ends_with(".secret") => "--secret",
+            _ => key,
+        };
+        format!("{option}: {what}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Writes the file, and says what to do next.

@@ -8,9 +8,11 @@ use clap::Args;
 use http::{Method, Uri};
 use serde_json::{Map, Value, json};
 
+use super::given;
 use super::json::json_text;
 use super::operate::{EXIT, Target};
 use super::remote::Failure;
+use crate::base::http::fields::bears_credentials;
 use crate::base::http::percent;
 
 /// Options of `explain`.
@@ -19,10 +21,13 @@ use crate::base::http::percent;
 pub(super) struct Explain {
     /// The request's method.
     method: String,
-    /// What it asks for, as the client writes it: http://shop.example.com/products?page=2, or only
-    /// the path.
+    /// What it asks for, as the client writes it: https://shop.example.com/products?page=2, or only
+    /// the path. Without a scheme, it comes as the gateway lets it come to a route: over TLS where
+    /// server.tls.redirect is on. Which gateway is asked, --config or --admin say.
     url: String,
-    /// A field of the request, `Name: value`. May be repeated, once for each name.
+    /// A field of the request, `Name: value`. May be repeated, once for each name. A value that
+    /// opens something is given by its place: env:NAME (an environment variable), file:PATH, or -
+    /// for standard input; in Authorization also behind the scheme, `Bearer env:NAME`.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
     /// The client's address. Without it, 127.0.0.1.
@@ -75,7 +80,7 @@ pub(super) struct Limits {
 pub(super) fn explain(options: &Explain, path: &Path) -> Result<String, Failure> {
     let question = question(options).map_err(Failure::unusable)?;
     let remote = options.target.find(path)?;
-    let answer = remote.send(Method::POST, "/v1/explain", &question)?;
+    let answer = remote.send((Method::POST, "/v1/explain"), &question, &["outcome"])?;
     Ok(if options.json { pretty(&answer) } else { explanation(&question, &answer) })
 }
 
@@ -84,11 +89,12 @@ pub(super) fn limits(options: &Limits, path: &Path) -> Result<String, Failure> {
     let remote = options.target.find(path)?;
     if options.pressed {
         let min = options.min.map_or_else(String::new, |min| format!("?min={min}"));
-        let answer = remote.send(Method::GET, &format!("/v1/limits/pressed{min}"), &json!({}))?;
+        let of = format!("/v1/limits/pressed{min}");
+        let answer = remote.send((Method::GET, &of), &json!({}), &["keys"])?;
         return Ok(if options.json { pretty(&answer) } else { most_pressed(&answer) });
     }
     let (Some(policy), Some(key)) = (&options.policy, &options.key) else {
-        let answer = remote.send(Method::GET, "/v1/limits/refused", &json!({}))?;
+        let answer = remote.send((Method::GET, "/v1/limits/refused"), &json!({}), &["refused"])?;
         return Ok(if options.json { pretty(&answer) } else { most_refused(&answer) });
     };
     let of = format!(
@@ -97,17 +103,24 @@ pub(super) fn limits(options: &Limits, path: &Path) -> Result<String, Failure> {
         percent::encode(key.as_bytes())
     );
     let method = if options.reset { Method::DELETE } else { Method::GET };
-    let answer = remote.send(method, &of, &json!({}))?;
+    let members: &[&str] =
+        if options.reset { &["policy", "key", "counters_reset"] } else { &["policy", "key"] };
+    let answer = remote.send((method, &of), &json!({}), members)?;
     Ok(match () {
         () if options.json => pretty(&answer),
-        () if options.reset => {
-            let counters = number(&answer, "counters_reset");
-            let counters =
-                if counters == "1" { "1 counter".into() } else { counters + " counters" };
-            format!("reset: {} for {}, {counters}", text(&answer, "policy"), text(&answer, "key"))
-        }
+        () if options.reset => reset(&answer),
         () => left(&answer),
     })
+}
+
+/// What was forgotten, which may be nothing.
+fn reset(answer: &Value) -> String {
+    let counters = match number(answer, "counters_reset").as_str() {
+        "0" => "nothing was counted for this key".to_owned(),
+        "1" => "1 counter".to_owned(),
+        several => format!("{several} counters"),
+    };
+    format!("reset: {} for {}, {counters}", text(answer, "policy"), text(answer, "key"))
 }
 
 /// The request as `POST /v1/explain` takes it.
@@ -128,13 +141,17 @@ fn question(options: &Explain) -> Result<Value, String> {
             .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim()))
             .filter(|(name, _)| !name.is_empty())
             .ok_or_else(|| format!("{header:?} is no field; write -H 'Name: value'"))?;
+        let value = field_value(&name, value)?;
         if name == "host" {
-            host = Some(value.to_owned());
+            host = Some(value);
         } else if headers.insert(name.clone(), value.into()).is_some() {
             return Err(format!("{name:?} is given twice; name each field once"));
         }
     }
     let mut question = json!({ "method": method, "path": path, "headers": headers });
+    if let Some(scheme) = uri.scheme_str() {
+        question["scheme"] = scheme.into();
+    }
     if let Some(host) = host {
         question["host"] = host.into();
     }
@@ -142,6 +159,18 @@ fn question(options: &Explain) -> Result<Value, String> {
         question["address"] = address.to_string().into();
     }
     Ok(question)
+}
+
+/// The value of a field, which may lie elsewhere; in `Authorization` also without its scheme.
+fn field_value(name: &str, written: &str) -> Result<String, String> {
+    let option = format!("-H {name}");
+    match written.split_once(' ') {
+        Some((scheme, rest)) if name == "authorization" => {
+            Ok(format!("{scheme} {}", given::read(&option, rest.trim_start())?))
+        }
+        _ if bears_credentials(name) => given::read(&option, written),
+        _ => Ok(written.to_owned()),
+    }
 }
 
 /// One line for each thing that decides.
@@ -155,24 +184,31 @@ fn explanation(question: &Value, answer: &Value) -> String {
     }
     match answer.get("caller") {
         Some(Value::String(said)) => line("caller", said),
-        Some(caller @ Value::Object(_)) => {
-            line("caller", &format!("sub {}", or_none(text(caller, "subject"))));
-        }
+        Some(caller @ Value::Object(_)) => match text(caller, "subject") {
+            "" => line(
+                "caller",
+                "no sub: a limit by claim:sub counts the address, and revoke --sub cannot end it",
+            ),
+            subject => line("caller", &format!("sub {subject}")),
+        },
         Some(_) => line("caller", "nobody is identified"),
         None => {}
+    }
+    if let Some(said) = claims_line(answer.get("claim_headers")) {
+        line("claims", &said);
     }
     for limit in answer.get("limits").and_then(Value::as_array).into_iter().flatten() {
         line("limit", &limit_line(limit));
     }
     match answer.get("session") {
-        Some(session) if session.get("unusable").is_some() => {
-            line("session", text(session, "unusable"));
-        }
         Some(session) if session.get("named") == Some(&Value::Bool(false)) => {
             line("session", "the request names none where session.id_from looks");
         }
         Some(session) if session.get("found") == Some(&Value::Bool(false)) => {
             line("session", "the store has none by the id that the request names");
+        }
+        Some(session) if session.get("unusable").is_some() => {
+            line("session", text(session, "unusable"));
         }
         Some(Value::Object(session)) => {
             let names = session.get("headers").and_then(Value::as_array);
@@ -182,7 +218,9 @@ fn explanation(question: &Value, answer: &Value) -> String {
         _ => {}
     }
     let outcome = answer.get("outcome").unwrap_or(&Value::Null);
-    if outcome.get("passes") == Some(&Value::Bool(true)) {
+    if let Some(by) = outcome.get("by").and_then(Value::as_str) {
+        line("outcome", &own_answer(outcome, by));
+    } else if outcome.get("passes") == Some(&Value::Bool(true)) {
         if outcome.get("server").is_some() {
             let (server, why) = (text(outcome, "server"), text(outcome, "why"));
             line("server", &format!("{server}: {why}"));
@@ -193,6 +231,34 @@ fn explanation(question: &Value, answer: &Value) -> String {
         line("outcome", &format!("{status} {code}: {}", text(outcome, "reason")));
     }
     lines.join("\n")
+}
+
+/// What the gateway itself answers.
+fn own_answer(outcome: &Value, by: &str) -> String {
+    let to = outcome.get("location").and_then(Value::as_str);
+    match (outcome.get("status").and_then(Value::as_u64), to) {
+        (Some(status), Some(_)) if by == "server.tls.redirect" => {
+            format!("{status} to https ({by})")
+        }
+        (Some(status), Some(to)) => format!("{status} to {to}, by {by}"),
+        (Some(status), None) => format!("{status}, by {by}"),
+        (None, _) => format!("answered by {by}"),
+    }
+}
+
+/// The headers that carry claims, and those that the caller has none for.
+fn claims_line(headers: Option<&Value>) -> Option<String> {
+    let headers = headers?.as_array()?;
+    let is_sent = |it: &&Value| it.get("sent") == Some(&Value::Bool(true));
+    let (sent, missing): (Vec<&Value>, Vec<&Value>) = headers.iter().partition(is_sent);
+    let sent: Vec<&str> = sent.into_iter().map(|it| text(it, "header")).collect();
+    let missing = missing.into_iter().map(|it| {
+        let (header, claim) = (text(it, "header"), text(it, "claim"));
+        format!("{header} is missing: the caller has no claim {claim:?}")
+    });
+    let sent = (!sent.is_empty()).then(|| format!("sent as {}", sent.join(", ")));
+    let said: Vec<String> = sent.into_iter().chain(missing).collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 /// One window, one crowd or one note of an explanation.

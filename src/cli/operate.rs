@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args};
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::given;
 use super::remote::{Failure, Remote};
 use crate::base::http::percent;
 use crate::base::units::duration_text;
@@ -74,15 +75,16 @@ struct Revoked {
     /// The token with this `jti` claim.
     #[arg(long, conflicts_with = "list")]
     jti: Option<String>,
-    /// This token, given whole. It need not have a `jti`.
-    #[arg(long, conflicts_with = "list")]
+    /// This token, given whole: env:NAME (an environment variable), file:PATH, - for standard
+    /// input, or the token itself, which a process list shows. It need not have a `jti`.
+    #[arg(long, value_name = "env:NAME|file:PATH|-", conflicts_with = "list")]
     token: Option<String>,
     /// Every token of the session with this `sid` claim.
     #[arg(long, conflicts_with = "list")]
     sid: Option<String>,
     /// Log the user with this `sub` claim out everywhere: every token that was issued up to this
-    /// second, and every session. New log-ins work. --undo takes back the tokens' revocation; what
-    /// has ended stays ended.
+    /// second, and every session. New log-ins work from the next second on. --undo takes back the
+    /// tokens' revocation; what has ended stays ended.
     #[arg(long)]
     sub: Option<String>,
     /// The API key with this id, until it is taken back; `keys revoke` ends it for good.
@@ -158,7 +160,7 @@ pub(super) struct Warm {
 pub(super) fn warm(options: &Warm, path: &Path) -> Result<String, Failure> {
     let remote = options.target.find(path)?;
     let body = object([("route", Some(&options.route))]);
-    let answer = remote.send_long(Method::POST, "/v1/cache/warm", &body)?;
+    let answer = remote.send_long((Method::POST, "/v1/cache/warm"), &body, &["responses"])?;
     let count = |name: &str| answer["responses"][name].as_u64().unwrap_or_default();
     Ok(format!(
         "warmed: {} stored, {} fresh already, {} not to be stored, {} failed, {} of other routes",
@@ -177,6 +179,8 @@ pub(super) fn revoke(options: &Revoke, path: &Path) -> Result<String, Failure> {
         return list(&remote, options.what.sub.as_deref());
     }
     let Revoked { jti, token, sid, sub, key_id, cert } = &options.what;
+    let token = token.as_deref().map(|token| given::read("--token", token)).transpose();
+    let token = token.map_err(Failure::unusable)?;
     let body = object([
         ("jti", jti.as_deref()),
         ("token", token.as_deref()),
@@ -188,7 +192,8 @@ pub(super) fn revoke(options: &Revoke, path: &Path) -> Result<String, Failure> {
         ("auth", options.auth.as_deref()),
     ]);
     let method = if options.undo { Method::DELETE } else { Method::POST };
-    let answer = remote.send(method, "/v1/revocations", &body)?;
+    let members: &[&str] = if options.undo { &["key"] } else { &["key", "expires_in_seconds"] };
+    let answer = remote.send((method, "/v1/revocations"), &body, members)?;
     let several = answer.get("keys").and_then(Value::as_array);
     let several = several.map(|keys| keys.iter().filter_map(Value::as_str).collect::<Vec<_>>());
     let key = several.map_or_else(
@@ -213,7 +218,7 @@ pub(super) fn revoke(options: &Revoke, path: &Path) -> Result<String, Failure> {
 fn list(remote: &Remote, sub: Option<&str>) -> Result<String, Failure> {
     let sub = sub.map(|sub| format!("&sub={}", percent::encode(sub.as_bytes())));
     let of = format!("/v1/revocations?limit=1000{}", sub.unwrap_or_default());
-    let answer = remote.send(Method::GET, &of, &json!({}))?;
+    let answer = remote.send((Method::GET, &of), &json!({}), &["revocations"])?;
     let mut said = String::new();
     let listed = answer.get("revocations").and_then(Value::as_array);
     for one in listed.into_iter().flatten() {
@@ -262,7 +267,7 @@ pub(super) fn purge(options: &Purge, path: &Path) -> Result<String, Failure> {
         members.extend(all.then(|| ("all".to_owned(), true.into())));
         members.extend(options.soft.then(|| ("soft".to_owned(), true.into())));
     }
-    let answer = remote.send(Method::POST, "/v1/cache/purge", &body)?;
+    let answer = remote.send((Method::POST, "/v1/cache/purge"), &body, &["purged"])?;
     let what = answer.get("purged").and_then(Value::as_str).unwrap_or_default();
     // Where the store could not be asked for less, more is gone than was asked for.
     let is_soft = answer.get("soft").and_then(Value::as_bool).unwrap_or(options.soft);

@@ -111,24 +111,26 @@ fn segment(text: &str) -> String {
 pub(super) fn queues(options: &Queues, path: &Path) -> Result<String, Failure> {
     match &options.action {
         None => {
-            let answer = options.target.find(path)?.send(Method::GET, "/v1/queues", &json!({}))?;
+            let remote = options.target.find(path)?;
+            let answer = remote.send((Method::GET, "/v1/queues"), &json!({}), &["queues"])?;
             Ok(if options.json { json_text(&answer) } else { tell_queues(&answer) })
         }
         Some(Action::Pause { queue, why, target }) => {
             let body = why.as_ref().map_or_else(|| json!({}), |why| json!({ "why": why }));
-            change(&target.find(path)?, &format!("/v1/queues/{}/pause", segment(queue)), &body)?;
+            let at = format!("/v1/queues/{}/pause", segment(queue));
+            change(&target.find(path)?, &at, &body, &["paused"])?;
             Ok(format!("paused: {queue}"))
         }
         Some(Action::Resume { queue, target }) => {
             let at = format!("/v1/queues/{}/resume", segment(queue));
-            change(&target.find(path)?, &at, &json!({}))?;
+            change(&target.find(path)?, &at, &json!({}), &["paused"])?;
             Ok(format!("resumed: {queue}"))
         }
     }
 }
 
-fn change(remote: &Remote, at: &str, body: &Value) -> Result<Value, Failure> {
-    remote.send(Method::POST, at, body)
+fn change(remote: &Remote, at: &str, body: &Value, members: &[&str]) -> Result<Value, Failure> {
+    remote.send((Method::POST, at), body, members)
 }
 
 fn tell_queues(answer: &Value) -> String {
@@ -174,29 +176,32 @@ pub(super) fn deliveries(options: &Deliveries, path: &Path) -> Result<String, Fa
             let given: Vec<String> =
                 given.map(|(name, value)| format!("{name}={}", segment(value))).collect();
             let at = format!("/v1/queues/{}/items?{}", segment(queue), given.join("&"));
-            let answer = target.find(path)?.send(Method::GET, &at, &json!({}))?;
+            let remote = target.find(path)?;
+            let answer = remote.send((Method::GET, &at), &json!({}), &["items"])?;
             Ok(if *json { json_text(&answer) } else { tell_items(&answer) })
         }
         Deed::Show { id, target } => {
             let at = format!("/v1/deliveries/{}", segment(id));
-            Ok(json_text(&target.find(path)?.send(Method::GET, &at, &json!({}))?))
+            let remote = target.find(path)?;
+            let answer = remote.send((Method::GET, &at), &json!({}), &["id", "state"])?;
+            Ok(json_text(&answer))
         }
         Deed::Requeue { id: Some(id), target, .. } => {
             let at = format!("/v1/deliveries/{}/requeue", segment(id));
-            change(&target.find(path)?, &at, &json!({}))?;
+            change(&target.find(path)?, &at, &json!({}), &["id", "state"])?;
             Ok(format!("waits again: {id}"))
         }
         Deed::Requeue { id: None, queue, error, target } => {
             let queue = queue.as_deref().unwrap_or_default();
             let at = format!("/v1/queues/{}/requeue", segment(queue));
             let body = error.as_ref().map_or_else(|| json!({}), |it| json!({ "error": it }));
-            let answer = change(&target.find(path)?, &at, &body)?;
+            let answer = change(&target.find(path)?, &at, &body, &["requeued"])?;
             let count = answer["requeued"].as_u64().unwrap_or_default();
             Ok(format!("wait again: {count} of {queue}"))
         }
         Deed::Cancel { id, target } => {
             let at = format!("/v1/deliveries/{}/cancel", segment(id));
-            change(&target.find(path)?, &at, &json!({}))?;
+            change(&target.find(path)?, &at, &json!({}), &["id", "state"])?;
             Ok(format!("cancelled: {id}"))
         }
     }

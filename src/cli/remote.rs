@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use serde_json::Value;
 
-use crate::base::file::{self, FILE_BYTES_MAX};
+use super::given;
 use crate::base::units::Secret;
 use crate::config::{self, Loaded, Problems};
 use crate::net::{self, Connection};
@@ -106,12 +106,18 @@ impl Remote {
         &self.authority
     }
 
-    /// Sends one operation, and returns the answer of a gateway that carried it out.
+    /// Sends one operation, and returns the answer of a gateway that carried it out. `members` are
+    /// what its answer cannot be without: other servers answer in JSON, too.
     ///
     /// # Errors
     /// When no gateway answers, or it refuses.
-    pub(super) fn send(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failure> {
-        self.send_within(EXCHANGE_TIMEOUT, self.request(method, path, body)?)
+    pub(super) fn send(
+        &self,
+        (method, path): (Method, &str),
+        body: &Value,
+        members: &[&str],
+    ) -> Result<Value, Failure> {
+        self.send_within(EXCHANGE_TIMEOUT, self.request(method, path, body)?, members)
     }
 
     /// The same for an operation that takes its time.
@@ -120,17 +126,18 @@ impl Remote {
     /// See [`Self::send`].
     pub(super) fn send_long(
         &self,
-        method: Method,
-        path: &str,
+        (method, path): (Method, &str),
         body: &Value,
+        members: &[&str],
     ) -> Result<Value, Failure> {
-        self.send_within(LONG_EXCHANGE_TIMEOUT, self.request(method, path, body)?)
+        self.send_within(LONG_EXCHANGE_TIMEOUT, self.request(method, path, body)?, members)
     }
 
     fn send_within(
         &self,
         limit: Duration,
         request: Request<Full<Bytes>>,
+        members: &[&str],
     ) -> Result<Value, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -148,10 +155,13 @@ impl Remote {
             }
         };
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-        if status.is_success() && answer.is_object() {
+        if !status.is_success() {
+            return Err(self.refusal(status, &answer));
+        }
+        if members.iter().all(|name| answer.get(name).is_some()) {
             return Ok(answer);
         }
-        Err(self.refusal(status, &answer))
+        Err(self.stranger(status))
     }
 
     fn request(
@@ -188,11 +198,25 @@ impl Remote {
         ))
     }
 
+    /// Something else answers there.
+    fn stranger(&self, status: StatusCode) -> Failure {
+        Failure::refused(format!(
+            "what answers on {} is no admin listener of this version (status {})\n    \
+             help: name the address of admin.listen with --admin http://HOST:PORT; the public \
+             listener does not do",
+            self.authority,
+            status.as_u16()
+        ))
+    }
+
     fn refusal(&self, status: StatusCode, answer: &Value) -> Failure {
         let kind = answer.get("type").and_then(Value::as_str).unwrap_or_default();
         let code = kind.strip_prefix("urn:portcullis:problem:").unwrap_or_default();
         let detail = answer.get("detail").and_then(Value::as_str).unwrap_or_default();
         let authority = &self.authority;
+        if matches!(code, "" | "not_found" | "route_not_found" | "method_not_allowed") {
+            return self.stranger(status);
+        }
         Failure::refused(match code {
             "admin_token_invalid" if self.token.is_some() => format!(
                 "the gateway on {authority} does not accept this admin token\n    \
@@ -202,12 +226,6 @@ impl Remote {
                 "the gateway on {authority} wants its admin token\n    \
                  help: give the value of its admin.token, with --admin-token env:NAME or file:PATH"
             ),
-            "" | "not_found" | "route_not_found" | "method_not_allowed" => format!(
-                "what answers on {authority} is no admin listener of this version (status {})\n    \
-                 help: name the address of admin.listen with --admin http://HOST:PORT; the public \
-                 listener does not do",
-                status.as_u16()
-            ),
             _ => format!("the gateway on {authority} did not do it: {detail}"),
         })
     }
@@ -215,24 +233,13 @@ impl Remote {
 
 /// A secret on the command line would stand in every process list.
 fn read_token(text: &str) -> Result<Secret, Failure> {
-    let value = if let Some(name) = text.strip_prefix("env:") {
-        std::env::var(name).map(String::into_bytes).map_err(|_| {
-            Failure::unusable(format!(
-                "--admin-token: the environment variable {name} is not set; set it, or use \
-                 file:PATH"
-            ))
-        })?
-    } else if let Some(file) = text.strip_prefix("file:") {
-        file::read(Path::new(file), FILE_BYTES_MAX).map_err(|fault| {
-            let remedy = fault.remedy();
-            Failure::unusable(format!("--admin-token: cannot read {file}: {fault}; {remedy}"))
-        })?
-    } else {
-        return Err(Failure::unusable(
+    let found = given::elsewhere("--admin-token", text).ok_or_else(|| {
+        Failure::unusable(
             "--admin-token takes env:NAME or file:PATH, because a process list would show the \
              token itself",
-        ));
-    };
+        )
+    })?;
+    let value = found.map_err(Failure::unusable)?;
     let value = value.trim_ascii_end();
     if value.is_empty() {
         return Err(Failure::unusable(format!("--admin-token: {text} is empty; give it a value")));

@@ -54,7 +54,7 @@ pub(super) fn requests(options: &Requests, path: &Path) -> Result<String, Failur
         .map(|(name, value)| format!("{name}={}", percent::encode(value.as_bytes())))
         .collect();
     let target = format!("/v1/requests?{}", query.join("&"));
-    let answer = remote.send(Method::GET, &target, &json!({}))?;
+    let answer = remote.send((Method::GET, &target), &json!({}), &["requests"])?;
     if options.json {
         return Ok(json_text(&answer));
     }

@@ -1,7 +1,7 @@
 //! `signing-key`: makes a private key for a signer.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
@@ -32,6 +32,13 @@ pub(super) fn run(options: &Options) -> Result<String, String> {
         file.write_all(pem.as_bytes())?;
         file.sync_all()
     });
-    written.map_err(|error| format!("cannot write {path}: {error}"))?;
+    written.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => format!(
+            "{path} is there already, and a key that signs is never overwritten\n    help: name \
+             another file, and list both in keys of [signers.NAME]: the first signs, the others \
+             still verify"
+        ),
+        _ => format!("cannot write {path}: {error}"),
+    })?;
     Ok(format!("{path}: kid {kid}"))
 }

@@ -33,7 +33,8 @@ pub(super) struct Status {
 /// What to print, and whether a finding is poor.
 pub(super) fn show(options: &Status, path: &Path) -> Result<(String, bool), Failure> {
     let remote = options.target.find(path)?;
-    let answer = remote.send(Method::GET, "/v1/overview", &json!({}))?;
+    let members = ["node", "version", "findings", "now"];
+    let answer = remote.send((Method::GET, "/v1/overview"), &json!({}), &members)?;
     let is_poor = all(&answer, "findings")
         .iter()
         .any(|it| it["level"] == "poor" && it["muted"] != json!(true));

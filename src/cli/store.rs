@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::secrets::WithoutSecrets;
+use crate::base::terminal::out_line;
 use crate::config::{CacheEpochs, Config, Store, StoreUrl, StoreUse};
 use crate::store::{AclFor, Located, acl_for, events_acl, operator_acl, selftest, sentinel_acl};
 
@@ -33,7 +34,9 @@ enum Format {
 }
 
 impl Format {
-    /// A command of Redis that makes a user, in this form.
+    /// A command of Redis that makes a user, in this form. A whole file of users has nobody else in
+    /// it, and Redis's own first user may do all and needs no password unless the file says
+    /// otherwise.
     fn write(self, command: &str) -> String {
         let line = || command.replacen("ACL SETUSER ", "user ", 1);
         match self {
@@ -41,7 +44,7 @@ impl Format {
             Self::File => line(),
             Self::Secret => format!(
                 "apiVersion: v1\nkind: Secret\nmetadata:\n  name: redis-users\ntype: Opaque\n\
-                 stringData:\n  users.acl: |\n    {}",
+                 stringData:\n  users.acl: |\n    user default off\n    {}",
                 line()
             ),
         }
@@ -69,7 +72,8 @@ pub(super) struct Acl {
     /// First part of every key; that of store.prefix.
     #[arg(long)]
     prefix: Option<String>,
-    /// For redis-cli, as a line of Redis's file of users, or as a Secret of Kubernetes with it.
+    /// For redis-cli, as a line of Redis's file of users, or as a Secret of Kubernetes with a whole
+    /// file, in which the user `default` is off.
     #[arg(long, value_enum, default_value_t = Format::Setuser)]
     format: Format,
     /// The user of the sentinels instead; that of store.sentinel.username, or "gateway".
@@ -135,21 +139,21 @@ pub(super) async fn check(main: Store) -> ExitCode {
 async fn is_usable_one(store: &Store) -> bool {
     let table = store.usage.table();
     if store.url == StoreUrl::Memory {
-        println!("{table}: memory, nothing to look at");
+        out_line(&format!("{table}: memory, nothing to look at"));
         return true;
     }
     let findings = selftest(store).await;
     let is_usable = findings.iter().all(|located| !located.finding.is_fatal);
     for Located { servers, finding } in &findings {
         let level = if finding.is_fatal { "error" } else { "warning" };
-        println!("{table}: {level}: {} ({})", finding.seen, finding.check);
+        out_line(&format!("{table}: {level}: {} ({})", finding.seen, finding.check));
         if !servers.is_empty() {
-            println!("    at: {}", servers.join(", "));
+            out_line(&format!("    at: {}", servers.join(", ")));
         }
-        println!("    suffers: {}\n    help: {}", finding.suffers, finding.remedy);
+        out_line(&format!("    suffers: {}\n    help: {}", finding.suffers, finding.remedy));
     }
     if is_usable {
-        println!("{table}: ok");
+        out_line(&format!("{table}: ok"));
     }
     is_usable
 }

@@ -13,8 +13,8 @@ use super::jwks::{self, Bounds, RemoteKeys};
 use super::reader::Section;
 use super::sender::{self, Sender};
 use super::value::{
-    Flaw, MIB, Mistake, Read, choice, cookie_name, duration, duration_or_zero, echo, flag,
-    header_name, parameter_name, size, string, text,
+    Flaw, MIB, Mistake, Read, choice, claim_name, cookie_name, duration, duration_or_zero, echo,
+    flag, header_name, parameter_name, size, string, text,
 };
 use crate::base::algorithm::by_name;
 use crate::base::units::Secret;
@@ -139,7 +139,7 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
         claims_to_headers: auth.map(
             "claims_to_headers",
             |name| Ok(header_name(name)?.as_str().to_owned()),
-            |claim| claim.read(text),
+            |claim| claim.read(|value| claim_name(string(value, "it in quotes")?)),
         ),
         sender: sender::read(auth),
     }

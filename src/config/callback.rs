@@ -12,10 +12,9 @@ use super::reader::Section;
 use super::upstream::{self, Endpoint, Lookup, Upstream};
 use super::upstream_tls;
 use super::value::{Mistake, Read, string};
+use crate::base::http::credentials::WEBHOOK_SECRET;
 use crate::base::units::Secret;
 
-/// What stands before a secret in base64.
-const PREFIX: &[u8] = b"whsec_";
 /// Bytes of a secret, decoded.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// Most secrets: the one of now, and the one of before.
@@ -107,7 +106,7 @@ fn secrets(callback: &mut Section<'_>) -> Vec<Secret> {
 
 /// The bytes that sign.
 fn decoded(written: &[u8]) -> Result<Vec<u8>, &'static str> {
-    let bytes = match written.strip_prefix(PREFIX) {
+    let bytes = match written.strip_prefix(WEBHOOK_SECRET.as_bytes()) {
         None => written.to_vec(),
         Some(rest) => BASE64.decode(rest).map_err(|_| "is no base64 behind whsec_")?,
     };

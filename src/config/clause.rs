@@ -3,7 +3,7 @@
 use toml::de::DeValue;
 
 use super::reader::Section;
-use super::value::{Mistake, Read, check_text, echo, flag, string, text};
+use super::value::{Mistake, Read, check_text, claim_name, echo, flag, string, text};
 
 /// Deepest nesting of `all`, `any` and `none`.
 pub const CLAUSE_DEPTH_MAX: usize = 4;
@@ -205,7 +205,7 @@ fn plain(value: &DeValue<'_>) -> Read<Plain> {
 /// A claim by its name, or by a JSON Pointer (RFC 6901) from `/` on; what a name has dots in is one
 /// name.
 fn claim(value: &DeValue<'_>) -> Read<(String, Vec<String>)> {
-    let name = text(value)?;
+    let name = claim_name(&text(value)?)?;
     let Some(pointer) = name.strip_prefix('/') else {
         return Ok((name.clone(), vec![name]));
     };

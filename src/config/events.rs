@@ -44,6 +44,8 @@ pub struct Events {
     pub host: Option<String>,
     /// What webhooks are signed with; any one of them will do.
     pub secrets: Vec<Secret>,
+    /// Whether the file names secrets, of which each may be one that was not to be had.
+    pub names_secrets: bool,
 }
 
 /// Where events are heard.
@@ -121,6 +123,7 @@ pub(super) fn read(events: &mut Section<'_>) -> Events {
         ),
         host: events.get("host", text),
         secrets: events.secrets("secrets"),
+        names_secrets: events.has("secrets"),
     };
     if read.purge.is_empty() && read.revoke.is_none() && !events.is_survey() {
         let what = "an event would change nothing";

@@ -233,7 +233,14 @@ impl<'a> Field<'a> {
             Cow::Borrowed(value) => value.as_array(),
             Cow::Owned(_) => None,
         };
-        let wrong = || Mistake::wrong_type(&self.value, "a list", "it in square brackets: [ … ]");
+        let wrong = || {
+            let port = self.value.as_integer().and_then(|it| it.as_str().parse::<u16>().ok());
+            let example = match port.filter(|_| self.path.ends_with(".listen")) {
+                Some(port) => format!("listen = [\"0.0.0.0:{port}\"]"),
+                None => "it in square brackets: [ … ]".to_owned(),
+            };
+            Mistake::wrong_type(&self.value, "a list", &example)
+        };
         let items = self.keep(array.ok_or_else(wrong))?;
         let element = |(position, item): (usize, &'a Spanned<DeValue<'a>>)| {
             Field::new(self.reader, format!("{}[{position}]", self.path), item)

@@ -7,6 +7,7 @@ use http::Method;
 use toml::de::DeValue;
 
 use super::reader::Section;
+use super::seal::{self, SealKey};
 use super::value::{Flaw, KIB, Mistake, Read, choice, duration, flag, method, size};
 
 /// Longest time that answers are kept.
@@ -27,6 +28,8 @@ pub struct Idempotency {
     pub keep_bytes: u64,
     /// What a repeated request meets whose first one has no known outcome.
     pub unknown: UnknownOutcome,
+    /// With what kept answers are sealed: the first one seals, each opens.
+    pub seal: Vec<SealKey>,
 }
 
 /// What becomes of a repeated request where nobody knows what the first one did.
@@ -46,6 +49,7 @@ impl Default for Idempotency {
             keep: Duration::from_secs(24 * 60 * 60),
             keep_bytes: 64 * KIB,
             unknown: UnknownOutcome::Refuse,
+            seal: Vec::new(),
         }
     }
 }
@@ -60,6 +64,7 @@ pub(super) fn read(idempotency: &mut Section<'_>) -> Idempotency {
         keep: idempotency.or("keep", default.keep, duration),
         keep_bytes: idempotency.or("keep_bytes", default.keep_bytes, size(0..=512 * KIB)),
         unknown: idempotency.or("unknown", default.unknown, choice(&unknown)),
+        seal: seal::read(idempotency),
     };
     if read.keep > KEEP_MAX {
         idempotency.problem("keep", "is too long", "write at most \"168h\"");

@@ -77,6 +77,19 @@ pub enum Statuses {
 }
 
 impl Statuses {
+    /// What is written so; nothing where it is no status of a response.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_suffix("xx").unwrap_or(text);
+        let is_class = digits.len() < text.len();
+        let is_whole = digits.len() == if is_class { 1 } else { 3 };
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+        let number: u16 = digits.parse().ok().filter(|_| is_whole && is_number)?;
+        match is_class {
+            true => (1..=5).contains(&number).then_some(Self::Class(number)),
+            false => (100..=599).contains(&number).then_some(Self::One(number)),
+        }
+    }
+
     /// Whether `status` is meant.
     pub fn contain(self, status: http::StatusCode) -> bool {
         match self {
@@ -360,14 +373,8 @@ fn method_name(name: &str) -> Read<String> {
 fn statuses(value: &DeValue<'_>) -> Read<Statuses> {
     const EXAMPLE: &str = "\"401\" or \"4xx\"";
     let text = string(value, EXAMPLE)?;
-    let class = text.strip_suffix("xx").and_then(|digit| digit.parse().ok());
-    let one = (text.len() == 3).then(|| text.parse().ok()).flatten();
-    match (class, one) {
-        (Some(class @ 1..=5), _) => Ok(Statuses::Class(class)),
-        (_, Some(one @ 100..=599)) => Ok(Statuses::One(one)),
-        _ => {
-            let what = format!("{} is no status of a response", echo(text));
-            Err(Mistake::new(what, format!("write {EXAMPLE}")))
-        }
-    }
+    Statuses::parse(text).ok_or_else(|| {
+        let what = format!("{} is no status of a response", echo(text));
+        Mistake::new(what, format!("write {EXAMPLE}"))
+    })
 }

@@ -140,7 +140,7 @@ fn without_credentials(text: &str) -> String {
 
 /// Edits (insert, delete, replace) that make one word of the other; words that differ much in
 /// length are simply far.
-pub(super) fn distance(a: &str, b: &str) -> usize {
+pub fn distance(a: &str, b: &str) -> usize {
     const FAR: usize = usize::MAX;
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     if a.len().abs_diff(b.len()) > 3 {

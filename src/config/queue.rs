@@ -7,9 +7,10 @@ use std::time::Duration;
 use http::HeaderName;
 use toml::de::DeValue;
 
+use super::limit::Statuses;
 use super::queue_ends::{self, CALLBACKS, QueueEnds};
-use super::queue_keys::{self, SealKey};
 use super::reader::Section;
+use super::seal::{self, SealKey};
 use super::value::{
     Flaw, GIB, KIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo,
     field_name, flag, header_name, rate, size, string, text,
@@ -61,6 +62,8 @@ pub struct Queue {
     pub max_stalls: u32,
     /// How often it is sent, refused connections left out.
     pub attempts: u32,
+    /// After which answers it is sent again, beside those after which it always is.
+    pub retry_on: Vec<Statuses>,
     /// How long it may take from when it is due.
     pub max_age: Duration,
     /// The pause after the first failure; each next one is twice as long.
@@ -143,6 +146,7 @@ impl Default for Queue {
             lease: Duration::from_secs(30),
             max_stalls: 3,
             attempts: 25,
+            retry_on: Vec::new(),
             max_age: DAY,
             backoff: Duration::from_secs(1),
             max_backoff: HOUR,
@@ -222,6 +226,7 @@ pub(super) fn read(queue: &mut Section<'_>) -> Queue {
         lease: queue.or("lease", default.lease, &lease),
         max_stalls: queue.or("max_stalls", default.max_stalls, count(1..=1000)),
         attempts: queue.or("attempts", default.attempts, count(1..=1000)),
+        retry_on: queue.list_or_empty("retry_on", retried),
         max_age: queue.or("max_age", default.max_age, &age),
         backoff: queue.or("backoff", default.backoff, duration),
         max_backoff: queue.or("max_backoff", default.max_backoff, &age),
@@ -240,7 +245,7 @@ pub(super) fn read(queue: &mut Section<'_>) -> Queue {
         }),
         recheck: queue.or("recheck", default.recheck, flag),
         rate: queue.get("rate", rate),
-        seal: queue_keys::read(queue),
+        seal: seal::read(queue),
         shards: queue.or("shards", default.shards, count(1..=QUEUE_SHARDS_MAX.into())),
     };
     if read.backoff > read.max_backoff {
@@ -249,6 +254,17 @@ pub(super) fn read(queue: &mut Section<'_>) -> Queue {
     }
     divided(queue, &read);
     read
+}
+
+/// An answer after which it is sent again. After a 2xx it is done, whatever anybody wants.
+fn retried(value: &DeValue<'_>) -> Read<Statuses> {
+    const EXAMPLE: &str = "\"404\" or \"4xx\"";
+    let text = string(value, EXAMPLE)?;
+    let is_failure = |it: &Statuses| matches!(it, Statuses::One(300..) | Statuses::Class(3..));
+    Statuses::parse(text).filter(is_failure).ok_or_else(|| {
+        let what = format!("{} is no status from 300 to 599", echo(text));
+        Mistake::new(what, format!("write {EXAMPLE}")).of(Flaw::Form("^[345]([0-9]{2}|xx)$"))
+    })
 }
 
 /// Bounds of which each shard has a part that must let something in.

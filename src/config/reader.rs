@@ -542,8 +542,7 @@ impl<'a> Section<'a> {
             if self.known.contains(&key) || self.not_built.contains(&key) {
                 continue;
             }
-            // It may be a secret under a misspelt key.
-            self.reader.note(&join(&self.path, key), || Note::Secret);
+            self.reader.note(&join(&self.path, key), || Note::Unread);
             let close = self.known.iter().map(|known| (distance(key, known), known)).min();
             let remedy = match close {
                 Some((edits, known)) if edits <= known.len().div_ceil(3).min(3) => {

@@ -22,7 +22,7 @@ use super::signer::{self, Assertion};
 use super::split::{self, Split};
 use super::tunnel::{self, Tunnel};
 use super::value::{
-    Flaw, GIB, Mistake, Read, duration, echo, field_name, flag, header_name, method, size, string,
+    Flaw, GIB, Mistake, Read, claim_name, duration, echo, flag, header_name, method, size, string,
     text,
 };
 
@@ -193,7 +193,7 @@ fn read_require(route: &mut Section<'_>) -> BTreeMap<String, Vec<String>> {
     if route.has_list("require") {
         return BTreeMap::new();
     }
-    route.map("require", field_name, |values| values.list_of(text))
+    route.map("require", claim_name, |values| values.list_of(text))
 }
 
 /// `{ by = "users", optional = true }`

@@ -18,6 +18,8 @@ use crate::base::http::fields;
 
 /// Stands for a value that is not shown.
 const HIDDEN: &str = "[secret]";
+/// Stands for what an unknown key says.
+const UNREAD: &str = "[unknown key: not shown]";
 /// How paths of tables of header fields end. Of these only such values are shown as are known to
 /// open nothing; what stands there and is no table has no name to go by.
 const OF_FIELDS: [&str; 6] = [
@@ -102,7 +104,9 @@ impl Shown {
             }
         }
         let secrets = notes.iter().filter(|(_, note)| *note == Note::Secret);
-        secrets.for_each(|(path, _)| hide(&mut whole, path));
+        secrets.for_each(|(path, _)| hide(&mut whole, path, HIDDEN));
+        let unread = notes.iter().filter(|(_, note)| *note == Note::Unread);
+        unread.for_each(|(path, _)| hide(&mut whole, path, UNREAD));
         // What a variable says is no place, whatever it begins with: it may be the secret itself.
         let is_made = |it: &Taken| ELSEWHERE.iter().any(|at| it.makes(&it.value, at).is_some());
         for (path, _) in document.taken.iter().filter(|(_, taken)| is_made(taken)) {
@@ -272,7 +276,7 @@ fn hidden(value: &Value) -> Value {
 }
 
 /// Hides what stands at a path, or around it where the path cannot be followed.
-fn hide(tree: &mut Value, path: &str) {
+fn hide(tree: &mut Value, path: &str, by: &str) {
     let mut at = tree;
     for step in steps(path) {
         if step.get(at).is_none() {
@@ -281,7 +285,10 @@ fn hide(tree: &mut Value, path: &str) {
         let Some(next) = step.get_mut(at) else { return };
         at = next;
     }
-    *at = hidden(at);
+    *at = match hidden(at) {
+        it if it == HIDDEN => by.into(),
+        it => it,
+    };
 }
 
 /// Has a text of the environment stand as what it was read as, where it is shown at all.

@@ -379,9 +379,14 @@ fn render_syntax_error(name: &str, text: &str, error: &toml::de::Error) -> Strin
         _ if bears => MASK.to_owned(),
         _ => source.to_owned(),
     };
+    let help = if error.message().contains("must be quoted") {
+        "texts stand in quotes, times and sizes too: key = \"text\""
+    } else {
+        "correct the syntax (https://toml.io)"
+    };
     format!(
-        "{name}:{line}:{column}: {}\n    {}\n    help: correct the syntax (https://toml.io), \
-         then run the check again for everything else\n",
+        "{name}:{line}:{column}: {}\n    {}\n    help: {help}, then run the check again for \
+         everything else\n",
         error.message(),
         tidy_line(&shown)
     )

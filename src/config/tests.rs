@@ -4,11 +4,13 @@ mod files;
 mod idempotency;
 mod mistakes;
 mod nats;
+mod queues;
 mod reference;
 mod shown;
 mod store;
 mod tls;
 mod traffic;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

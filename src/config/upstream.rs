@@ -336,6 +336,13 @@ pub(super) fn endpoint(value: &DeValue<'_>) -> Read<Endpoint> {
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     let port = if secure { 443 } else { 80 };
+    if let Some((authority, _)) = authority.split_once('/').filter(|_| !is_srv)
+        && host_and_port(authority, port).is_some()
+    {
+        let what = format!("{} has a path", echo(text));
+        let remedy = "write scheme, host and port alone: a path goes into `rewrite` of the route";
+        return Err(Mistake::new(what, remedy));
+    }
     let (host, port) = host_and_port(authority, port).ok_or_else(wrong)?;
     let lookup = lookup(&host, is_srv);
     if is_srv && (authority.contains(':') || lookup != Lookup::Services) {

@@ -264,10 +264,17 @@ pub(super) fn choice<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> R
 
 /// An address to listen on.
 pub(super) fn address(value: &DeValue<'_>) -> Read<SocketAddr> {
+    // Of a port alone nobody can say for whom it is.
+    let of_port = |port: u16| format!("\"127.0.0.1:{port}\", or \"0.0.0.0:{port}\" for everybody");
+    if let Some(port) = value.as_integer().and_then(|it| it.as_str().parse().ok()) {
+        return Err(Mistake::wrong_type(value, "a string", &of_port(port)));
+    }
     let text = string(value, "it in quotes, such as \"0.0.0.0:8080\"")?;
     text.parse().map_err(|_| {
         let what = format!("{} is not an address and a port", echo(text));
-        Mistake::new(what, "write one like \"0.0.0.0:8080\" or \"[::1]:8080\"")
+        let port = text.strip_prefix(':').unwrap_or(text).parse().ok();
+        let remedy = port.map_or("one like \"0.0.0.0:8080\" or \"[::1]:8080\"".into(), of_port);
+        Mistake::new(what, format!("write {remedy}"))
     })
 }
 
@@ -303,6 +310,15 @@ pub(super) fn parameter_name(text: &str) -> Read<String> {
 /// The name of a claim or of a session field.
 pub(super) fn field_name(text: &str) -> Read<String> {
     check_text(text).map(|()| text.to_owned())
+}
+
+/// The name of a claim alone, where nothing but a claim can be meant.
+pub(super) fn claim_name(text: &str) -> Read<String> {
+    if let Some(name) = text.strip_prefix("claim:") {
+        let what = format!("{} is not the name of a claim", echo(text));
+        return Err(Mistake::new(what, format!("write the claim's name alone: {}", echo(name))));
+    }
+    field_name(text)
 }
 
 /// An HTTP method in upper case: methods are case-sensitive, and `get` would match nothing that

@@ -47,6 +47,8 @@ pub(super) enum Note {
     Means(Value),
     /// It must not be shown.
     Secret,
+    /// The same of what nothing reads: it may be a secret under a misspelt key.
+    Unread,
 }
 
 impl<'a> Reader<'a> {

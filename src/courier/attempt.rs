@@ -1,6 +1,7 @@
 //! One attempt to deliver one request: sent, judged, settled, told.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use super::ends::{Ending, Following, Unmade};
 use super::recheck::{self, Standing};
 use super::signed::signed;
 use crate::base::facts::ClientAddr;
+use crate::base::http::credentials::without_credentials;
 use crate::base::trace::Trace;
 use crate::cache;
 use crate::config::Queue;
@@ -41,6 +43,24 @@ pub(super) struct Attempt {
     /// When it was taken, and what the store's clock said then, in Unix milliseconds.
     pub(super) began: Instant,
     pub(super) now_ms: u64,
+    /// How many deliveries of this worker have their answer, and the store is being told.
+    pub(super) settling: Arc<AtomicUsize>,
+}
+
+/// Counts for one of these while it lives.
+struct Settling(Arc<AtomicUsize>);
+
+impl Settling {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What the queue learns of an attempt.
@@ -219,7 +239,8 @@ impl Attempt {
 
     fn judge(&self, claim: &Claim, sent: &Sent) -> Judged {
         let left = self.left(claim);
-        let bounds = Bounds { failures: claim.failures, attempts: self.queue.attempts, left };
+        let Queue { attempts, ref retry_on, .. } = self.queue;
+        let bounds = Bounds { failures: claim.failures, attempts, left, retry_on };
         let error = if sent.code.is_empty() { "answered" } else { sent.code };
         match judge(sent.answered, bounds) {
             Verdict::Done => Judged { outcome: Outcome::Done, word: "done", error: "" },
@@ -303,6 +324,8 @@ impl Attempt {
     /// Tells the store, until it has answered, or for a lease.
     async fn settled(&self, settle: Settle<'_>) -> Settled {
         let until = Instant::now() + self.queue.lease;
+        // Its place is another's: a shard that is silent takes none from the others.
+        let _settling = Settling::new(&self.settling);
         loop {
             match self.gateway.store.queue_settle(&self.keys, settle).await {
                 Ok(settled) => return settled,
@@ -384,6 +407,8 @@ impl Attempt {
         let field = |name: &str| head.fields.get(name).and_then(|value| value.to_str().ok());
         let upstream = sent.and_then(|(_, index)| self.running.plan.upstreams.get(index));
         let ms = |duration: Duration| duration.as_micros() as f64 / 1000.0;
+        let path = if head.is_callback() { "-" } else { head.target.path() };
+        let path = without_credentials(path);
         let line = Line {
             time,
             request_id: field("x-request-id").unwrap_or_default(),
@@ -391,7 +416,7 @@ impl Attempt {
             client: access.shown.client(ClientAddr::new(head.client)),
             method: head.method.as_str(),
             host: field(HOST.as_str()).unwrap_or("-"),
-            path: if head.is_callback() { "-" } else { head.target.path() },
+            path: &path,
             route: &head.route,
             status: sent.map_or(0, |(sent, _)| sent.status),
             reason: Some(judged.error).filter(|error| !error.is_empty()),

@@ -1,7 +1,9 @@
 //! Deliveries: requests that were accepted before are taken from their queues and sent to their
 //! upstreams, by one task for each queue on each node.
 
+mod asks;
 mod attempt;
+mod back;
 mod ends;
 mod look;
 mod rate;
@@ -14,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -45,10 +48,16 @@ pub async fn keep(gateway: Weak<Gateway>) {
                 workers.insert(name.clone(), handle);
             }
         }
-        beyond.retain(|name, _| running.plan.config.queues.contains_key(name));
-        for (name, queue) in &running.plan.config.queues {
-            let beyond = beyond.entry(name.clone()).or_default();
-            look::look(&gateway, &running, (name, queue), beyond).await;
+        let queues = &running.plan.config.queues;
+        beyond.retain(|name, _| queues.contains_key(name));
+        for name in queues.keys() {
+            beyond.entry(name.clone()).or_default();
         }
+        // Where a server is silent, all queues wait for it once.
+        let looks = beyond.iter_mut().filter_map(|(name, beyond)| {
+            let queue = queues.get(name)?;
+            Some(look::look(&gateway, &running, (name, queue), beyond))
+        });
+        join_all(looks).await;
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Known {
     pub(super) away_until: Instant,
     /// The same while it is paused.
     pub(super) paused_until: Instant,
+    /// It has not answered when it was asked last.
+    pub(super) is_silent: bool,
 }
 
 /// See the module.
@@ -32,8 +34,13 @@ pub(super) struct Turns {
 impl Turns {
     /// What is known of a shard.
     pub(super) fn of(&mut self, shard: u8, now: Instant) -> &mut Known {
-        let new = Known { sweep_at: now, repair_at: now, away_until: now, paused_until: now };
-        self.known.entry(shard).or_insert(new)
+        self.known.entry(shard).or_insert(Known {
+            sweep_at: now,
+            repair_at: now,
+            away_until: now,
+            paused_until: now,
+            is_silent: false,
+        })
     }
 
     /// Whether a shard does not answer, or is paused.

@@ -1,37 +1,38 @@
 //! The task of one queue on one node: it takes what is due as far as there are places, keeps the
-//! leases of what is under way, and pauses the queue where its destination fails.
+//! leases of what is under way, and pauses the queue where its destination fails. It waits for no
+//! shard that is silent while others answer.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::task::{Id, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::asks::{Ask, Asked, Asks, Errands};
 use super::attempt::{Attempt, Ended};
+use super::back::Back;
 use super::rate::{self, Charged, Granted, Owed};
 use super::turn::Turns;
-use crate::base::instance;
 use crate::config::{QUEUE_SHARDS_MAX, Queue};
 use crate::deliver::Streak;
 use crate::plan::share;
 use crate::runtime::{Gateway, QueueState, Running};
-use crate::store::StoreError;
 use crate::store::keys::QueueKeys;
-use crate::store::queue::{After, Claim, Hold, Outcome, Pause, Settle, Take, Taken};
+use crate::store::queue::{Claim, Hold, Pause, Taken};
 
 /// How often a queue is looked into that others may have filled, give or take a fifth.
 const POLL: Duration = Duration::from_millis(250);
 /// How long nothing is asked of a store that has not answered, or has lost the stream.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How long all shards of a queue wait for the answer of one: most answer in a millisecond, and one
+/// round trip is then for all places that have become free. Who answers later is heard then.
+const ROUND: Duration = Duration::from_millis(20);
 /// How often what waits is looked through: it lives 30 days from then on.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(20 * 60 * 60);
-/// Where a node of the fleet has done that in this time, another one need not, such as one that
-/// starts. Both together are less than the day that records live longer than they must.
-const REPAIRED_LATELY: Duration = Duration::from_secs(60 * 60);
 
 /// See the module.
 pub(super) struct Worker {
@@ -42,6 +43,13 @@ pub(super) struct Worker {
     flights: JoinSet<Ended>,
     /// What is known of each of them.
     holds: HashMap<Id, Held>,
+    /// How many of them have their answer, and their shard is being told.
+    settling: Arc<AtomicUsize>,
+    /// Shards that are being asked.
+    asks: Asks,
+    errands: Errands,
+    /// How often they were asked.
+    rounds: u64,
     /// What the queue's rate is to get back.
     owed: Owed,
     /// Whether nothing was there when something was last to be taken.
@@ -84,16 +92,6 @@ struct Round {
     turn: u64,
 }
 
-/// What a shard was asked for, and its answer.
-struct Asked {
-    keys: Arc<QueueKeys>,
-    most: usize,
-    sweep: bool,
-    /// What was put back of a lost stream, where that was looked for.
-    put_back: Option<u64>,
-    taken: Result<Taken, StoreError>,
-}
-
 impl Round {
     /// Most claims of the fleet in a shard.
     fn in_flight(&self, keys: &QueueKeys) -> usize {
@@ -102,23 +100,6 @@ impl Round {
         let (shards, at) = (count(self.shards.len()), count(at));
         let most = in_flight(self.queue.max_in_flight, shards, (at, self.turn));
         usize::try_from(most).unwrap_or(usize::MAX)
-    }
-
-    /// Takes from one shard. Once a day in the fleet, what a lost stream of it has taken along is
-    /// put back before that, so that what waits lives on.
-    async fn ask(&self, keys: Arc<QueueKeys>, most: usize, sweep: bool, repair: bool) -> Asked {
-        let store = &self.gateway.store;
-        let mut put_back = None;
-        if repair {
-            match store.queue_repair(&keys, REPAIRED_LATELY).await {
-                Ok(count) => put_back = Some(count),
-                Err(error) => return Asked { keys, most, sweep, put_back, taken: Err(error) },
-            }
-        }
-        let (node, in_flight) = (instance::unique(), self.in_flight(&keys));
-        let take = Take { node, most, in_flight, lease: self.queue.lease, sweep };
-        let taken = store.queue_take(&keys, take).await;
-        Asked { keys, most, sweep, put_back, taken }
     }
 }
 
@@ -142,6 +123,10 @@ impl Worker {
             give_back: gateway.deliveries.give_back().clone(),
             flights: JoinSet::new(),
             holds: HashMap::new(),
+            settling: Arc::default(),
+            asks: Asks::default(),
+            errands: Errands::default(),
+            rounds: 0,
             owed: Owed::default(),
             found_none: false,
             streak: Streak::default(),
@@ -159,13 +144,13 @@ impl Worker {
     pub(super) async fn work(mut self) {
         while let Some(round) = self.round() {
             let takes = round.queue.concurrency > 0 && !round.gateway.is_draining();
-            if !takes && self.flights.is_empty() {
+            if !takes && self.is_over() {
                 self.owed.pay(&round.gateway).await;
                 return;
             }
             // First: what is under way must not be lost while a shard does not answer.
             if Instant::now() >= self.renew_at {
-                self.renew(&round).await;
+                self.renew(&round);
             }
             if takes && Instant::now() >= self.take_at {
                 self.take(&round).await;
@@ -177,6 +162,11 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// Whether nothing is under way, and nobody is asked or told anything.
+    fn is_over(&self) -> bool {
+        self.flights.is_empty() && self.asks.is_empty() && self.errands.is_empty()
     }
 
     /// What holds now; nothing where the gateway is gone, or the queue is configured no more and
@@ -224,11 +214,25 @@ impl Worker {
                 let mut next = first;
                 while let Some(ended) = next {
                     match ended {
-                        Ok((id, ended)) => self.ended(id, &ended).await,
+                        Ok((id, ended)) => self.ended(id, &ended),
                         // It panicked, which nothing in it may do: its lease runs out.
                         Err(error) => drop(self.holds.remove(&error.id())),
                     }
                     next = self.flights.try_join_next_with_id();
+                }
+            }
+            asked = self.asks.next(), if !self.asks.is_empty() => {
+                if let Some(asked) = asked {
+                    self.late_answer(asked);
+                }
+            }
+            told = self.errands.next(), if !self.errands.is_empty() => {
+                if let Some(Some(error)) = told
+                    && let Some(round) = self.round()
+                {
+                    tracing::debug!(queue = self.name, %error, "leases could not be renewed");
+                    let soon = Instant::now() + round.queue.lease / 10;
+                    self.renew_at = self.renew_at.min(soon);
                 }
             }
             () = self.state.wake.notified(), if takes => {
@@ -245,76 +249,162 @@ impl Worker {
         let now = Instant::now();
         self.take_at = now + POLL.mul_f64(0.8 + 0.4 * fastrand::f64());
         self.paused_until = None;
-        let free = queue.concurrency.saturating_sub(self.flights.len());
-        let most = self.streak.grant(free, self.flights.len());
+        // What waits for nothing but its shard has no place at its destination; as many at most.
+        let settling = self.settling.load(Ordering::Relaxed).min(queue.concurrency);
+        let in_progress = self.flights.len() + self.asks.places();
+        let free = queue.concurrency.saturating_sub(in_progress.saturating_sub(settling));
+        let most = self.streak.grant(free, in_progress);
         if most == 0 {
+            // What came may be what one has looked for in vain.
+            self.asks.note_more();
             return;
         }
         let mut shards = self.turns.order(&round.shards, now);
-        shards.retain(|keys| round.in_flight(keys) > 0);
+        shards.retain(|keys| round.in_flight(keys) > 0 && !self.asks.is_asked(keys.shard));
+        // No place is kept for one that may be silent: whether it answers is seen without.
+        let (silent, shards): (Vec<_>, Vec<_>) =
+            shards.into_iter().partition(|keys| self.turns.of(keys.shard, now).is_silent);
+        self.rounds += 1;
+        silent.iter().for_each(|keys| self.ask(round, keys, (0, None)));
+        if shards.is_empty() {
+            self.take_at = if silent.is_empty() { self.take_at } else { now + STORE_PAUSE };
+            return;
+        }
         let Some(Granted { most, charged }) = self.granted(round, most).await else { return };
-        let taken = self.take_from(round, &shards, most, charged.as_ref()).await;
+        let (taken, awaited) = self.take_from(round, &shards, most, charged.as_ref()).await;
         if taken >= most {
             self.take_at = Instant::now();
         }
-        self.owed.add(charged.as_ref(), most.saturating_sub(taken));
+        self.owed.add(charged.as_ref(), most.saturating_sub(taken + awaited));
         self.owed.pay(gateway).await;
         if taken > 0 {
             self.found_none = false;
             return;
         }
+        if !self.rests(&shards) {
+            self.found_none = true;
+        }
+    }
+
+    /// Whether none of these shards can be asked now: then they are asked when one can be again.
+    fn rests(&mut self, shards: &[Arc<QueueKeys>]) -> bool {
         let now = Instant::now();
         if !shards.iter().all(|keys| self.turns.is_idle(keys.shard, now)) {
-            self.found_none = true;
-        } else if let Some(until) = self.turns.paused_until(&shards, now) {
+            return false;
+        }
+        if let Some(until) = self.turns.paused_until(shards, now) {
             self.streak.paused();
             self.take_at = until;
             self.paused_until = Some(until);
         } else {
             self.take_at = now + STORE_PAUSE;
         }
+        true
     }
 
-    /// Takes from these shards, which are asked at once, each for its part: how many. What one does
-    /// not have is left to others.
+    /// Takes from these shards, which are asked at once, each for its part: how many, and how many
+    /// more those may hand out who have not answered yet. What one does not have is left to others.
     async fn take_from(
         &mut self,
         round: &Round,
         shards: &[Arc<QueueKeys>],
         most: usize,
         charged: Option<&Arc<Charged>>,
-    ) -> usize {
+    ) -> (usize, usize) {
         let mut unasked: VecDeque<_> = shards.iter().cloned().collect();
+        let (number, until) = (self.rounds, Instant::now() + ROUND);
         let (mut left, mut taken) = (most, 0);
-        let mut asks = FuturesUnordered::new();
         loop {
             while left > 0
                 && let Some(keys) = unasked.pop_front()
             {
                 let part = left.div_ceil(unasked.len() + 1);
                 left -= part;
-                let now = Instant::now();
                 self.turns.asked(keys.shard);
-                let known = self.turns.of(keys.shard, now);
-                let (sweep, repair) = (now >= known.sweep_at, now >= known.repair_at);
-                if sweep {
-                    known.sweep_at = now + round.queue.lease / 4;
-                }
-                asks.push(round.ask(keys, part, sweep, repair));
+                self.ask(round, &keys, (part, charged));
             }
-            let Some(Asked { keys, most, sweep, put_back, taken: answer }) = asks.next().await
-            else {
-                return taken;
+            let Some(awaited) = self.asks.places_of(number) else { return (taken, 0) };
+            let Ok(Some(asked)) = timeout_at(until, self.asks.next()).await else {
+                return (taken, awaited);
             };
-            if let Some(put_back) = put_back {
-                self.repaired(keys.shard, put_back);
+            if asked.round != number {
+                self.late_answer(asked);
+                continue;
             }
-            let more = self.taken(round, &keys, answer, (sweep, charged));
+            let (keys, most) = (Arc::clone(&asked.keys), asked.most);
+            let more = self.answered(round, asked);
             taken += more;
             left += most.saturating_sub(more);
             if more > 0 && more >= most {
                 // It may have more than its part.
                 unasked.push_back(keys);
+            }
+        }
+    }
+
+    /// Asks a shard for so many, which are charged to this.
+    fn ask(
+        &mut self,
+        round: &Round,
+        keys: &Arc<QueueKeys>,
+        (most, charged): (usize, Option<&Arc<Charged>>),
+    ) {
+        let now = Instant::now();
+        let known = self.turns.of(keys.shard, now);
+        let sweep = most > 0 && now >= known.sweep_at;
+        if sweep {
+            known.sweep_at = now + round.queue.lease / 4;
+        }
+        self.asks.begin(Ask {
+            gateway: Arc::clone(&round.gateway),
+            keys: Arc::clone(keys),
+            most,
+            in_flight: round.in_flight(keys),
+            lease: round.queue.lease,
+            sweep,
+            repair: most > 0 && now >= known.repair_at,
+            charged: charged.cloned(),
+            // Nobody waits for one that is asked for nothing.
+            round: if most > 0 { self.rounds } else { 0 },
+        });
+    }
+
+    /// A shard has answered that nobody waits for any more.
+    fn late_answer(&mut self, asked: Asked) {
+        let Some(round) = self.round() else { return };
+        if round.queue.concurrency == 0 || round.gateway.is_draining() {
+            self.leave(&round, asked);
+            return;
+        }
+        let paused_until = self.paused_until;
+        let (most, shard, again) = (asked.most, asked.keys.shard, asked.again);
+        let charged = asked.charged.clone();
+        let more = self.answered(&round, asked);
+        self.owed.add(charged.as_ref(), most.saturating_sub(more));
+        if more > 0 {
+            self.found_none = false;
+        }
+        // It may have more, or something that came since.
+        let has_more = more > 0 || again || most == 0;
+        let rests = self.rests(&round.shards);
+        if !rests && has_more && !self.turns.is_idle(shard, Instant::now()) {
+            self.take_at = self.take_at.min(Instant::now());
+        }
+        // A pause that this node has seen to holds, whatever a shard knows of it.
+        if let Some(until) = paused_until {
+            self.take_at = self.take_at.max(until);
+            self.paused_until = Some(self.take_at);
+        }
+    }
+
+    /// Leaves to others what was handed out for a queue that is delivered here no more.
+    fn leave(&mut self, round: &Round, asked: Asked) {
+        let Asked { keys, most, charged, taken, .. } = asked;
+        self.owed.add(charged.as_ref(), most);
+        if let Ok(Taken::Items { claims, .. }) = taken {
+            for claim in claims {
+                let back = Back::of((&round.gateway, &round.queue), &self.state, &keys);
+                self.errands.give_back(back.settle(claim.hold));
             }
         }
     }
@@ -336,16 +426,15 @@ impl Worker {
         }
     }
 
-    /// Begins what was taken of a shard: how many. Where nothing could be, it is left alone for a
+    /// Begins what a shard has handed out: how many. Where nothing could be, it is left alone for a
     /// while.
-    fn taken(
-        &mut self,
-        round: &Round,
-        keys: &Arc<QueueKeys>,
-        taken: Result<Taken, StoreError>,
-        (sweep, charged): (bool, Option<&Arc<Charged>>),
-    ) -> usize {
+    fn answered(&mut self, round: &Round, asked: Asked) -> usize {
+        let Asked { keys, sweep, charged, put_back, taken, .. } = asked;
+        if let Some(put_back) = put_back {
+            self.repaired(keys.shard, put_back);
+        }
         let now = Instant::now();
+        self.turns.of(keys.shard, now).is_silent = taken.is_err();
         match taken {
             Err(error) => {
                 let shard = keys.shard;
@@ -375,7 +464,7 @@ impl Worker {
                 }
                 let count = claims.len();
                 for claim in claims {
-                    self.begin((round, keys), claim, (now_ms, sweep), charged.cloned());
+                    self.begin((round, &keys), claim, (now_ms, sweep), charged.clone());
                 }
                 count
             }
@@ -416,6 +505,7 @@ impl Worker {
             keys: Arc::clone(keys),
             began: Instant::now(),
             now_ms,
+            settling: Arc::clone(&self.settling),
         };
         let id = self.flights.spawn(attempt.deliver(claim)).id();
         let (keys, pauses) = (Arc::clone(keys), self.pauses);
@@ -424,24 +514,20 @@ impl Worker {
 
     /// Keeps what is under way for another lease. Whatever was lost goes on, and is not settled:
     /// somebody else has it.
-    async fn renew(&mut self, round: &Round) {
+    fn renew(&mut self, round: &Round) {
         self.renew_at = Instant::now() + round.queue.lease / 3;
-        let mut shards: BTreeMap<u8, (&QueueKeys, Vec<&Hold>)> = BTreeMap::new();
+        let mut shards: BTreeMap<u8, (Arc<QueueKeys>, Vec<Hold>)> = BTreeMap::new();
         for Held { hold, keys, .. } in self.holds.values() {
-            shards.entry(keys.shard).or_insert_with(|| (keys, Vec::new())).1.push(hold);
+            let of = shards.entry(keys.shard).or_insert_with(|| (Arc::clone(keys), Vec::new()));
+            of.1.push(hold.clone());
         }
-        let store = &round.gateway.store;
-        let renew = async |(keys, holds): (_, Vec<_>)| store.queue_renew(keys, &holds).await;
-        for renewed in join_all(shards.into_values().map(renew)).await {
-            if let Err(error) = renewed {
-                tracing::debug!(queue = self.name, %error, "leases could not be renewed");
-                self.renew_at = Instant::now() + round.queue.lease / 10;
-            }
+        for (keys, holds) in shards.into_values() {
+            self.errands.renew(&round.gateway, &keys, holds);
         }
     }
 
     /// A delivery has ended: there is a place for the next one, unless its destination fails.
-    async fn ended(&mut self, id: Id, ended: &Ended) {
+    fn ended(&mut self, id: Id, ended: &Ended) {
         let held = self.holds.remove(&id);
         self.take_at = self.paused_until.unwrap_or_else(Instant::now);
         let Some(answered) = ended.answered else {
@@ -464,29 +550,31 @@ impl Worker {
         let Some(round) = self.round() else { return };
         let pause = Pause { why: ended.why.to_owned(), left: Some(pause) };
         tracing::info!(queue = self.name, why = ended.why, pause = ?pause.left, "the queue pauses");
-        let store = &round.gateway.store;
-        join_all(round.shards.iter().map(|keys| store.queue_pause(keys, &pause))).await;
+        for keys in round.shards.iter() {
+            self.errands.pause(&round.gateway, keys, pause.clone());
+        }
     }
 
-    /// Ends what is under way, and leaves it to others at once.
+    /// Ends what is under way, and leaves it to others at once: also what is handed out yet. A
+    /// silent shard holds up none of the others.
     async fn give_all_back(&mut self) {
         self.flights.abort_all();
         let Some(round) = self.round() else { return };
-        for Held { hold, keys, .. } in std::mem::take(&mut self.holds).into_values() {
-            let settle = Settle {
-                hold: &hold,
-                outcome: Outcome::Back { delay: Duration::ZERO },
-                status: 0,
-                error: "",
-                answer: None,
-                keep: round.queue.keep,
-                // Nothing dies by this.
-                dead_most: round.queue.max_dead,
-                after: After::default(),
-            };
-            let _ = round.gateway.store.queue_settle(&keys, settle).await;
-            self.state.meter.attempted("back", Duration::ZERO);
-        }
+        let held = std::mem::take(&mut self.holds).into_values();
+        let back = |keys: &Arc<QueueKeys>, hold| {
+            Back::of((&round.gateway, &round.queue), &self.state, keys).settle(hold)
+        };
+        let under_way = join_all(held.map(|Held { hold, keys, .. }| back(&keys, hold)));
+        let (asks, owed) = (&mut self.asks, &mut self.owed);
+        let handed_out = async {
+            while let Some(Asked { keys, most, charged, taken, .. }) = asks.next().await {
+                owed.add(charged.as_ref(), most);
+                let Ok(Taken::Items { claims, .. }) = taken else { continue };
+                join_all(claims.into_iter().map(|claim| back(&keys, claim.hold))).await;
+            }
+        };
+        tokio::join!(under_way, handed_out);
+        self.owed.pay(&round.gateway).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Requests that are accepted now and delivered later, as far as that is pure: what is kept of a
 //! request ([`Head`]), when it is due, what an upstream's answer means for it, how long to wait
-//! before the next attempt, when the whole queue pauses, how it is sealed, and what is told of it.
+//! before the next attempt, when the whole queue pauses, and what is told of it.
 
 mod answer;
 mod backoff;
@@ -14,7 +14,6 @@ mod pause;
 mod prefer;
 mod recheck;
 mod refused;
-mod seal;
 mod signature;
 
 #[cfg(test)]
@@ -32,5 +31,4 @@ pub use self::pause::Streak;
 pub use self::prefer::{PREFER, wait_of};
 pub use self::recheck::Recheck;
 pub use self::refused::Refused;
-pub use self::seal::{NotSealed, Part, Place, Unsealable, is_sealed, open, seal};
 pub use self::signature::signature;

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
+
+use crate::config::Statuses;
+
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answered {
@@ -17,13 +21,15 @@ pub enum Answered {
 
 /// What is known of a delivery when an attempt has ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct Bounds<'a> {
     /// Attempts that have counted, this one left out.
     pub failures: u32,
     /// Most of them.
     pub attempts: u32,
     /// What is left of its time.
     pub left: Duration,
+    /// After which answers it is tried again, beside those after which it always is.
+    pub retry_on: &'a [Statuses],
 }
 
 /// What follows.
@@ -90,11 +96,12 @@ impl Why {
 }
 
 /// Judges an attempt.
-pub fn judge(answered: Answered, bounds: Bounds) -> Verdict {
+pub fn judge(answered: Answered, bounds: Bounds<'_>) -> Verdict {
     let is_counted = match answered {
         Answered::Status(200..=299) => return Verdict::Done,
         // Not by what it was asked: too early, too much, at work on it already, or broken.
         Answered::Status(408 | 409 | 425 | 429 | 500 | 502..=504 | 506..=599) => true,
+        Answered::Status(status) if is_among(bounds.retry_on, status) => true,
         Answered::Status(_) => return Verdict::Dead(Why::Refused),
         Answered::InDoubt => true,
         Answered::NotSent | Answered::NoPlace => false,
@@ -106,4 +113,8 @@ pub fn judge(answered: Answered, bounds: Bounds) -> Verdict {
     } else {
         Verdict::Retry { is_counted }
     }
+}
+
+fn is_among(all: &[Statuses], status: u16) -> bool {
+    StatusCode::from_u16(status).is_ok_and(|status| all.iter().any(|it| it.contain(status)))
 }

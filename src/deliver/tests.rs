@@ -7,12 +7,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Queue;
+use crate::config::{Queue, Statuses};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn bounds(failures: u32, left: Duration) -> Bounds {
-    Bounds { failures, attempts: 3, left }
+fn bounds(failures: u32, left: Duration) -> Bounds<'static> {
+    Bounds { failures, attempts: 3, left, retry_on: &[] }
 }
 
 #[test]
@@ -33,6 +33,24 @@ fn every_end_of_an_attempt_has_its_meaning() {
     let uncounted = Verdict::Retry { is_counted: false };
     assert_eq!(judge(Answered::NotSent, bounds(0, SECOND)), uncounted);
     assert_eq!(judge(Answered::NoPlace, bounds(0, SECOND)), uncounted);
+}
+
+/// What is done stays done, and what always counts counts, whatever is written.
+#[test]
+fn a_queue_may_try_again_what_is_a_refusal_to_others() {
+    let all = [Statuses::One(404), Statuses::Class(3), Statuses::One(501), Statuses::Class(2)];
+    let of = |failures, status| {
+        let bounds = Bounds { retry_on: &all, ..bounds(failures, SECOND) };
+        judge(Answered::Status(status), bounds)
+    };
+    for status in [404, 300, 307, 399, 501, 500, 409] {
+        assert_eq!(of(0, status), Verdict::Retry { is_counted: true }, "{status}");
+        assert_eq!(of(2, status), Verdict::Dead(Why::Exhausted), "{status}");
+    }
+    for status in [400, 403, 405, 410, 505] {
+        assert_eq!(of(0, status), Verdict::Dead(Why::Refused), "{status}");
+    }
+    assert_eq!((of(0, 200), of(2, 299)), (Verdict::Done, Verdict::Done));
 }
 
 #[test]
@@ -282,7 +300,7 @@ proptest! {
         left_ms in 0_u64..10,
     ) {
         let left = Duration::from_millis(left_ms);
-        let bounds = Bounds { failures, attempts: 25, left };
+        let bounds = Bounds { failures, attempts: 25, left, retry_on: &[] };
         match judge(Answered::Status(status), bounds) {
             Verdict::Done => prop_assert!((200..300).contains(&status)),
             Verdict::Retry { .. } => prop_assert!(left_ms > 0 && failures + 1 < 25),

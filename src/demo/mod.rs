@@ -1,12 +1,7 @@
 //! `portcullis demo`: the main job in one command. A sample API, a gateway in front of it, one
 //! user's session, two signed tokens, and curl lines that show each function. Nothing is faked: it
 //! is the gateway that `run` runs.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::exit,
-    reason = "a command talks to a terminal and ends the process"
-)]
+#![expect(clippy::exit, reason = "a command ends the process")]
 
 mod shop;
 
@@ -24,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::http::hex;
+use crate::base::terminal::{err_line, out, out_line};
 use crate::config::{self, Level, Log};
 use crate::plan::Plan;
 use crate::runtime::Gateway;
@@ -85,11 +81,11 @@ pub async fn run(options: Options) -> ExitCode {
     if options.print_config {
         return match new_secret() {
             Ok(secret) => {
-                print!("{}", options.config(OWN_SERVICE, &secret));
+                out(&options.config(OWN_SERVICE, &secret));
                 ExitCode::SUCCESS
             }
             Err(text) => {
-                eprintln!("{text}");
+                err_line(&text);
                 ExitCode::FAILURE
             }
         };
@@ -103,7 +99,7 @@ pub async fn run(options: Options) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
-            eprintln!("{text}");
+            err_line(&text);
             ExitCode::FAILURE
         }
     }
@@ -163,7 +159,7 @@ async fn serve_api(listen: &str) -> Result<(), String> {
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     // The first process of a container has no default actions of signals.
     let [mut interrupt, mut terminate] = receive_ends().map_err(|error| error.to_string())?;
-    println!("The sample API is on http://{address}. Ctrl-C ends it.");
+    out_line(&format!("The sample API is on http://{address}. Ctrl-C ends it."));
     tokio::select! {
         () = shop::serve(listener) => {}
         _ = interrupt.recv() => {}
@@ -257,5 +253,5 @@ fn print_tour(public: &str, admin: &str, ada: &str, bob: &str, session_key: &str
         .replace("ADA_TOKEN", ada)
         .replace("BOB_TOKEN", bob)
         .replace("SESSION_KEY", session_key);
-    print!("{tour}");
+    out(&tour);
 }

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::refused::Refused;
+use crate::base::http::credentials::WEBHOOK_SECRET;
 use crate::base::units::Secret;
 
 /// How far the time of a webhook may be from now, in seconds, into the past and the future.
@@ -14,8 +15,6 @@ const TOLERANCE_S: u64 = 5 * 60;
 const ID_BYTES_MAX: usize = 256;
 /// Most signatures of one webhook that are looked at.
 const SIGNATURES_MAX: usize = 8;
-/// What a secret begins with that is written in base64.
-const SECRET: &str = "whsec_";
 /// Shortest secret, in bytes.
 const SECRET_BYTES_MIN: usize = 16;
 
@@ -31,7 +30,7 @@ impl Signer {
     pub fn new(secrets: &[Secret]) -> Result<Self, &'static str> {
         let key = |secret: &Secret| {
             let written = secret.expose();
-            let bytes = match written.strip_prefix(SECRET.as_bytes()) {
+            let bytes = match written.strip_prefix(WEBHOOK_SECRET.as_bytes()) {
                 Some(text) => STANDARD.decode(text).map_err(|_| "is no base64 behind whsec_")?,
                 None => written.to_vec(),
             };

@@ -15,9 +15,10 @@ use http::{Method, StatusCode};
 
 use crate::base::facts::{Client, ClientAddr, ForwardingFields, Peer, Target};
 use crate::base::forwarded::elements;
+use crate::base::http::credentials::opens;
 use crate::base::http::fields::{
     connection_options, is_framing, is_misleading, is_of_another_edge, is_of_connection,
-    is_told_by_gateway,
+    is_of_delivery, is_told_by_gateway,
 };
 use crate::base::trace::{TRACEPARENT, Trace};
 
@@ -74,7 +75,7 @@ impl Ids {
                 has_trace = true;
             }
         }
-        let request = request.filter(|id| is_request_id(id.as_bytes()));
+        let request = request.filter(|id| is_request_id(id));
         let came = if has_trace { trace::parent(headers) } else { None };
         let is_kept = came.is_some() && sampling.is_none_or(|it| it.keeps_parent(is_trusted));
         let continued = came.filter(|_| is_kept);
@@ -107,9 +108,12 @@ impl Ids {
     }
 }
 
-fn is_request_id(id: &[u8]) -> bool {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'=');
-    (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.iter().all(plain)
+/// Ids stand in every log, so what looks like credentials is none.
+fn is_request_id(id: &HeaderValue) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'=');
+    let is_plain =
+        |id: &&str| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(plain);
+    id.to_str().ok().filter(is_plain).is_some_and(|id| !opens(id))
 }
 
 /// A client's request, as far as its upstream is told of it.
@@ -230,7 +234,10 @@ fn is_hop_by_hop(name: &str) -> bool {
 
 /// Fields that only the gateway, or nobody, may say to an upstream.
 fn is_gateways_own(name: &str) -> bool {
-    is_told_by_gateway(name) || is_misleading(name) || is_of_another_edge(name)
+    is_told_by_gateway(name)
+        || is_of_delivery(name)
+        || is_misleading(name)
+        || is_of_another_edge(name)
 }
 
 /// The names that ALL `Connection` lines list.

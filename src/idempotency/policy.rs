@@ -27,6 +27,9 @@ pub enum NotOnce {
     /// The first one was answered, and its answer is not kept.
     #[error("a request with this Idempotency-Key was answered with {0}, and the answer not kept")]
     NotKept(StatusCode),
+    /// The first one was answered, and no key of the route opens what is kept of that.
+    #[error("a request with this Idempotency-Key was answered, and the answer cannot be read")]
+    Unsealable,
     /// The store does not say whether there was a first one.
     #[error("whether the Idempotency-Key was used before is unknown: {0}")]
     Unknown(#[source] StoreError),

@@ -6,6 +6,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::fingerprint::Fingerprint;
 use crate::base::packed::{Magic, Packer, Unpacker};
+use crate::sealing::is_sealed;
 
 /// What a running request's value begins with.
 const PENDING: &str = "p ";
@@ -87,7 +88,7 @@ impl Ended {
         out.seal()
     }
 
-    fn read(value: &Bytes) -> Option<Self> {
+    pub(super) fn read(value: &Bytes) -> Option<Self> {
         let mut read = Unpacker::open(ENDED, value)?;
         let [kind, is_kept] = read.array()?;
         let fingerprint = Fingerprint::from_bytes(read.array()?);
@@ -109,12 +110,18 @@ pub enum Standing {
     Unknown(Bytes),
     /// Another one has ended.
     Ended(Box<Ended>),
+    /// Another one has ended, and how is sealed. What lies there.
+    Sealed(Bytes),
 }
 
 /// Judges what lay under a request's key when it asked for it; `own` is what it wrote itself.
 /// `now_ms`: on the store's clock.
 pub fn standing(found: Option<Bytes>, own: &[u8], now_ms: u64) -> Standing {
     let Some(found) = found.filter(|found| *found != own) else { return Standing::Own };
+    if is_sealed(&found) {
+        // Whoever opens it or not: a request that runs seals nothing.
+        return Standing::Sealed(found);
+    }
     if let Some(ended) = Ended::read(&found) {
         return Standing::Ended(Box::new(ended));
     }

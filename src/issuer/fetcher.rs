@@ -50,6 +50,10 @@ pub struct State {
     pub refresh: Duration,
     /// Why the last fetch failed; nothing when it did not.
     pub failure: Option<String>,
+    /// What a person can do about that; empty where it is said already.
+    pub remedy: String,
+    /// Whether there are keys at all, fetched by this fetcher or by one before it.
+    pub has_keys: bool,
 }
 
 /// Who is given what was fetched. The lock is held while keys are parsed, so that nobody who comes
@@ -73,6 +77,7 @@ struct Progress {
     fetched: Option<Instant>,
     failures: u32,
     failure: Option<String>,
+    remedy: String,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -97,6 +102,7 @@ impl Fetcher {
                 fetched: None,
                 failures: 0,
                 failure: None,
+                remedy: String::new(),
             }),
             bell: Arc::default(),
             landed: watch::Sender::new(0),
@@ -165,6 +171,7 @@ impl Fetcher {
     }
 
     pub(super) fn state(&self) -> State {
+        let has_keys = self.document().is_some();
         let progress = lock(&self.progress);
         State {
             url: self.source.url.to_string(),
@@ -172,6 +179,8 @@ impl Fetcher {
             age: progress.fetched.map(|at| at.elapsed()),
             refresh: self.source.refresh,
             failure: progress.failure.clone(),
+            remedy: progress.remedy.clone(),
+            has_keys,
         }
     }
 
@@ -211,6 +220,7 @@ impl Fetcher {
                 let doublings = progress.failures.min(DOUBLINGS_MAX);
                 progress.failures = progress.failures.saturating_add(1);
                 progress.failure = Some(fault.to_string());
+                progress.remedy = fault.remedy();
                 let pause = BACKOFF_MIN.saturating_mul(1 << doublings).min(self.source.cooldown);
                 pause.mul_f64(0.5 + 0.5 * fastrand::f64())
             }

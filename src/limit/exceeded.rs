@@ -16,7 +16,8 @@ pub enum Exceeded {
     Limit {
         /// Which one.
         limit: String,
-        /// When a retry would pass, never earlier than the truth.
+        /// When a retry would pass, never earlier than the truth; while the store is away, when it
+        /// is worth another try.
         retry_after: Duration,
         /// What to tell the client.
         quota: Box<Quota>,

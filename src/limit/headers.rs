@@ -106,9 +106,16 @@ impl Quota {
             return;
         }
         let now = now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        headers.insert(LIMIT, HeaderValue::from(limit));
-        headers.insert(REMAINING, HeaderValue::from(remaining));
-        headers.insert(RESET, HeaderValue::from(seconds(now + reset)));
+        let mut insert = |name: HeaderName, digits: &str| {
+            if let Ok(value) = HeaderValue::from_str(digits) {
+                headers.insert(name, value);
+            }
+        };
+        // The conversions of numbers take two buffers for each.
+        let mut digits = itoa::Buffer::new();
+        insert(LIMIT, digits.format(limit));
+        insert(REMAINING, digits.format(remaining));
+        insert(RESET, digits.format(seconds(now + reset)));
     }
 }
 

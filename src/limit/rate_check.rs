@@ -16,7 +16,7 @@ use super::notes::LimitNotes;
 use super::policy::{Limit, Policy, Rule};
 use super::receipt::{Correction, CountedAt, Receipt};
 use super::state::State;
-use super::timing::{after, duration};
+use super::timing::{after, duration, while_away};
 use crate::config::{LimitKey, LimitOutage, Over};
 use crate::observe::LimitOutcome;
 use crate::store::keys::Keys;
@@ -277,7 +277,10 @@ impl<'p> RateCheck<'p> {
             (Err(_), LimitOutage::Local) => {
                 let Policy { nodes, reconcile: is_owed, .. } = *self.policy;
                 let nodes = state.fleet.nodes(nodes);
-                let (shares, reply) = state.stand_in.take(self.charges(), nodes, is_owed);
+                let (shares, mut reply) = state.stand_in.take(self.charges(), nodes, is_owed);
+                for found in reply.windows.iter_mut().filter(|found| found.retry_ms != 0) {
+                    *found = while_away(found);
+                }
                 let here_us = Some(reply.at.micros());
                 let at = CountedAt { store: None, here_us, is_owed };
                 (Cow::Owned(reply), Cow::Owned(shares), at)

@@ -189,6 +189,20 @@ fn an_outage_does_what_the_configuration_says() {
     // Two nodes share 10 a minute, so this one admits 5.
     let admitted = (0..10).filter(|_| admit(LimitOutage::Local).is_ok()).count();
     assert_eq!(admitted, 5);
+    // The store may be back long before the window has room.
+    let check = RateCheck::of(&policy, &Keys::new("app"), &facts, true).unwrap();
+    let mut notes = LimitNotes::default();
+    let refused = check.admit(&Err(StoreError::Timeout), LimitOutage::Local, &here, &mut notes);
+    let Err(Exceeded::Limit { retry_after, quota, .. }) = refused.map(|_| ()) else {
+        panic!("admitted")
+    };
+    assert_eq!(retry_after, Duration::from_secs(5));
+    let mut headers = HeaderMap::new();
+    quota.stamp(&mut headers, || UNIX_EPOCH + Duration::from_secs(1_000));
+    assert_eq!(
+        (&headers["ratelimit"], &headers["x-ratelimit-reset"]),
+        (&HeaderValue::from_static("\"p\";r=0;t=5"), &HeaderValue::from_static("1005"),)
+    );
 }
 
 #[test]

@@ -36,6 +36,11 @@ impl Edge {
         }
     }
 
+    /// Whether requests in clear are sent to TLS.
+    pub fn redirects(&self) -> bool {
+        self.redirect_to.is_some()
+    }
+
     /// Where a request in clear is sent instead; nothing where it may stay.
     ///
     /// A client that has named no port is not told of one where ports are mapped on the way:

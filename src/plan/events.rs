@@ -116,7 +116,7 @@ fn host(written: &config::Events, problem: &mut Report<'_>) -> Option<Authority>
 
 fn signer(written: &config::Events, problem: &mut Report<'_>) -> Signer {
     let is_webhook = written.from == EventSource::Webhook;
-    if is_webhook && written.secrets.is_empty() {
+    if is_webhook && !written.names_secrets {
         let what = "anybody could send webhooks that nobody signs".to_owned();
         problem("secrets", what, "add secrets = [\"env:WEBHOOK_SECRET\"]");
     }

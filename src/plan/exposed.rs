@@ -54,13 +54,19 @@ fn has_strangers(network: &IpNet) -> bool {
     is_wide && !private.any(|it| it.contains(network))
 }
 
-/// Verifiers whose keys sign for others, too, and that take whatever they sign. A secret is left
-/// out: whoever has it signs for this gateway.
+/// Verifiers whose keys may sign for others, too, and that take whatever they sign. A secret is no
+/// exception: an application signs links, invitations and tokens of other services with the one
+/// that it has.
 fn tokens_of_others(config: &Config, warnings: &mut Problems) {
     for (name, verifier) in &config.auth {
         let is_of_issuer = matches!(
             verifier.keys,
-            Some(KeySource::Url(_) | KeySource::Jwks(_) | KeySource::PublicKey(_))
+            Some(
+                KeySource::Url(_)
+                    | KeySource::Jwks(_)
+                    | KeySource::PublicKey(_)
+                    | KeySource::Secret(_)
+            )
         );
         if is_of_issuer && verifier.issuer.is_none() && verifier.audience.is_empty() {
             let what =
@@ -175,7 +181,9 @@ mod tests {
             (url.to_owned(), "ES256", true),
             (format!("{url}\nissuer = 'https://login.example'"), "ES256", false),
             (format!("{url}\naudience = ['shop']"), "ES256", false),
-            (secret.to_owned(), "HS256", false),
+            (secret.to_owned(), "HS256", true),
+            (format!("{secret}\nissuer = 'https://login.example'"), "HS256", false),
+            (format!("{secret}\naudience = ['shop']"), "HS256", false),
         ] {
             let said = warned(&format!("[auth.users]\nalgorithms = ['{algorithm}']\n{keys}"));
             assert_eq!(said, Vec::from_iter(expected.then_some("auth.users")), "{keys}");

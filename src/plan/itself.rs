@@ -67,7 +67,8 @@ fn is_at(server: &Endpoint, listener: SocketAddr) -> bool {
 fn addresses(host: &str) -> Vec<IpAddr> {
     let (v4, v6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
+    let numeric = host.parse::<IpAddr>().or_else(|error| numeric(&host).ok_or(error));
+    match numeric.map(|address| address.to_canonical()) {
         // A connection to no address in particular is one to this machine.
         Ok(IpAddr::V4(address)) if address.is_unspecified() => vec![v4],
         Ok(IpAddr::V6(address)) if address.is_unspecified() => vec![v6, v4],
@@ -77,9 +78,39 @@ fn addresses(host: &str) -> Vec<IpAddr> {
     }
 }
 
+/// The address that the system's resolver reads from a host without asking anybody (`inet_aton`,
+/// POSIX `inet_addr`): one to four numbers between dots, decimal, octal behind `0` or hexadecimal
+/// behind `0x`, of which the last one fills what is left.
+fn numeric(host: &str) -> Option<IpAddr> {
+    let numbers: Vec<u32> = host.split('.').map(number).collect::<Option<_>>()?;
+    let (last, bytes) = numbers.split_last()?;
+    let left = 4_u32.checked_sub(u32::try_from(bytes.len()).ok()?).filter(|left| *left > 0)?;
+    if u64::from(*last) >= 1 << (8 * left) {
+        return None;
+    }
+    let mut address = *last;
+    for (at, byte) in (1_u32..).zip(bytes) {
+        address |= u32::from(u8::try_from(*byte).ok()?) << (32 - 8 * at);
+    }
+    Some(Ipv4Addr::from(address).into())
+}
+
+/// A number as C writes it.
+fn number(text: &str) -> Option<u32> {
+    let (digits, radix) = match text.strip_prefix("0x") {
+        Some(digits) => (digits, 16),
+        None if text.len() > 1 && text.starts_with('0') => (text, 8),
+        None => (text, 10),
+    };
+    // A sign is none of them.
+    let is_plain = digits.bytes().all(|digit| digit.is_ascii_alphanumeric());
+    is_plain.then(|| u32::from_str_radix(digits, radix).ok()).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::problems_of;
+    use super::numeric;
 
     fn refused(listeners: &str, server: &str) -> Vec<String> {
         problems_of(&format!(
@@ -102,6 +133,15 @@ mod tests {
             ("127.0.0.1:90", "http://0.0.0.0:90", true),
             ("127.0.0.1:90", "http://[::]:90", true),
             ("127.0.0.1:90", "http://[::ffff:127.0.0.1]:90", true),
+            ("127.0.0.1:90", "http://127.1:90", true),
+            ("127.0.0.1:90", "http://127.0.1:90", true),
+            ("127.0.0.1:90", "http://2130706433:90", true),
+            ("127.0.0.1:90", "http://0x7f000001:90", true),
+            ("127.0.0.1:90", "http://0X7F.0.0.1:90", true),
+            ("127.0.0.1:90", "http://0177.0.0.01:90", true),
+            ("127.0.0.1:90", "http://127.1.:90", true),
+            ("127.0.0.1:90", "http://0:90", true),
+            ("127.0.0.1:90", "http://127.2:90", false),
             ("127.0.0.1:90", "http://127.0.0.2:90", false),
             ("127.0.0.1:90", "http://[::1]:90", false),
             ("127.0.0.1:90", "http://127.0.0.1:91", false),
@@ -110,6 +150,9 @@ mod tests {
             ("127.0.0.1:443", "https://127.0.0.1", true),
             ("0.0.0.0:90", "http://127.0.0.1:90", true),
             ("0.0.0.0:90", "http://127.8.8.8:90", true),
+            ("0.0.0.0:90", "http://127.9:90", true),
+            ("[::]:90", "http://0x7f.1:90", true),
+            ("10.0.0.7:90", "http://10.7:90", true),
             ("0.0.0.0:90", "http://localhost:90", true),
             ("0.0.0.0:90", "http://0.0.0.0:90", true),
             ("0.0.0.0:90", "http://[::1]:90", false),
@@ -132,6 +175,45 @@ mod tests {
         // Which port that is, nobody knows before it is open.
         assert!(refused(&admin("127.0.0.1:0"), "http://127.0.0.1:9901").is_empty());
         assert!(refused(&admin("127.0.0.1:9902"), "srv+http://_a._tcp.localhost.test").is_empty());
+    }
+
+    #[test]
+    fn numbers_are_read_as_the_resolver_reads_them() {
+        for (host, address) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("1.2.772", "1.2.3.4"),
+            ("1.131844", "1.2.3.4"),
+            ("16909060", "1.2.3.4"),
+            ("0x1020304", "1.2.3.4"),
+            ("0100401404", "1.2.3.4"),
+            ("01.0x2.3.4", "1.2.3.4"),
+            ("4294967295", "255.255.255.255"),
+            ("00", "0.0.0.0"),
+        ] {
+            assert_eq!(numeric(host), Some(address.parse().unwrap()), "{host}");
+        }
+        for host in [
+            "",
+            ".",
+            "1.",
+            "1..2",
+            "1.2.3.4.5",
+            "256.1.1.1",
+            "1.2.3.256",
+            "1.2.65536",
+            "1.16777216",
+            "4294967296",
+            "08",
+            "0x",
+            "0xg",
+            "+1",
+            "1.-1",
+            "a",
+            "1.a",
+            "1.2.3.4a",
+        ] {
+            assert_eq!(numeric(host), None, "{host}");
+        }
     }
 
     #[test]

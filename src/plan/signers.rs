@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jsonwebtoken::Algorithm;
 
 use super::names::names;
 use super::own_answer;
@@ -41,6 +42,12 @@ impl Signed {
 pub(super) fn compile(config: &Config, problems: &mut Problems) -> Signers {
     let mut signers = Signers::new();
     for (name, written) in &config.signers {
+        let kept = config.admin.revocation_ttl;
+        if written.tokens.as_ref().is_some_and(|tokens| tokens.refresh > kept) {
+            let what = "a refresh token would outlive the revocation of its user".to_owned();
+            let remedy = "write less than admin.revocation_ttl, or raise that".to_owned();
+            problems.push(format!("signers.{name}.tokens.refresh"), what, remedy);
+        }
         match Signer::compile(name, written) {
             Ok(signer) => {
                 signers.insert(name.clone(), Arc::new(signer));
@@ -240,13 +247,21 @@ fn would_be_accepted(
 ) {
     let Some(signer) = config.signers.get(&assertion.signer) else { return };
     for (name, verifier) in &config.auth {
-        let is_of_it = match &verifier.keys {
-            Some(KeySource::Signer(signer)) => *signer == assertion.signer,
-            _ => verifier.issuer.as_ref() == Some(&signer.issuer),
+        let issuer = match &verifier.keys {
+            Some(KeySource::Signer(own)) => config.signers.get(own).map(|it| &it.issuer),
+            _ => verifier.issuer.as_ref(),
+        };
+        // One without an issuer takes what its keys have signed, and may have these keys.
+        let is_of_it = match issuer {
+            Some(issuer) => *issuer == signer.issuer,
+            None => verifier.algorithms.contains(&Algorithm::ES256),
         };
         let accepts =
             verifier.audience.is_empty() || verifier.audience.contains(&assertion.audience);
-        if is_of_it && accepts {
+        if is_of_it && accepts && issuer.is_none() {
+            let what = format!("auth.{name} names no issuer, and may accept it as the caller's");
+            problem("audience", &what, &format!("write the issuer of auth.{name}'s tokens there"));
+        } else if is_of_it && accepts {
             let what = format!("auth.{name} accepts it as a token of the caller");
             let remedy = "name an audience that no verifier of the signer's tokens accepts, and in \
                           each of these the audience of its own";

@@ -503,7 +503,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         self.has_session = !matches!(found.0, None | Some(Ok(None)));
         let policy = self.request.route.session.as_ref();
         let said = found.0.as_ref().map(Result::is_ok);
-        let session = session::attach(policy, found, SystemTime::now());
+        let session = session::attach(policy, found, SystemTime::now);
         self.count_session(said, session.as_ref().err());
         let mut session = session?;
         // A store that is away renews nothing.

@@ -20,6 +20,7 @@ mod edge;
 mod edged;
 mod events;
 mod explain;
+mod explained;
 mod faults;
 mod forecast;
 mod grpc;

@@ -20,9 +20,10 @@ use crate::base::boxed;
 use crate::base::digested::Digested;
 use crate::base::facts::is_event_stream;
 use crate::capture::{BodyReader, Capture, Captured, Keep, NotKept, SharedBody};
+use crate::config::Idempotency;
 use crate::forwarding::fields;
 use crate::idempotency::{
-    Ended, Fate, Fingerprinter, IDEMPOTENCY_KEY, Key, NotOnce, Owner, Seen, after_answer,
+    Ended, Fate, Fingerprinter, IDEMPOTENCY_KEY, Key, Lock, NotOnce, Owner, Seen, after_answer,
     after_failure, covers, kept_fields, scoped,
 };
 use crate::limit::Correction;
@@ -88,6 +89,7 @@ pub(super) struct First {
     claim: Claim,
     keep_bytes: u64,
     prints: Prints,
+    lock: Lock,
 }
 
 /// The fingerprint of a request that is being sent.
@@ -131,10 +133,15 @@ fn fingerprinter(request: &Request<'_>, headers: &HeaderMap) -> Fingerprinter {
 
 impl First {
     /// Of a request with these fields, whose key is its own.
-    pub(super) fn new(request: &Request<'_>, headers: &HeaderMap, claim: Claim) -> Box<Self> {
-        let policy = request.route.written.idempotency.as_ref();
+    pub(super) fn new(
+        request: &Request<'_>,
+        headers: &HeaderMap,
+        policy: &Idempotency,
+        claim: Claim,
+    ) -> Box<Self> {
         let prints = Prints { head: fingerprinter(request, headers), whole: None };
-        Box::new(Self { claim, keep_bytes: policy.map_or(0, |it| it.keep_bytes), prints })
+        let lock = Lock::of(policy, &request.route.name, claim.key());
+        Box::new(Self { claim, keep_bytes: policy.keep_bytes, prints, lock })
     }
 
     /// The request is about to be sent with this body. From here on it goes on without its client.
@@ -174,7 +181,7 @@ impl First {
 
     /// Keeps an answer while it passes.
     async fn keep(self: Box<Self>, response: Response<Content>) -> Response<Content> {
-        let Self { claim, keep_bytes, mut prints } = *self;
+        let Self { claim, keep_bytes, mut prints, lock } = *self;
         let (head, content) = response.into_parts();
         let status = head.status;
         let announced = content.size_hint().exact();
@@ -187,15 +194,15 @@ impl First {
                 (Plain(content), room)
             }
             (content, _) => {
-                let ended = Ended { seen: prints.seen(), status, kept: None };
-                let value = ended.value();
+                let value = lock.shut(&Ended { seen: prints.seen(), status, kept: None });
                 claim.answered(value.clone(), value).await;
                 return Response::from_parts(head, content);
             }
         };
         let mut fields = head.headers.clone();
         fields::returning(&mut fields);
-        let keeper = Keeper { claim: Some(claim), prints, status, fields: kept_fields(fields) };
+        let fields = kept_fields(fields);
+        let keeper = Keeper { claim: Some(claim), prints, status, fields, lock };
         let reader = begin(keeper, source, (announced, keep_bytes)).await;
         Response::from_parts(head, Content::Shared(Box::new(reader)))
     }
@@ -240,11 +247,12 @@ struct Keeper {
     prints: Prints,
     status: StatusCode,
     fields: HeaderMap,
+    lock: Lock,
 }
 
 impl Keeper {
     fn ended(&mut self, kept: Option<(HeaderMap, Bytes)>) -> Vec<u8> {
-        Ended { seen: self.prints.seen(), status: self.status, kept }.value()
+        self.lock.shut(&Ended { seen: self.prints.seen(), status: self.status, kept })
     }
 }
 
@@ -263,10 +271,10 @@ impl Keep for Keeper {
 
     async fn complete(mut self, body: Bytes) {
         let Some(claim) = self.claim.take() else { return };
-        let seen = self.prints.seen();
-        let less = Ended { seen, status: self.status, kept: None }.value();
+        let (seen, status) = (self.prints.seen(), self.status);
+        let less = self.lock.shut(&Ended { seen, status, kept: None });
         let kept = Some((std::mem::take(&mut self.fields), body));
-        let whole = Ended { seen, status: self.status, kept }.value();
+        let whole = self.lock.shut(&Ended { seen, status, kept });
         claim.answered(whole, less).await;
     }
 

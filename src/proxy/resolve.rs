@@ -29,7 +29,32 @@ pub(super) enum Resolution<'a> {
     /// Something on a route.
     Route(Request<'a>),
     /// Something that the gateway answers itself, before anybody has to be admitted.
-    Answer(Response<Content>),
+    Answer(Response<Content>, By),
+}
+
+/// What in the configuration has the gateway answer before anybody has to be admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// Nothing: `OPTIONS *` asks about the gateway itself.
+    Itself,
+    /// `server.tls.redirect`
+    Redirect,
+    /// `cors` of the route.
+    Cors,
+    /// `respond` of the route.
+    Respond,
+}
+
+impl By {
+    /// In the words of the configuration.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Itself => "the gateway itself",
+            Self::Redirect => "server.tls.redirect",
+            Self::Cors => "cors of the route",
+            Self::Respond => "respond of the route",
+        }
+    }
 }
 
 /// Reads the head: who asks for what, on which route.
@@ -49,7 +74,7 @@ pub(super) fn resolve<'a>(
         Inspected::ServerOptions => None,
     };
     let Some(asked) = &resolved.target else {
-        return Ok(Resolution::Answer(server_options(received, resolved)));
+        return Ok(Resolution::Answer(server_options(received, resolved), By::Itself));
     };
     if is_misdirected(received, asked) {
         return Err(Rejection::Misdirected);
@@ -58,7 +83,7 @@ pub(super) fn resolve<'a>(
         && resolved.client.scheme == "http"
         && let Some(location) = plan.edge.redirect(peer, asked)
     {
-        return Ok(Resolution::Answer(redirect(received, resolved, location)));
+        return Ok(Resolution::Answer(redirect(received, resolved, location), By::Redirect));
     }
     let (route, preflight) = find(plan, asked, head)?;
     resolved.route = Some(route.index);
@@ -70,14 +95,16 @@ pub(super) fn resolve<'a>(
             return Err(Exceeded::Blocked.into());
         }
         let fields = cors::preflight(policy, head)?;
-        return Ok(Resolution::Answer(answer(received, resolved, StatusCode::NO_CONTENT, fields)));
+        let response = answer(received, resolved, StatusCode::NO_CONTENT, fields);
+        return Ok(Resolution::Answer(response, By::Cors));
     }
     resolved.forwarded = forwarded(route, &head.method, asked);
     if let Some(edge) = &route.edge {
         let target = resolved.forwarded.as_deref().unwrap_or(asked);
         if let Some(respond) = &edge.respond {
             let fields = respond.fields(target).map_err(Malformed::Path)?;
-            return Ok(Resolution::Answer(responded(received, resolved, respond, fields)));
+            let response = responded(received, resolved, respond, fields);
+            return Ok(Resolution::Answer(response, By::Respond));
         }
         resolved.edged = Some(Edged::of(edge, head, target, received.started)?);
     }

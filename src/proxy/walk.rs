@@ -440,7 +440,7 @@ fn sought<'a>(
             let asked = upgrade::asked(&request, head)?;
             Sought::Route(request, asked)
         }
-        Resolution::Answer(response) => Sought::Answer(response),
+        Resolution::Answer(response, _) => Sought::Answer(response),
     })
 }
 

@@ -78,6 +78,11 @@ enum Segment {
     Any,
 }
 
+/// Whether a segment, or a part of one, has nothing in it that means more than itself.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && !text.contains(['*', '{', '}', '?', '#', ' '])
+}
+
 /// The first segment of a path that begins with one. A search by a string's own means is dearer for
 /// text this short.
 pub(super) fn first(path: &str) -> &str {
@@ -110,7 +115,13 @@ impl PathPattern {
                     return Err("a placeholder is a name of letters, digits, - and _ in braces: \
                                 {id}; it stands for one segment, whatever is in it");
                 }
-                None if segment.contains(['*', '{', '}', '?', '#', ' ']) => {
+                None if segment.strip_suffix('*').is_some_and(is_plain) => {
+                    return Err(
+                        "a * is a segment of its own: /api/* in place of /api* has what is below \
+                         /api, and /api itself",
+                    );
+                }
+                None if !segment.is_empty() && !is_plain(segment) => {
                     return Err(
                         "a * may only be the last segment, and a {placeholder} must be a whole one",
                     );

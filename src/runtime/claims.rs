@@ -161,7 +161,7 @@ impl Claims {
         let owner = format!("{:016x}-{number}", self.node);
         let value = self.pending(&owner, terms.patience);
         let (claims, state) = (Arc::clone(self), State::Asked);
-        Claim { claims, key, owner, terms, value, state, stays: None }
+        Claim { claims, key, owner, terms, value, state, is_second: false, stays: None }
     }
 
     fn pending(&self, owner: &str, patience: Duration) -> String {
@@ -299,7 +299,7 @@ enum State {
 }
 
 /// A key that one request has, or wants to have. Dropping it frees the key; once the request was
-/// sent, it says instead that nobody knows how it ended.
+/// sent, or has taken the key over, it says instead that nobody knows how it ended.
 #[derive(Debug)]
 pub struct Claim {
     claims: Arc<Claims>,
@@ -308,6 +308,9 @@ pub struct Claim {
     terms: ClaimTerms,
     value: String,
     state: State,
+    /// Whether it was taken over. Then the key is never free again: another request may have had
+    /// an effect under it, whatever becomes of this one.
+    is_second: bool,
     /// What says that the request goes on when its client leaves.
     stays: Option<Arc<AtomicBool>>,
 }
@@ -317,6 +320,11 @@ impl Claim {
     pub fn question(&self) -> ClaimKey<'_> {
         let ttl = self.terms.keep.max(self.terms.patience);
         ClaimKey { key: &self.key, value: self.value.as_bytes(), ttl }
+    }
+
+    /// The store key that it is of.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// What it wrote, if the key is its own.
@@ -349,7 +357,7 @@ impl Claim {
     /// # Errors
     /// The store did not answer, or refused.
     pub async fn take_over(&mut self, found: &[u8]) -> Result<bool, StoreError> {
-        self.state = State::Asked;
+        (self.state, self.is_second) = (State::Asked, true);
         let ClaimKey { key, value, ttl } = self.question();
         let taken = self.claims.store.swap(Swap { key, begins: found, value, ttl }).await?;
         if taken {
@@ -399,10 +407,13 @@ impl Claim {
     }
 
     /// The key is free again: its request has had no effect. Waits for the store, so that whoever
-    /// is told that finds it free.
+    /// is told that finds it free. One that was taken over is as unknown as it was.
     pub async fn free(mut self) {
         if self.state == State::Over {
             return;
+        }
+        if self.is_second {
+            return self.unknown().await;
         }
         self.claims.metrics.idempotency(KeyOutcome::Freed);
         let end = self.end(Vec::new());
@@ -452,6 +463,7 @@ impl Drop for Claim {
         let end = match self.state {
             State::Over => return,
             State::Sent => self.end_unknown(),
+            State::Asked | State::Held if self.is_second => self.end_unknown(),
             State::Asked => self.end(Vec::new()),
             State::Held => {
                 self.claims.metrics.idempotency(KeyOutcome::Freed);

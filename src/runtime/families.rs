@@ -20,11 +20,15 @@ use crate::plan::Plan;
 use crate::signing::{Access, RefreshToken, Refused, Secret, Signer, random};
 use crate::store::keys::{FamilyKeys, Keys, hex_digest};
 use crate::store::{
-    Family, FamilyWrite, Questions, Revocation, RevocationKeys, Rotated, Rotation, StoreError,
+    Family, FamilyWrite, Questions, Revocation, RevocationKeys, RevocationStatus, Rotated,
+    Rotation, StoreError,
 };
 
 /// Added to how long a family stays revoked, for clocks that differ.
 const MARGIN: Duration = Duration::from_secs(60 * 60);
+/// Longest wait for the second in which a log-out everywhere ends: what is issued in it falls under
+/// it. One second, and as much for clocks that differ.
+const LOG_OUT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Hexadecimal digits of a digest that the audit shows.
 const DIGITS_SHOWN: usize = 32;
 
@@ -66,7 +70,7 @@ impl Gateway {
         let terms = terms(signer)?;
         let running = self.running();
         let keys = &running.plan.keys;
-        let now = unix_now();
+        let now = self.after_log_out(&running.plan, signer, subject).await?;
         let key = random().ok_or_else(no_random)?;
         let token = RefreshToken::first(&key).ok_or_else(no_random)?;
         let family = Family {
@@ -89,6 +93,30 @@ impl Gateway {
         self.store.write_family(&write).await.map_err(away)?;
         self.count_refresh(RefreshOutcome::Begun);
         Ok(issued)
+    }
+
+    /// The time of now, once nothing that begins then falls under a log-out everywhere that was
+    /// made before: it holds for all that is issued until its second is over. A not-before time
+    /// that lies further ahead means what begins now, too.
+    async fn after_log_out(
+        &self,
+        plan: &Plan,
+        signer: &Signer,
+        subject: &str,
+    ) -> Result<Duration, Refused> {
+        // Before it is asked: what is begun is older than a revocation that comes in between.
+        let now = unix_now();
+        let mut good_from = Duration::ZERO;
+        for keys in revoking(plan, Some(signer)) {
+            let not_before = self.revocation(&[], &keys.not_before(subject)).await?.not_before;
+            let not_before = not_before.and_then(|at| u64::try_from(at).ok()).unwrap_or_default();
+            good_from = good_from.max(Duration::from_secs(not_before));
+        }
+        if good_from.as_secs() <= now.as_secs() || good_from > now + LOG_OUT_WAIT_MAX {
+            return Ok(now);
+        }
+        tokio::time::sleep(good_from.saturating_sub(unix_now())).await;
+        Ok(unix_now().max(good_from))
     }
 
     /// Exchanges the text of a refresh token of this signer.
@@ -146,38 +174,37 @@ impl Gateway {
             grace: terms.grace,
             ttl: terms.refresh,
         };
-        match self.store.rotate_family(&at, &rotation).await.map_err(away)? {
+        let (gateway, of) = (Arc::clone(self), Arc::clone(signer));
+        let (id, terms_of) = (token.family(), family.clone());
+        let rotating = async move { gateway.rotate(&of, (&id, &terms_of), (&at, &rotation)).await };
+        let rotated = tokio::spawn(rotating).await.unwrap_or(Err(StoreError::Unavailable));
+        match rotated.map_err(away)? {
             Rotated::For { sealed, issued_s, again } => {
                 let sealed: Secret = hex::decode(sealed.as_bytes()).ok_or(Refused::Invalid)?;
                 let next = token.successor(&sealed, &key).ok_or(Refused::Invalid)?;
                 Ok((issued((signer, terms), &family, &next, issued_s)?, again))
             }
             Rotated::Unknown => Err(Refused::Invalid),
-            Rotated::Reused | Rotated::Ended => {
-                self.end_reused(signer, &token.family(), family).await?;
-                Err(Refused::Reused)
-            }
+            Rotated::Reused | Rotated::Ended => Err(Refused::Reused),
         }
     }
 
-    /// Ends the family of a token that was used twice. That is done to its end, whether its sender
-    /// waits for it or not.
-    async fn end_reused(
-        self: &Arc<Self>,
-        signer: &Arc<Signer>,
-        id: &str,
-        family: Family,
-    ) -> Result<(), Refused> {
-        let (gateway, signer, id) = (Arc::clone(self), Arc::clone(signer), id.to_owned());
-        let ending = tokio::spawn(async move {
-            let Family { subject, until_ms, .. } = &family;
-            let ending = Ending { id: &id, subject, until_ms: *until_ms };
-            gateway.end_of(Some(&*signer), &ending).await?;
-            gateway.tell_of_reuse(&id, subject);
-            Ok(())
-        });
-        let ended: Result<(), StoreError> = ending.await.unwrap_or(Err(StoreError::Unavailable));
-        ended.map_err(away)
+    /// Exchanges a token, and ends the family of one that was used before. It is a task of its own:
+    /// done to its end, whether the sender waits for it or leaves at once.
+    async fn rotate(
+        &self,
+        signer: &Signer,
+        (id, family): (&str, &Family),
+        (at, rotation): (&str, &Rotation),
+    ) -> Result<Rotated, StoreError> {
+        let rotated = self.store.rotate_family(at, rotation).await?;
+        if matches!(rotated, Rotated::Reused | Rotated::Ended) {
+            let Family { subject, until_ms, .. } = family;
+            let ending = Ending { id, subject, until_ms: *until_ms };
+            self.end_of(Some(signer), &ending).await?;
+            self.tell_of_reuse(id, subject);
+        }
+        Ok(rotated)
     }
 
     /// Ends a family, whose name it is: its access tokens and its refresh tokens, everywhere. False
@@ -225,21 +252,25 @@ impl Gateway {
     ) -> Result<bool, Refused> {
         for keys in revoking(plan, Some(signer)) {
             let blacklist = [keys.blacklist_session(id)];
-            let not_before = keys.not_before(&family.subject);
-            let revocation = RevocationKeys {
-                blacklist: &blacklist,
-                not_before: Some(&not_before),
-                record: None,
-                proof: None,
-            };
-            let questions = Questions { revocation: Some(revocation), ..Questions::default() };
-            let reply = self.store.ask(&questions).await.revocation;
-            let status = reply.unwrap_or(Err(StoreError::Unavailable)).map_err(away)?;
+            let status = self.revocation(&blacklist, &keys.not_before(&family.subject)).await?;
             if status.revokes(i64::try_from(family.created_s).ok()) {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// What the store says of these keys.
+    async fn revocation(
+        &self,
+        blacklist: &[String],
+        not_before: &str,
+    ) -> Result<RevocationStatus, Refused> {
+        let revocation =
+            RevocationKeys { blacklist, not_before: Some(not_before), record: None, proof: None };
+        let questions = Questions { revocation: Some(revocation), ..Questions::default() };
+        let reply = self.store.ask(&questions).await.revocation;
+        reply.unwrap_or(Err(StoreError::Unavailable)).map_err(away)
     }
 
     fn family_at(&self, id: &str, family: &Family) -> FamilyKeys {
@@ -302,7 +333,8 @@ fn issued(
 fn revoking(plan: &Plan, signer: Option<&Signer>) -> Vec<Keys> {
     let mut all: Vec<Keys> = Vec::new();
     for verifier in plan.verifiers.values() {
-        let is_of_it = signer.is_none_or(|it| verifier.issuer() == Some(&it.issuer));
+        let is_of_it =
+            signer.is_none_or(|it| verifier.issuer().is_none_or(|issuer| issuer == it.issuer));
         if is_of_it && !all.contains(verifier.store_keys()) {
             all.push(verifier.store_keys().clone());
         }

@@ -5,7 +5,8 @@ use bytes::Bytes;
 
 use crate::cache;
 use crate::config::{Queue, SealKey};
-use crate::deliver::{Envelope, Form, Part, Place, Recheck, Why, is_sealed, open, seal};
+use crate::deliver::{Envelope, Form, Recheck, Why};
+use crate::sealing::{Part, Place, is_sealed, open, seal};
 use crate::store::queue::DeliveryId;
 
 /// Longest content for which nothing else waits, in bytes; a longer one is worked on beside.
@@ -70,7 +71,7 @@ impl Parcels {
     }
 
     fn place(&self, part: Part) -> Place<'_> {
-        Place { queue: &self.queue, id: self.id.as_str(), part }
+        Place { of: &self.queue, id: self.id.as_str(), part }
     }
 
     /// What lies in the store of this; nothing where it could not be sealed.

@@ -273,7 +273,7 @@ impl Entry {
             Some(Err(_)) => Ok(()),
             found => {
                 let found = (found, answers.session_end);
-                session::attach(policy, found, SystemTime::now()).map_err(|_| End::Session)?;
+                session::attach(policy, found, SystemTime::now).map_err(|_| End::Session)?;
                 Ok(())
             }
         }

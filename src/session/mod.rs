@@ -4,6 +4,7 @@
 mod asserted;
 mod copies;
 mod no_session;
+mod plain;
 mod terms;
 
 use std::borrow::Cow;
@@ -11,6 +12,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
+use base64::encoded_len;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
@@ -158,7 +160,7 @@ pub fn strip_ids(places: &[SessionId], headers: &mut HeaderMap) {
 pub fn attach(
     policy: Option<&Policy>,
     (reply, end): (Option<Reply<Option<SessionReply>>>, Option<SessionEnd>),
-    now: SystemTime,
+    now: impl Fn() -> SystemTime,
 ) -> Result<Attached, NoSession> {
     let Some(policy) = policy else { return Ok(Attached::default()) };
     let found = match reply {
@@ -170,10 +172,10 @@ pub fn attach(
         Some(Err(_)) => return Ok(Attached::default()),
     };
     let Some(found) = found else {
-        return if policy.required { Err(ended(end, now)) } else { Ok(Attached::default()) };
+        return if policy.required { Err(ended(end, now())) } else { Ok(Attached::default()) };
     };
     let mut headers = Vec::with_capacity(1 + policy.fields.len());
-    let until_ms = attach_value(policy, &found.value, now, &mut headers)?;
+    let until_ms = attach_value(policy, &found.value, &now, &mut headers)?;
     let asserted = match policy.asserted.is_empty() {
         true => None,
         false => Some(asserted::object(&policy.asserted, &found.value)?),
@@ -181,7 +183,7 @@ pub fn attach(
     let renew = policy.idle_timeout.and_then(|idle| {
         let kept = policy.ended_for;
         let renewal = Renewal { ttl: idle, until_ms, kept };
-        let wanted = until_ms.map_or(idle, |until| idle.min(left(until, now)));
+        let wanted = until_ms.map_or(idle, |until| idle.min(left(until, now())));
         let step = RENEWAL_STEP.min(idle / 10);
         let is_due = found.ttl.is_none_or(|ttl| ttl + step < wanted);
         // Without its end beside it, nobody could tell later why it is gone.
@@ -210,7 +212,7 @@ fn left(at_ms: u64, now: SystemTime) -> Duration {
 fn attach_value(
     policy: &Policy,
     value: &SessionValue,
-    now: SystemTime,
+    now: impl Fn() -> SystemTime,
     headers: &mut Vec<(HeaderName, HeaderValue)>,
 ) -> Result<Option<u64>, NoSession> {
     let whole: Cow<'_, [u8]> = match value {
@@ -226,6 +228,7 @@ fn attach_value(
     // rely on it.
     let is_only_passed_on = policy.fields.is_empty() && !policy.terms.are_any();
     let parsed: Option<Map<String, Value>> = match (value, is_only_passed_on) {
+        (SessionValue::Text(text), true) if plain::is_object(text) => None,
         (SessionValue::Text(text), true) => {
             let checked: Result<&serde_json::value::RawValue, _> = serde_json::from_slice(text);
             checked.ok().filter(|raw| raw.get().starts_with('{')).ok_or(NoSession::Unreadable)?;
@@ -237,13 +240,16 @@ fn attach_value(
         (SessionValue::Fields(fields), _) => Some(object(fields)),
     };
     let until_ms = match &parsed {
-        Some(session) => policy.terms.judge(session, now)?,
+        Some(session) => policy.terms.judge(session, now())?,
         None => None,
     };
     if let Some(name) = &policy.header {
-        let encoded = URL_SAFE_NO_PAD.encode(whole);
-        let value = HeaderValue::try_from(encoded).map_err(|_| NoSession::Unreadable)?;
-        headers.push((name.clone(), value));
+        // Its bytes are looked at once, as the value of a field.
+        let mut encoded = vec![0; encoded_len(whole.len(), false).unwrap_or_default()];
+        let length = URL_SAFE_NO_PAD.encode_slice(whole, &mut encoded);
+        length.map_err(|_| NoSession::TooLarge)?;
+        let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(encoded));
+        headers.push((name.clone(), value.map_err(|_| NoSession::Unreadable)?));
     }
     for (name, field) in &policy.fields {
         let Some(found) = parsed.as_ref().and_then(|map| map.get(field)) else { continue };

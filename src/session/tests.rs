@@ -47,7 +47,7 @@ fn attach(
     policy: Option<&Policy>,
     reply: Option<Reply<Option<SessionReply>>>,
 ) -> Result<Attached, NoSession> {
-    super::attach(policy, (reply, None), now())
+    super::attach(policy, (reply, None), now)
 }
 
 fn stored(value: SessionValue, ttl: Option<u64>) -> Option<Reply<Option<SessionReply>>> {

@@ -19,11 +19,10 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 use super::signer::Signer;
+use crate::base::http::credentials::REFRESH_TOKEN as PREFIX;
 use crate::base::http::hex;
 use crate::config;
 
-/// What every refresh token begins with, for scanners of leaked secrets.
-const PREFIX: &str = "pcr_";
 const FAMILY_BYTES: usize = 16;
 const NUMBER_BYTES: usize = 4;
 const SECRET_BYTES: usize = SHA256_OUTPUT_LEN;

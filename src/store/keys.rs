@@ -271,19 +271,9 @@ pub fn limit_parts(key: &str) -> Option<(&str, &str, &str)> {
 /// of fields, cookies and claims: a bar in one (RFC 9110 §5.6.2) is told from the one between two
 /// parts by the `=` that it lacks.
 pub fn parse_principal(text: &str) -> Option<String> {
-    let (mut out, mut name) = (String::new(), String::new());
-    for piece in text.split('|') {
-        let Some((end, value)) = piece.split_once('=') else {
-            name.push_str(piece);
-            name.push('|');
-            continue;
-        };
-        name.push_str(end);
-        if name.is_empty() || !name.bytes().all(is_in_name) {
-            return None;
-        }
-        push_kind(&mut out, &[&name]);
-        name.clear();
+    let mut out = String::new();
+    for (kind, value) in principal_parts(text)? {
+        push_kind(&mut out, &[&kind]);
         let value = match value.strip_prefix(JSON_MARK) {
             Some(json) => {
                 out.push_str(JSON_MARK);
@@ -297,7 +287,25 @@ pub fn parse_principal(text: &str) -> Option<String> {
             push_value(&mut out, value.as_bytes());
         }
     }
-    name.is_empty().then_some(out)
+    Some(out)
+}
+
+/// The parts of such a principal: the kind of each, `claim:sub`, and its value as it is written.
+pub fn principal_parts(text: &str) -> Option<Vec<(String, &str)>> {
+    let (mut parts, mut name) = (Vec::new(), String::new());
+    for piece in text.split('|') {
+        let Some((end, value)) = piece.split_once('=') else {
+            name.push_str(piece);
+            name.push('|');
+            continue;
+        };
+        name.push_str(end);
+        if name.is_empty() || !name.bytes().all(is_in_name) {
+            return None;
+        }
+        parts.push((std::mem::take(&mut name), value));
+    }
+    name.is_empty().then_some(parts)
 }
 
 /// Whether a byte may stand in the name of a principal's part: those of tokens (RFC 9110 §5.6.2),

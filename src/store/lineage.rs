@@ -11,27 +11,29 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::Epoch;
 
-/// See the module. That of the embedded store, which has one history, changes nothing.
+/// See the module. That of the embedded store, which has one history, changes nothing. Bytes, and
+/// no number: all that holds one would have to lie at sixteen bytes, for which the allocator has no
+/// quick way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Lineage(u128);
+pub struct Lineage([u8; 16]);
 
 impl Lineage {
     /// Of the history with this id.
     pub(crate) fn of(id: &str) -> Self {
-        Self(xxh3_128(id.as_bytes()))
+        Self::from_bits(xxh3_128(id.as_bytes()))
     }
 
     pub(crate) fn from_bits(bits: u128) -> Self {
-        Self(bits)
+        Self(bits.to_le_bytes())
     }
 
     pub(crate) fn to_bits(self) -> u128 {
-        self.0
+        u128::from_le_bytes(self.0)
     }
 
     /// An epoch of the store as it is used; and of one that is used, the store's.
     pub(crate) fn mix(self, epoch: Epoch) -> Epoch {
-        Epoch::of_bits(epoch.to_bits() ^ self.0)
+        Epoch::of_bits(epoch.to_bits() ^ self.to_bits())
     }
 }
 

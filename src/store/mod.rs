@@ -71,7 +71,7 @@ pub use self::question::{
 pub use self::redis::{
     AclFor, Asked, Checked, Finding, Followed, Listening, Located, Look, Looks, NodeState,
     NotWalked, RedisStore, Rung, SHOWN, STEPS_MAX, Slow, StoreState, Verdict, Walk, Walked,
-    WalkedEntry, acl, acl_for, doctor, events_acl, operator_acl, selftest, sentinel_acl,
+    WalkedEntry, WhyAway, acl, acl_for, doctor, events_acl, operator_acl, selftest, sentinel_acl,
 };
 pub use self::revoked::{Revocation, RevocationList};
 pub use self::separate::{Backend, Separate};

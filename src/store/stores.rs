@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use super::separate::{Backend, One, Separate};
-use super::{Evicted, Looks, NotWalked, Questions, Store, StoreError, StoreState, Walk, Walked};
+use super::{
+    Evicted, Looks, NotWalked, Questions, Store, StoreError, StoreState, Walk, Walked, WhyAway,
+};
 use crate::config::{Config, StoreUse};
 use crate::observe::RedisNow;
 
@@ -92,6 +94,14 @@ impl Store {
         match self.used_for(usage) {
             One::Redis(store) => store.is_connected(),
             One::Memory(_) => true,
+        }
+    }
+
+    /// Why its store does not answer, as far as that is known; of use where it does not.
+    pub fn why_away(&self, usage: StoreUse) -> Option<WhyAway> {
+        match self.used_for(usage) {
+            One::Redis(store) => store.why_away(),
+            One::Memory(_) => None,
         }
     }
 

@@ -221,6 +221,11 @@ impl Table {
             || self.find(Some(host)).is_none_or(|entry| entry.name_policy() == name_policy)
     }
 
+    /// What TLS asks of clients of this host, as a connection under its name has it.
+    pub fn name_policy_of(&self, host: &str) -> u64 {
+        self.find(Some(host)).map(|entry| entry.name_policy()).unwrap_or_default()
+    }
+
     /// The first name of each certificate, and its dates in Unix seconds.
     pub fn dates(&self) -> impl Iterator<Item = (&str, i64, i64)> {
         self.certificates.iter().map(|certificate| {

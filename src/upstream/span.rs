@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::conn::Transport;
 use super::ends::{Cause, NoAnswer, meaning};
 use super::outgoing::{Asked, Sender};
+use crate::base::http::credentials::without_credentials;
 use crate::base::trace::Trace;
 use crate::observe::{Span, SpanKind, Tracer};
 
@@ -80,7 +81,8 @@ impl Drop for AttemptSpan {
         let (url, host, port) = &self.server;
         span.note("server.address", host.as_str());
         span.note("server.port", *port);
-        span.note("url.full", format!("{url}{}", self.asked.uri.path()).as_str());
+        let path = without_credentials(self.asked.uri.path());
+        span.note("url.full", format!("{url}{path}").as_str());
         span.note_some("http.response.status_code", self.status.map(|it| it.as_u16()));
         if self.asked.resent > 0 {
             span.note("http.request.resend_count", self.asked.resent);

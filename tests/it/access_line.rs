@@ -462,3 +462,46 @@ fn a_line_says_who_was_asked_how_often_and_how_long_each_stage_took() {
         assert_eq!(line(&gateway, number)["server"], verdict);
     }
 }
+
+#[test]
+fn what_looks_like_a_credential_is_told_in_no_path() {
+    let upstream = upstream();
+    let gateway = Gateway::start(&format!(
+        "[log]\nslow = \"1ms\"\nquery = \"all\"\nheaders = [\"x-note\"]\n{}\
+         [routes.pub]\npath = \"/pub/*\"\nupstream = \"shop\"\ncache = {{ ttl = \"1h\" }}\n",
+        upstream.table("shop")
+    ));
+    let look = |path: &str| {
+        let request = Client::get(gateway.admin, path);
+        request.header("Host", gateway.admin.to_string()).send().text()
+    };
+    let top = || look("/v1/cache/top");
+    // From now on URLs are counted.
+    top();
+    let key = format!("pck_{}", "s3cret".repeat(8));
+    let jwt = token(claims("42"));
+    let secrets = [&*jwt, &key, &key.replace("pck_", "pcr_"), &key.replace("pck_", "whsec_")];
+    for (number, secret) in secrets.into_iter().enumerate() {
+        let path = format!("/pub/{secret}/{number}");
+        upstream.forget();
+        let request = Client::get(gateway.public, &format!("{path}?a={secret}"));
+        assert_eq!(request.header("X-Note", secret).send().status, 200);
+        assert_eq!(upstream.only().target(), format!("{path}?a={secret}"), "it is sent as it is");
+        let line = line(&gateway, 2 * number + 1);
+        assert_eq!(line["path"], format!("/pub/[redacted]/{number}"), "{line}");
+        let told = (&line["query"], &line["headers"]["x-note"]);
+        assert_eq!(told, (&"a=[redacted]".into(), &"[redacted]".into()), "{line}");
+        let path = format!("/nowhere/{secret}");
+        assert_eq!(Client::get(gateway.public, &path).send().status, 404);
+        self::line(&gateway, 2 * number + 2);
+    }
+    let requests = look("/v1/requests");
+    assert!(requests.contains("/nowhere/[redacted]"), "{requests}");
+    eventually("it is counted", || top().contains("/pub/[redacted]/3"));
+    let top = top();
+    for secret in secrets {
+        for told in [&requests, &top, &gateway.stderr()] {
+            assert!(!told.contains(secret), "{secret} in {told}");
+        }
+    }
+}

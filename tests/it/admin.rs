@@ -117,7 +117,8 @@ fn ready_means_that_requests_can_pass() {
     eventually("the third too", || metric(&mixed, "portcullis_store_up") == Some(0.0));
     for (gateway, why) in [(&passing, "its policy lets requests pass"), (&mixed, "some pass")] {
         let ready = get(gateway, "/readyz");
-        let expected = format!("ready\nstore {address}: open\n");
+        let expected =
+            format!("ready\nstore {address}: open, not asked: store.on_outage decides\n");
         assert_eq!((ready.status, ready.text()), (200, expected), "{why}");
     }
     let labels = format!("node=\"{address}\"");

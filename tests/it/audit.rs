@@ -120,6 +120,28 @@ fn every_operation_leaves_one_line_on_both_stores() {
 }
 
 #[test]
+fn a_certificate_is_named_alike_when_it_is_revoked_and_when_that_is_taken_back() {
+    let (_upstream, gateway) = start("", "");
+    let cert = "0f".repeat(32);
+    let by_query = format!("/v1/revocations?cert={cert}");
+    let body = format!("{{\"cert\": \"{}\"}}", ["0F"; 32].join(":"));
+    for (count, (method, path, body)) in [
+        ("POST", "/v1/revocations", &*body),
+        ("DELETE", &by_query, ""),
+        ("POST", "/v1/revocations", &body),
+        ("DELETE", "/v1/revocations", &body),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        operate(&gateway, method, path, body);
+        let line = line(&gateway, count + 1);
+        let named = format!("operation=\"{method} /v1/revocations\" cert=\"{cert}\" status=");
+        assert!(line.contains(&named) && line.contains("result=done"), "{line}");
+    }
+}
+
+#[test]
 fn whoever_is_turned_away_has_a_line_too() {
     let (_upstream, gateway) = start("", "[admin]\ntoken = \"operators-0123456789\"\n");
     let send = |authorization: &str| -> Reply {
@@ -195,6 +217,34 @@ fn a_wrong_token_has_a_line_whatever_it_asks_for() {
     let refused = line(&gateway, 10);
     for part in ["by=admin.read_token", "code=\"admin_read_only\"", "status=403 result=refused"] {
         assert!(refused.contains(part), "{part} in {refused}");
+    }
+}
+
+/// A page of another site may have a token that somebody has pasted into it: the line says whose.
+#[test]
+fn who_is_refused_for_where_it_comes_from_is_named_all_the_same() {
+    let admin = "[admin]\ntoken = \"operators-0123456789\"\nread_token = \"readers-0123456789\"\n";
+    let (_upstream, gateway) = start("", admin);
+    for (count, (bearer, field, by)) in [
+        ("operators-0123456789", ("Origin", "http://evil.test"), "by=admin.token"),
+        ("operators-0123456789", ("Content-Type", "text/plain"), "by=admin.token"),
+        ("readers-0123456789", ("Sec-Fetch-Site", "cross-site"), "by=admin.read_token"),
+        ("s3cret-guess", ("Origin", "http://evil.test"), "by=nobody"),
+        ("", ("Origin", "http://evil.test"), "by=nobody"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut request = Client::request(gateway.admin, "POST", "/v1/cache/purge");
+        if field.0 != "Content-Type" {
+            request = request.header("Content-Type", "application/json");
+        }
+        let request = request.header(field.0, field.1).bearer(bearer);
+        assert_eq!(request.body(r#"{"all": true}"#).send().status, 403, "{bearer} {field:?}");
+        let line = line(&gateway, count + 1);
+        for part in [by, "code=\"cross_site_refused\"", "status=403 result=refused"] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod compressed;
 mod follow;
 mod isolation;
 mod large;
+mod late;
 mod letter;
 mod no_memory;
 mod purging;

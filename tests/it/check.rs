@@ -139,6 +139,35 @@ fn a_secret_in_the_environment_is_found_or_missed_by_name() {
     assert!(checked.stderr.contains("PORTCULLIS_IT_UNSET"), "{checked:?}");
 }
 
+/// What was named and is not to be had is not missing.
+#[test]
+fn a_variable_that_is_not_set_is_one_problem() {
+    let unset = "env:PORTCULLIS_IT_UNSET";
+    let events = |secrets: &str| {
+        format!(
+            "[events.a]\nfrom = \"webhook\"\npurge = [\"/a\"]\n{secrets}\n\
+             [routes.h]\npath = \"/h\"\nanswers = \"events\"\nevents = [\"a\"]\n"
+        )
+    };
+    let (one, list) = (format!("secrets = \"{unset}\""), format!("secrets = [\"{unset}\"]"));
+    for (text, what) in [
+        (events(&one), "is not set"),
+        (events(&list), "is not set"),
+        (events(""), "anybody could send webhooks"),
+        (events("secrets = []"), "is an empty list"),
+        (format!("[signers.m]\nissuer = \"https://a\"\nkeys = [\"{unset}\"]\n"), "is not set"),
+        (format!("[queues.q]\ndurable = false\nseal = [\"{unset}\"]\n"), "is not set"),
+    ] {
+        let folder = Folder::new();
+        let upstream = "[upstreams.shop]\nservers = [\"http://127.0.0.1:3000\"]\n\
+                        [routes.a]\npath = \"/a\"\nupstream = \"shop\"\n";
+        folder.write("gateway.toml", text.clone() + upstream);
+        let said = check(&folder).stderr;
+        assert!(said.contains(what), "{text}: {said}");
+        assert!(said.ends_with("1 problem in gateway.toml\n"), "{text}: {said}");
+    }
+}
+
 #[test]
 fn a_file_that_is_not_there_is_one_problem() {
     for command in ["check", "run"] {
@@ -316,4 +345,31 @@ fn a_secret_that_others_may_read_is_warned_of_with_the_command_that_closes_it() 
         assert_eq!(told.contains("help: chmod 0640 "), is_open, "{told}");
         assert!(!told.contains("0123456789abcdef"), "{told}");
     }
+}
+
+#[test]
+fn what_is_nearly_right_is_told_how_it_is_written() {
+    let folder = Folder::new();
+    let text = |server: &str, path: &str| {
+        format!(
+            "[upstreams.shop]\nservers = [\"{server}\"]\n\
+             [routes.a]\npath = {path}\nupstream = \"shop\"\n"
+        )
+    };
+    let server = "http://127.0.0.1:3000";
+    for (server, path, help) in [
+        ("http://127.0.0.1:3000/api", "\"/a\"", "a path goes into `rewrite` of the route"),
+        (server, "\"/api*\"", "/api/* in place of /api*"),
+        (server, "/api", "texts stand in quotes"),
+    ] {
+        folder.write("gateway.toml", text(server, path));
+        let checked = check(&folder);
+        assert_eq!(checked.code, Some(2), "{checked:?}");
+        assert!(checked.stderr.contains(help), "{help}: {}", checked.stderr);
+    }
+    let said = run(&folder, &["fmt", "missing.toml"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.stderr.contains("\n    help: "), "{}", said.stderr);
+    let said = run(&Folder::new(), &["init", "--upstream", "127.0.0.1:23001"]);
+    assert!(said.stderr.starts_with("--upstream: \"127.0.0.1:23001\" is not"), "{said:?}");
 }

@@ -144,3 +144,18 @@ fn files_are_compared_with_what_they_include() {
     assert!(said.stderr.contains("old/routes.d/a.toml:2:1: routes.more.paht"), "{said:?}");
     assert_eq!(run(&folder, &["diff", "old/gateway.toml"]).code, Some(2));
 }
+
+#[test]
+fn a_file_beside_itself_and_an_unknown_key_are_said_as_what_they_are() {
+    let folder = Folder::new();
+    folder.write("old.toml", OLD);
+    let said = run(&folder, &["diff", "old.toml", "old.toml"]);
+    assert_eq!(
+        (said.code, &*said.stdout),
+        (Some(0), "both say the same: they are one file, old.toml\n")
+    );
+    folder.write("new.toml", format!("[log]\nlevl = \"debug\"\n{OLD}"));
+    let said = run(&folder, &["diff", "old.toml", "new.toml"]).stdout;
+    assert!(!said.contains("[secret]") && !said.contains("debug"), "{said}");
+    assert!(said.contains("did you mean `level`?"), "{said}");
+}

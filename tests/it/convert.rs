@@ -176,7 +176,6 @@ fn what_cannot_be_guarded_is_closed() {
 /// What nginx refuses the gateway refuses, too: the servers, the host and the path of a request.
 /// `PASS` is a `proxy_pass` to the upstream, `OPEN` a location for everything else.
 const CLOSED: &[(&str, &str, &str)] = &[
-    ("server { location ~ /\\.git { deny all; } OPEN }", "a.test", "/x/.git/config"),
     ("server { location ~ ^/(admin|ops)/ { deny all; } OPEN }", "a.test", "/ops/x"),
     (
         "server { location ~ ^/adm { return 403; } location /adm/api/ { PASS } }",
@@ -242,6 +241,127 @@ fn what_was_closed_stays_closed() {
         assert!(matches!(reply.status, 403 | 404), "{source}: {}\n{text}", reply.status);
         assert_eq!(upstream.seen(), 0, "{source}");
     }
+}
+
+/// An expression that no pattern says must not close the whole site: what it refuses is said first.
+#[test]
+fn an_expression_that_cannot_be_written_closes_no_site() {
+    let folder = Folder::new();
+    let pass = "proxy_pass http://10.0.0.1;";
+    for (guarded, said) in [
+        (r"location ~ /\.  { deny all; }", r"location ~ /\."),
+        (r"location ~ \.php$ { deny all; }", r"location ~ \.php$"),
+        (r"location ~ \.php$ { auth_basic x; }", r"location ~ \.php$"),
+    ] {
+        folder.write("nginx.conf", format!("server {{ {guarded} location / {{ {pass} }} }}"));
+        let converted = convert(&folder, "nginx", "nginx.conf");
+        assert_eq!(converted.code, Some(1), "{guarded}");
+        assert!(!converted.stdout.contains("status = 403"), "{guarded}: {}", converted.stdout);
+        let mut lines = converted.stderr.lines().skip(1);
+        let first = lines.next().unwrap_or_default();
+        let expected = format!("open now: {said}: no pattern says this; location / has its paths");
+        assert!(first.contains(&expected), "{guarded}: {}", converted.stderr);
+        assert_eq!(lines.next(), Some("    help: have the upstream refuse them"), "{guarded}");
+    }
+    // What lies wholly where the expression begins stays closed.
+    let within = r"location ~ ^/admin/.*\.php$ { deny all; } location /admin/";
+    folder
+        .write("nginx.conf", format!("server {{ {within} {{ {pass} }} location / {{ {pass} }} }}"));
+    let converted = convert(&folder, "nginx", "nginx.conf").stdout;
+    let route = |path: &str| {
+        let (_, route) = converted.split_once(&format!("path = \"{path}\"")).expect("a route");
+        route.split("\n[").next().unwrap_or_default().to_owned()
+    };
+    assert!(route("/admin/*").contains("status = 403"), "{converted}");
+    assert!(!route("/*").contains("status = 403"), "{converted}");
+    // Where nothing else has its paths, what has them is closed: nothing opens by being converted.
+    for within in [r"^/admin/.*\.php$", "^/admin/?.*", "^/admin/[0-9]+$"] {
+        let text =
+            format!("server {{ location ~ {within} {{ deny all; }} location / {{ {pass} }} }}");
+        folder.write("nginx.conf", text);
+        let converted = convert(&folder, "nginx", "nginx.conf").stdout;
+        assert!(converted.contains("status = 403"), "{within}: {converted}");
+    }
+}
+
+#[test]
+fn what_is_closed_where_it_goes_is_not_said_to_be_open() {
+    let folder = Folder::new();
+    let closed = "location / { auth_request /x; proxy_pass http://a; }";
+    let half = "location / { allow 10.0.0.0/8; deny all; auth_basic x; proxy_pass http://a; }";
+    for others in [closed, half] {
+        let text = format!("server {{ location /secret {{ deny all; }} {others} }}");
+        folder.write("nginx.conf", text);
+        let said = convert(&folder, "nginx", "nginx.conf").stderr;
+        assert!(!said.contains("open now"), "{said}");
+    }
+}
+
+#[test]
+fn calls_of_grpc_go_to_an_upstream_that_speaks_it() {
+    let folder = Folder::new();
+    let block = "server { listen 80 http2; location /shop.Products/ { grpc_pass PASS; } }";
+    for (pass, server) in [
+        ("grpc://10.0.0.1:50051", "http://10.0.0.1:50051"),
+        ("grpcs://10.0.0.1:50051", "https://10.0.0.1:50051"),
+        ("10.0.0.1:50051", "http://10.0.0.1:50051"),
+    ] {
+        folder.write("nginx.conf", block.replace("PASS", pass));
+        let converted = convert(&folder, "nginx", "nginx.conf");
+        let (said, text) = (&converted.stderr, &converted.stdout);
+        assert!(!said.contains("grpc_pass") && !said.contains("files"), "{said}");
+        for line in [&*format!("servers = [\"{server}\"]"), "protocol = \"h2\"", "grpc = {"] {
+            assert!(text.contains(line), "{pass}: {line} is not in {text}");
+        }
+        folder.write("gateway.toml", text);
+        let checked = run(&folder, &["check"]);
+        assert_eq!(checked.code, Some(0), "{checked:?}");
+    }
+    // What cannot go anywhere is named for what it is.
+    for (handler, expected) in [
+        ("grpc_pass $where;", "grpc_pass $where: it is made of variables"),
+        ("js_content main.hello;", "js_content main.hello: programs do not run here"),
+        ("fastcgi_pass 127.0.0.1:9000;", "upstreams speak HTTP here"),
+    ] {
+        folder.write("nginx.conf", format!("server {{ location / {{ {handler} }} }}"));
+        let said = convert(&folder, "nginx", "nginx.conf").stderr;
+        assert!(said.contains(expected) && !said.contains("serves no files"), "{said}");
+    }
+}
+
+#[test]
+fn certificates_are_found_from_nginxs_folder_and_the_first_server_has_unknown_names() {
+    let folder = stocked();
+    std::fs::create_dir(folder.path().join("etc")).unwrap();
+    for name in ["site.pem", "site.key"] {
+        std::fs::rename(folder.path().join(name), folder.path().join("etc").join(name)).unwrap();
+    }
+    let server = |more: &str| {
+        format!(
+            "server {{ listen 443 ssl{more}; ssl_certificate site.pem; ssl_certificate_key \
+             site.key; location / {{ proxy_pass http://10.0.0.1; }} }}"
+        )
+    };
+    folder.write("etc/nginx.conf", server(""));
+    let converted = convert(&folder, "nginx", "etc/nginx.conf").stdout;
+    let folder_of = folder.path().canonicalize().unwrap();
+    let is_there = |name: &str| {
+        let whole = folder.path().join("etc").join(name);
+        let known = [whole.clone(), folder_of.join("etc").join(name)];
+        known.iter().any(|it| converted.contains(&format!("\"{}\"", it.display())))
+    };
+    assert!(is_there("site.pem") && is_there("site.key"), "{converted}");
+    assert!(!converted.contains("put the files there"), "{converted}");
+    assert!(converted.contains("default = true"), "{converted}");
+    // The gateway's own file may lie anywhere.
+    std::fs::create_dir(folder.path().join("elsewhere")).unwrap();
+    folder.write("elsewhere/gateway.toml", &converted);
+    let checked = run(&folder, &["check", "--config", "elsewhere/gateway.toml"]);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    let rejects = "server { listen 443 ssl; ssl_reject_handshake on; } ".to_owned() + &server("");
+    folder.write("etc/nginx.conf", rejects);
+    let converted = convert(&folder, "nginx", "etc/nginx.conf").stdout;
+    assert!(!converted.contains("default = true"), "{converted}");
 }
 
 /// What cannot stay closed heads the list.

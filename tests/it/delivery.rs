@@ -2,16 +2,19 @@
 //! repeated, given up, looked at, cancelled; and while something dies in between.
 
 mod accepted;
+mod bounds;
 mod called_back;
 mod crashes;
 mod durable;
 mod held;
 mod kept;
+mod numbers;
 mod operated;
 mod rates;
 mod refused;
 mod repeated;
 mod shards;
+mod stores;
 mod undone;
 
 use serde_json::Value;
@@ -56,6 +59,7 @@ const QUICK: &str = "backoff = \"20ms\"\n";
 fn config(redis: &Redis, upstream: &str, queue: &str) -> String {
     format!(
         "[store]\nurl = \"{}\"\n{AUTH}[upstreams.mailer]\nservers = [\"{upstream}\"]\n\
+         response_timeout = \"2m\"\n\
          [queues.mail]\n{queue}{ROUTES}",
         redis.url()
     )

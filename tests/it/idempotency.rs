@@ -5,7 +5,9 @@ mod answers;
 mod away;
 mod kept;
 mod leaving;
+mod sealed;
 mod storm;
+mod unheard;
 
 use std::io::Write as _;
 use std::sync::Mutex;

@@ -6,6 +6,8 @@ mod ends;
 mod jetstream;
 /// Keys in place of passwords.
 mod keys;
+/// A server that dies over and over, or says nothing, under many callers.
+mod kills;
 /// What else holds for any upstream: cache, limits, retries, breaker, metrics, spans.
 mod like_others;
 /// Who listens to a subject, or to a stream by a consumer.
@@ -20,6 +22,8 @@ mod reload;
 mod subjects;
 /// TLS and credentials.
 mod tls;
+/// The oldest version of the server that is supported, and the newest.
+mod versions;
 
 use crate::support::{Nats, Reply, eventually};
 

@@ -3,9 +3,11 @@
 
 mod cloud_balancer;
 mod express;
+mod express_tokens;
 mod grpc;
 mod keycloak;
 mod migrate;
+mod nestjs;
 mod nextjs;
 mod sentinel;
 mod websocket_chat;
@@ -84,10 +86,10 @@ fn pages_are_short_and_whole() {
         }
         assert!(page.text.lines().count() <= 120, "{}", page.path);
         let blocks = page.blocks();
-        for language in ["toml", "js", "sh"] {
-            let has = blocks.iter().any(|block| block.language == language);
-            let is_needed = !page.path.ends_with("sentinel.md") || language != "js";
-            assert!(has || !is_needed, "{}: no {language}", page.path);
+        for languages in [&["toml"][..], &["js", "ts"], &["sh"]] {
+            let has = blocks.iter().any(|block| languages.contains(&&*block.language));
+            let is_needed = !page.path.ends_with("sentinel.md") || languages[0] != "js";
+            assert!(has || !is_needed, "{}: no {languages:?}", page.path);
         }
     }
 }

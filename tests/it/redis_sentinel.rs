@@ -556,6 +556,42 @@ fn check_looks_at_sentinels_too() {
 }
 
 #[test]
+fn a_replica_without_the_user_is_named_before_it_is_promoted() {
+    let (redis, upstream) = (RedisSentinels::start(), upstream());
+    let user = ["ACL", "SETUSER", "gateway", "on", ">correct-horse", "~*", "&*", "+@all"];
+    assert_eq!(redis.servers[0].cli(&user), "OK");
+    let folder = Folder::new();
+    let own = "username = \"gateway\"\npassword = \"correct-horse\"\nconnect_timeout = \"5s\"\n";
+    let store = format!("[store]\nurl = \"{}\"\n{own}", redis.url());
+    folder.write("gateway.toml", store + COUNTED + &upstream.table("shop"));
+    let check = || run(&folder, &["check", "--store"]);
+    let at = |server: &Redis| format!("    at: {}\n", server.address());
+    let ran = check();
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("a replica that may be promoted: "), "{}", ran.stdout);
+    assert!(ran.stdout.contains("Redis copies no users to replicas"), "{}", ran.stdout);
+    for replica in &redis.servers[1..] {
+        assert!(ran.stdout.contains(&at(replica)), "{}", ran.stdout);
+    }
+    let doctor = run(&folder, &["doctor"]).stdout;
+    let refused = |server: &Redis| format!("({})", server.address());
+    let lines: Vec<&str> = doctor.lines().filter(|line| line.contains("WRONGPASS")).collect();
+    assert_eq!(lines.len(), 2, "{doctor}");
+    assert!(lines.iter().all(|line| line.starts_with("✖ poor")), "{doctor}");
+    for replica in &redis.servers[1..] {
+        assert!(lines.iter().any(|line| line.contains(&refused(replica))), "{doctor}");
+        assert_eq!(replica.cli(&user), "OK");
+    }
+    let ran = check();
+    assert!(!ran.stdout.contains("WRONGPASS"), "{}", ran.stdout);
+    // The primary is named as well.
+    assert_eq!(redis.servers[0].cli(&["ACL", "SETUSER", "gateway", "resetpass", ">other"]), "OK");
+    let ran = check();
+    assert_eq!(ran.code, Some(3), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains(&at(&redis.servers[0])), "{}", ran.stdout);
+}
+
+#[test]
 fn a_changed_password_for_sentinels_is_tried_before_it_is_needed() {
     let (redis, upstream) = (RedisSentinels::start_small(), upstream());
     let user = |words: &[&str]| {

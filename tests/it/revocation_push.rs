@@ -239,7 +239,7 @@ fn an_application_tells_the_gateways_itself() {
     send(of_token, &[(jti, "blacklist:t-1"), (until, LATER)]);
     send(of_token, &[(jti, "blacklist:t-2"), (until, LATER)]);
     let time = (now - 10).to_string();
-    let user = [("not-before:42", "not-before:u-1"), ("\"$now\"", &*time), (until, LATER)];
+    let user = [("not-before:42", "not-before:u-1"), ("\"$((now + 1))\"", &*time), (until, LATER)];
     send(of_user, &user);
     knows(&gateway, 3);
     send(undone, &[(jti, "blacklist:t-2")]);

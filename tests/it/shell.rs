@@ -1,8 +1,10 @@
 //! What shells and manuals are told of the command line.
 
-use std::process::{Command, Output};
+use std::fs::File;
+use std::io::pipe;
+use std::process::{Command, Output, Stdio};
 
-use crate::support::{Folder, run};
+use crate::support::{BINARY, Folder, run};
 
 /// What `--help` lists as commands.
 fn commands() -> Vec<String> {
@@ -108,4 +110,71 @@ fn the_page_of_the_program_lists_its_commands() {
     let said = run(&folder, &["man", "--to", "taken"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stderr.starts_with("cannot write into taken: "), "{said:?}");
+}
+
+/// Commands that print, without a gateway.
+const PRINTING: [&[&str]; 9] = [
+    &["--help"],
+    &["schema"],
+    &["man"],
+    &["completions", "bash"],
+    &["check"],
+    &["check", "--store"],
+    &["acl"],
+    &["diff", "gateway.toml", "gateway.toml"],
+    &["demo", "--print-config"],
+];
+
+/// What a command that prints to this says of it.
+fn printed_to(arguments: &[&str], to: Stdio) -> (Option<i32>, String) {
+    let folder = Folder::new();
+    let table = "[upstreams.a]\nservers = [\"http://127.0.0.1:3000\"]\n";
+    folder.write("gateway.toml", format!("{table}[routes.a]\npath = \"/*\"\nupstream = \"a\"\n"));
+    let mut command = Command::new(BINARY);
+    command.args(arguments).current_dir(folder.path()).stdout(to).stderr(Stdio::piped());
+    let output = command.output().expect("the binary runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_reader_who_leaves_ends_a_command_without_a_word() {
+    for arguments in PRINTING {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        // As a shell tells of what SIGPIPE has ended.
+        let ended = printed_to(arguments, writer.into());
+        assert_eq!(ended, (Some(141), String::new()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    for arguments in PRINTING {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let (code, said) = printed_to(arguments, full.into());
+        let is_told = said.starts_with("cannot print to standard output: ");
+        assert!(code == Some(1) && is_told, "{arguments:?}: {code:?} {said}");
+    }
+}
+
+#[test]
+fn nobody_needs_to_read_what_is_wrong() {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(BINARY);
+    command.args(["check", "--config", "/nonexistent"]).stderr(writer).stdout(Stdio::piped());
+    let output = command.output().expect("the binary runs");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(141), 0));
+}
+
+#[test]
+fn a_misspelt_command_is_told_which_one_was_meant() {
+    for (word, meant) in [("chek", "check"), ("statu", "status"), ("revok", "revoke")] {
+        let said = run(&Folder::new(), &[word]);
+        assert_eq!(said.code, Some(2), "{said:?}");
+        let expected = format!("    help: did you mean `{meant}`?\n");
+        assert!(said.stderr.ends_with(&expected), "{said:?}");
+    }
+    let said = run(&Folder::new(), &["bananas"]);
+    assert!(said.code == Some(2) && !said.stderr.contains("did you mean"), "{said:?}");
 }

@@ -70,7 +70,8 @@ fn a_key_is_made_for_its_owner_alone_and_never_written_over() {
     let before = std::fs::read(&path).expect("the key");
     let again = run(&folder, &["signing-key", "a.pem"]);
     assert_eq!(again.code, Some(1));
-    assert!(again.stderr.contains("a.pem"), "{}", again.stderr);
+    let said = "a.pem is there already, and a key that signs is never overwritten\n    help: name";
+    assert!(again.stderr.contains(said), "{}", again.stderr);
     assert_eq!(std::fs::read(&path).expect("the key"), before);
 }
 
@@ -162,6 +163,10 @@ fn what_cannot_be_meant_is_refused() {
     };
     let own = "[auth.own]\nsigner = \"main\"\naudience = [\"api\"]\n";
     let any = "[auth.own]\nsigner = \"main\"\n";
+    let nameless = "[auth.own]\njwks_url = \"https://login.test/keys\"\nalgorithms = [\"ES256\"]\n";
+    // Two signers may say that they are the same issuer.
+    let second = signer.replace("signers.main", "signers.second");
+    let other = format!("{second}[auth.own]\nsigner = \"second\"\n");
     let cases = [
         (signer.replace("file:", ""), "signers.main.keys[0]", "private key itself"),
         (signer.replace("a.pem\"", "a.pem\", \"file:a.pem\""), "signers.main.keys[1]", "same"),
@@ -171,6 +176,15 @@ fn what_cannot_be_meant_is_refused() {
         (asserting("", AUTH), "routes.r.assertion", "nobody is known"),
         (asserting("auth = \"own\"", own), "routes.r.assertion.audience", "auth.own accepts it"),
         (asserting("auth = \"own\"", any), "routes.r.assertion.audience", "auth.own accepts it"),
+        (asserting("auth = \"own\"", nameless), "routes.r.assertion.audience", "names no issuer"),
+        (asserting("auth = \"own\"", &other), "routes.r.assertion.audience", "auth.own accepts it"),
+        (
+            format!(
+                "{signer}tokens = {{ audience = [\"a\"] }}\n[admin]\nrevocation_ttl = \"100h\"\n"
+            ),
+            "signers.main.tokens.refresh",
+            "outlive the revocation",
+        ),
         (
             asserting("auth = \"users\"\ncache = {}", AUTH),
             "routes.r.cache",

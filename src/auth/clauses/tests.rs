@@ -41,9 +41,18 @@ fn clauses(require: &str) -> Vec<Clause> {
 }
 
 fn judge(require: &str, claims: &Value, user: Option<&'static str>) -> Result<(), Denied> {
+    judge_at(0, require, claims, user)
+}
+
+fn judge_at(
+    now: i64,
+    require: &str,
+    claims: &Value,
+    user: Option<&'static str>,
+) -> Result<(), Denied> {
     let identity = identity(claims);
     let parameter = |_: &str| user.map(Cow::Borrowed);
-    let circumstances = Circumstances { identity: &identity, now: 0, parameter };
+    let circumstances = Circumstances { identity: &identity, now, parameter };
     fulfil(&clauses(require), &circumstances)
 }
 
@@ -202,4 +211,16 @@ fn hours_begin_at_their_first_minute_and_end_before_their_last() {
     let sunday = Hours { begin: 0, end: 24 * 60, days: 0b100_0000, offset: 0 };
     assert!(at(sunday, 6, 0, 0, 0) && at(sunday, 6, 23, 59, 59) && !at(sunday, 7, 0, 0, 0));
     assert!(at(sunday, -1, 12, 0, 0) && !is_within(sunday, 0), "1970 began on a Thursday");
+}
+
+#[test]
+fn hours_are_those_of_the_clock() {
+    const MONDAY: i64 = 1_795_996_800;
+    let work = "{ hours = \"08:00-18:00\", days = [\"mon\"], utc_offset = \"+00:00\" }";
+    let at = |now: i64, require: &str| judge_at(now, require, &json!({}), None).is_ok();
+    for (hour, expected) in [(7, false), (8, true), (17, true), (18, false), (32, false)] {
+        let now = MONDAY + hour * 3600;
+        assert_eq!(at(now, work), expected, "{hour}");
+        assert_eq!(at(now, &format!("{{ none = [{work}] }}")), !expected, "none, {hour}");
+    }
 }

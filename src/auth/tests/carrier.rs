@@ -129,9 +129,15 @@ fn the_token_is_removed_and_nothing_else() {
         ("cookie", "token=a"),
         ("cookie", "b=2"),
         ("x-other", "o"),
+        ("dpop", "proof"),
     ]);
+    let mut of_keys = headers(&[("dpop", "proof")]);
     remove(&everywhere(), Form::Token, &mut map);
     assert_eq!(map, headers(&[("authorization", "Basic b"), ("cookie", "b=2"), ("x-other", "o")]));
+    // Where no verifier takes tokens, the field is somebody else's.
+    remove(&everywhere(), Form::ApiKey, &mut of_keys);
+    remove(&[], Form::Token, &mut of_keys);
+    assert_eq!(of_keys.len(), 1);
 }
 
 /// The token that would be verified of a query.

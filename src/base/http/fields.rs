@@ -117,6 +117,12 @@ pub fn is_told_by_gateway(name: &str) -> bool {
         )
 }
 
+/// Fields in which the gateway numbers the attempts of a delivery: an upstream that goes by them
+/// must not hear them from a client.
+pub fn is_of_delivery(name: &str) -> bool {
+    matches!(name, "x-delivery-attempt" | "x-delivery-id")
+}
+
 /// Other fields by which a client could claim to be somebody else, somewhere else or asking
 /// something else: rewritten targets and methods, what a TLS terminator says, and `Proxy` (which
 /// CGI turns into `HTTP_PROXY`).
@@ -249,13 +255,14 @@ mod tests {
 
     #[test]
     fn each_name_is_in_one_class() {
-        let classes: [fn(&str) -> bool; 8] = [
+        let classes: [fn(&str) -> bool; 9] = [
             is_of_connection,
             is_framing,
             is_credential,
             is_of_content,
             is_request_modifier,
             is_told_by_gateway,
+            is_of_delivery,
             is_misleading,
             is_of_another_edge,
         ];
@@ -265,6 +272,7 @@ mod tests {
             "cookie",
             "content-type",
             "if-match",
+            "x-delivery-id",
             "x-forwarded-host",
             "x-forwarded",
             "x-forward-for",

@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod cookie;
+pub mod credentials;
 pub mod fields;
 pub mod hex;
 pub mod path;

@@ -56,14 +56,15 @@ pub(super) fn convert(
         leave(other, "Portcullis speaks HTTP alone", "keep nginx for it", sheet);
     }
     for block in blocks {
-        http(block, &top, sheet);
+        http(block, (&top, folder), sheet);
     }
     Ok(())
 }
 
-fn http<'d>(block: &'d [Directive], top: &Scope<'d>, sheet: &mut Sheet) {
+fn http<'d>(block: &'d [Directive], (top, folder): (&Scope<'d>, &Path), sheet: &mut Sheet) {
     let scope = top.enter(block, sheet).without_missing();
     let mut site = Site::read(block, sheet);
+    folder.clone_into(&mut site.folder);
     let body = body_bytes(&scope, sheet);
     let mut limits = vec![("body_bytes", size(body))];
     if let Some(idle) = scope.value("keepalive_timeout").and_then(time).filter(|it| !it.is_zero()) {

@@ -267,6 +267,17 @@ impl Sheet {
         self.taken.contains_key(&(host.map(str::to_owned), path.to_owned(), Vec::new()))
     }
 
+    /// The paths of a host whose routes give nobody anything.
+    pub(super) fn closed_paths(&self, host: Option<&str>) -> BTreeSet<String> {
+        let own = self.taken.iter().filter(|((of, ..), _)| of.as_deref() == host);
+        let is_closed = |name: &str| {
+            let mut routes =
+                self.named.iter().filter(|(of, known, _)| of == "routes" && known == name);
+            routes.any(|(_, _, table)| !table.is_open())
+        };
+        own.filter(|(_, name)| is_closed(name)).map(|((_, path, _), _)| path.clone()).collect()
+    }
+
     /// A route, unless another one matches the same.
     pub(super) fn route(&mut self, route: Route) {
         let Route { name, host, path, methods, table: said, at } = route;

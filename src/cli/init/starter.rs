@@ -74,8 +74,14 @@ algorithms = ["HS256"]
 # `portcullis token --claim sub=42` signs one to try things out.
 "#;
 
+const AUDIENCE: &str = "\
+# Whom tokens must be for (`aud`). Without it, what the secret signs for others passes, too.
+";
+
 const CLAIMS: &str = r#"# Claims for your service, as header fields that no client can set itself.
 claims_to_headers = { x-user-id = "sub" }
+# Your service gets no Authorization: read x-user-id there, or keep its own check of tokens with:
+# forward_token = true
 "#;
 
 const LIMIT_OF_USERS: &str = r#"
@@ -209,8 +215,14 @@ impl Answers {
                 };
                 file += CLAIMS;
             }
-            Tokens::Secret(place) => file = file + SECRET + &line("secret", place) + CLAIMS,
-            Tokens::NewSecret => file = file + SECRET + &line("secret", secret) + CLAIMS,
+            Tokens::Secret(place) => {
+                let audience = format!("# {}", list("audience", &["shop"]));
+                file = file + SECRET + &line("secret", place) + AUDIENCE + &audience + CLAIMS;
+            }
+            Tokens::NewSecret => {
+                let audience = list("audience", &["app"]);
+                file = file + SECRET + &line("secret", secret) + AUDIENCE + &audience + CLAIMS;
+            }
         }
         if let Some(rate) = &self.limit {
             file += if is_open { LIMIT_OF_ADDRESSES } else { LIMIT_OF_USERS };

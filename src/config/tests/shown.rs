@@ -138,7 +138,9 @@ fn no_secret_is_shown() {
          [queues.post]\nseal = \"{SECRET}\"\n\
          callback = {{ url = \"https://h.test/{SECRET}?a\", secret = \"env:SET\" }}\n\
          [upstreams.shop]\nservers = [\"http://u:{SECRET}@h:1\"]\nnew = {{ a = \"{SECRET}\" }}\n\
-         [routes.set]\npath = \"/\"\ncache.warm.vary = [{{ x-api-key = \"{SECRET}\", \
+         [routes.set]\npath = \"/\"\n\
+         idempotency.seal = [\"{SECRET}\", \"env:SET\"]\n\
+         cache.warm.vary = [{{ x-api-key = \"{SECRET}\", \
          accept = \"text/html\", x-tenant = \"{SECRET}\" }}, \"{SECRET}\"]\n\
          [routes]\nbad = \"{SECRET}\"\n[{SECRET}]\nx = \"{SECRET}\"\n[queues]\na = \"{SECRET}\"\n"
     );
@@ -156,6 +158,8 @@ fn no_secret_is_shown() {
     assert_eq!(told["store"]["password"], json!({ "secret": "file:pass" }));
     let seal = &told["queues"]["mail"]["seal"];
     assert_eq!(*seal, json!(["[secret]", { "secret": "file:old.key" }]));
+    let seal = &told["routes"]["set"]["idempotency"]["seal"];
+    assert_eq!(*seal, json!(["[secret]", { "secret": "env:SET" }]));
     assert_eq!(told["queues"]["post"]["callback"]["url"], "https://h.test[secret]");
     let fields = &told["server"]["request_headers"]["set"];
     assert_eq!((&fields["Accept-Language"], &fields["x-env"]), (&json!("de"), &json!("[secret]")));

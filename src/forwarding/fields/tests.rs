@@ -125,7 +125,7 @@ fn ids_are_kept_when_well_formed() {
     let headers = forwarded(&[("x-request-id", "abc-1"), ("traceparent", trace)], false);
     assert_eq!(headers["x-request-id"], "abc-1");
     assert_eq!(headers["traceparent"], trace);
-    for bad in ["a b", "<script>", &"x".repeat(129)] {
+    for bad in ["a b", "<script>", &"x".repeat(129), "eyJhbGciOiJub25lIn0.e30."] {
         let made = forwarded(&[("x-request-id", bad), ("traceparent", "00-0-0-0")], false);
         assert_eq!(made["x-request-id"].len(), 32);
         assert_eq!(&made["traceparent"].to_str().unwrap()[3..35], made["x-request-id"]);
@@ -182,6 +182,15 @@ fn responses_lose_what_belongs_to_the_connection() {
     }
     returning(&mut headers);
     assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["etag"]);
+}
+
+#[test]
+fn no_client_numbers_the_attempts_of_a_delivery() {
+    for name in ["x-delivery-id", "X-Delivery-Attempt", "x_delivery_id", "X.Delivery_Attempt"] {
+        let headers = forwarded(&[(name, "7"), ("x-delivery", "8")], true);
+        let of_delivery = headers.iter().filter(|(name, _)| name.as_str().contains("delivery"));
+        assert_eq!(of_delivery.map(|(_, value)| value).collect::<Vec<_>>(), ["8"], "{name}");
+    }
 }
 
 proptest! {

@@ -9,6 +9,7 @@ use http::header::{REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::base::facts::ClientAddr;
+use crate::base::http::credentials::{REDACTED, opens};
 use crate::base::http::fields::bears_credentials;
 use crate::base::http::{hex, percent};
 use crate::config::{AccessFormat, ClientShown, Log, QueryShown, SubjectShown};
@@ -19,8 +20,6 @@ const VALUE_BYTES_MAX: usize = 256;
 const QUERY_BYTES_MAX: usize = 2048;
 /// Bytes of an HMAC that a line shows.
 const HASH_BYTES: usize = 16;
-/// Stands where something was that nobody is to read, so that it is told apart from nothing.
-const REDACTED: &str = "[redacted]";
 
 /// See the module.
 #[derive(Debug)]
@@ -203,17 +202,6 @@ fn redacted(query: &str, is_token: impl Fn(&str) -> bool) -> String {
         }
     };
     query.split('&').map(shown).collect::<Vec<_>>().join("&")
-}
-
-/// Whether a value looks like credentials, whatever carries it: a scheme of RFC 9110 §11, or a
-/// token (RFC 7519).
-fn opens(value: &str) -> bool {
-    let value = value.trim_start();
-    let is = |scheme: &str| {
-        value.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme))
-    };
-    ["basic ", "bearer ", "digest ", "dpop ", "negotiate "].into_iter().any(is)
-        || value.contains("eyJ")
 }
 
 /// The beginning of a text.

@@ -2,7 +2,7 @@
 
 use super::{Checks, Mode};
 use crate::config::Outage;
-use crate::idempotency::{NotOnce, Standing, may_repeat, standing};
+use crate::idempotency::{Ended, Lock, NotOnce, Standing, may_repeat, standing};
 use crate::proxy::once::{self, Before, First, Turn};
 use crate::proxy::record::Record;
 use crate::proxy::rejection::Rejection;
@@ -49,7 +49,8 @@ impl Checks<'_, '_> {
         }
         let Some(mut claim) = self.claim.take() else { return Ok(Turn::Any) };
         let Some(policy) = &self.request.route.written.idempotency else { return Ok(Turn::Any) };
-        let first = |claim| Turn::First(First::new(&self.request, &self.head.headers, claim));
+        let first =
+            |claim| Turn::First(First::new(&self.request, &self.head.headers, policy, claim));
         let standing = match (self.standing.take(), self.answers.claim.take()) {
             (Some(standing), _) => standing,
             (None, Some(Err(error))) => {
@@ -77,11 +78,19 @@ impl Checks<'_, '_> {
                 Ok(false) => Err(NotOnce::InProgress.into()),
                 Err(error) => Err(NotOnce::Unknown(error).into()),
             },
-            Standing::Ended(ended) => {
-                let charges = self.charges.as_ref().zip(self.taken());
-                let refund = charges.and_then(|(charges, taken)| charges.undo_again(&taken));
-                Ok(Turn::Again(Box::new(Before { ended: *ended, refund })))
+            Standing::Ended(ended) => Ok(self.again(*ended)),
+            Standing::Sealed(sealed) => {
+                let lock = Lock::of(policy, &self.request.route.name, claim.key());
+                let ended = lock.open(&sealed).ok_or(NotOnce::Unsealable)?;
+                Ok(self.again(ended))
             }
         }
+    }
+
+    /// The turn of a request that was answered before.
+    fn again(&self, ended: Ended) -> Turn {
+        let charges = self.charges.as_ref().zip(self.taken());
+        let refund = charges.and_then(|(charges, taken)| charges.undo_again(&taken));
+        Turn::Again(Box::new(Before { ended, refund }))
     }
 }

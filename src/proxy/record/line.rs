@@ -7,6 +7,7 @@ use http::Version;
 use super::{Ended, Record, TunnelNotes};
 use crate::base::body::Progress;
 use crate::base::facts::Target;
+use crate::base::http::credentials::without_credentials;
 use crate::cache;
 use crate::config::TokenSource;
 use crate::encode::Coding;
@@ -55,7 +56,7 @@ impl Record {
             return;
         };
         let (scheme, site) = (resolved.client.scheme, target.authority.site());
-        let mut url = format!("{scheme}://{site}{}", target.path());
+        let mut url = format!("{scheme}://{site}{}", without_credentials(target.path()));
         if let Some(query) = target.query() {
             url.extend(["?", &cache::without_values(query)]);
         }
@@ -80,6 +81,7 @@ impl Record {
     /// Warns of a slow request; `untold`: so many before it had no warning.
     fn warn(&self, Ended { received, resolved, .. }: &Ended<'_>, took: Duration, untold: u64) {
         let path = resolved.target.as_ref().map_or("-", |target| target.path());
+        let path = without_credentials(path);
         tracing::warn!(
             route = resolved.route_name(received.plan()),
             status = self.status,
@@ -108,8 +110,8 @@ impl Record {
         let started =
             jiff::SignedDuration::try_from(duration).ok().and_then(|d| now.checked_sub(d).ok());
         let (host, path) = match &resolved.target {
-            Some(target) => (target.authority.host(), target.path()),
-            None => ("-", "-"),
+            Some(target) => (target.authority.host(), without_credentials(target.path())),
+            None => ("-", "-".into()),
         };
         let was_sent = self.upstream_time.is_some()
             || self.reason.is_some_and(|reason| reason.starts_with("upstream_"));
@@ -127,7 +129,7 @@ impl Record {
             client: shown.client(resolved.client.address),
             method: received.method.as_str(),
             host,
-            path,
+            path: &path,
             query: resolved
                 .target
                 .as_ref()

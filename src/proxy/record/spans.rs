@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{CLIENT_GONE, Ended, Record};
+use crate::base::http::credentials::{REDACTED, opens, without_credentials};
 use crate::base::trace::Trace;
 use crate::config::StoreUrl;
 use crate::observe::{Span, SpanKind, Stage, Tracer, Value};
@@ -91,7 +92,7 @@ impl Record {
         span.note_some("portcullis.route", route.map(|route| route.name.as_str()));
         span.note("url.scheme", resolved.client.scheme);
         if let Some(target) = &resolved.target {
-            span.note("url.path", target.path());
+            span.note("url.path", &*without_credentials(target.path()));
             let authority = resolved.client.authority(target);
             let own = if resolved.client.scheme == "https" { 443 } else { 80 };
             if !authority.is_none() {
@@ -103,6 +104,7 @@ impl Record {
         span.note("network.peer.address", peer.address.to_string().as_str());
         span.note_some("network.protocol.version", version(received.version));
         let agent = received.agent.as_ref().and_then(|agent| agent.to_str().ok());
+        let agent = agent.map(|agent| if opens(agent) { REDACTED } else { agent });
         span.note_some("user_agent.original", agent);
         self.tell_outcome(&mut span, cache);
         span

@@ -249,6 +249,8 @@ fn not_once_row(not_once: &NotOnce) -> Row<'static> {
         NotOnce::Reused => row(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
         NotOnce::NotKept(_) => row(StatusCode::CONFLICT, "idempotency_response_not_kept")
             .bound(Bound::Route("idempotency.keep_bytes")),
+        NotOnce::Unsealable => row(StatusCode::CONFLICT, "idempotency_response_not_kept")
+            .bound(Bound::Route("idempotency.seal")),
         NotOnce::Unknown(_) => {
             let text = Public::Text(UNREACHABLE);
             Row::new(StatusCode::SERVICE_UNAVAILABLE, "idempotency_unknown", Fault::Store, text)

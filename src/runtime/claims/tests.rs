@@ -62,6 +62,26 @@ async fn a_renewal_that_comes_late_changes_nothing() {
     }
 }
 
+/// Who took a key over and had no effect leaves it as it was: the first one may have had some.
+#[tokio::test]
+async fn a_key_that_was_taken_over_is_never_free_again() {
+    for is_dropped in [false, true] {
+        let claims = claims(1 << 20);
+        sent(&claims).await.unwrap().unknown().await;
+        let Standing::Unknown(left) = found(&claims).await else { panic!("it is unknown") };
+        let mut second = claims.claim("k".to_owned(), TERMS);
+        assert!(second.take_over(&left).await.unwrap());
+        if is_dropped {
+            drop(second);
+            claims.finish(Duration::from_secs(10)).await;
+        } else {
+            second.free().await;
+        }
+        let found = found(&claims).await;
+        assert!(matches!(found, Standing::Unknown(_)), "{is_dropped}: {found:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_full_store_keeps_how_a_request_ended() {
     let seen = Seen::Whole(Fingerprint::from_bytes([7; 32]));

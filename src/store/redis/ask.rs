@@ -215,8 +215,8 @@ impl RedisStore {
     }
 
     fn written(&self, parts: &[Part<'_>]) -> Reply<Pipeline> {
-        // With room for a second command of some, and the seal.
-        let mut pipeline = Pipeline::with_capacity(parts.len() + 4);
+        // With room for a second command of two of them, and the seal.
+        let mut pipeline = Pipeline::with_capacity(parts.len() + 3);
         for part in parts {
             part.write(&mut pipeline, &self.topology.scripts)?;
         }

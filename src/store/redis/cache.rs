@@ -10,7 +10,8 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
 use super::call::{
-    changes, exchanges, lock_call, notes_call, set_epoch, start, start_with, variants_call,
+    changes, exchanges, lock_call, notes_call, set_epoch, start, start_script, start_with,
+    variants_call,
 };
 use super::follow::Follower;
 use super::link;
@@ -328,8 +329,7 @@ impl RedisStore {
 
     /// The command that has a lock last for so long, or end, if its holder has it.
     pub(super) fn relock_call(&self, lock: &HeldLock, ttl_ms: u64) -> Cmd {
-        let mut call = start("EVALSHA");
-        call.arg(&self.topology.scripts.relock.sha);
+        let mut call = start_script(&self.topology.scripts.relock.sha);
         call.arg(1).arg(&lock.key).arg(&lock.token).arg(ttl_ms);
         call
     }

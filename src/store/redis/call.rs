@@ -14,17 +14,27 @@ use crate::store::{ClaimKey, EPOCH_TTL, Epoch, HeldLock, Purge, StoreError, VARY
 /// How long what is written for a wait lives, in milliseconds.
 const WRITTEN_TTL_MS: u32 = 5000;
 
-/// A command with room for what a request usually says, so that its arguments are written without
-/// growing it step by step.
+/// A command with room for a few keys and numbers, so that its arguments are written without
+/// growing it step by step. A request has several at a time: each kilobyte of theirs costs the
+/// allocator.
 pub(super) fn start(verb: &str) -> Cmd {
-    start_with(verb, 0)
+    with_room(verb, 8, 256)
 }
 
-/// The same with room for so many bytes more.
+/// The call of a script, which is told more. It is found by its digest.
+pub(super) fn start_script(sha: &str) -> Cmd {
+    let mut command = with_room("EVALSHA", 16, 512);
+    command.arg(sha);
+    command
+}
+
+/// A command with room for so many bytes more.
 pub(super) fn start_with(verb: &str, more: usize) -> Cmd {
-    const ARGUMENTS: usize = 16;
-    const BYTES: usize = 512;
-    let mut command = Cmd::with_capacity(ARGUMENTS, BYTES + more);
+    with_room(verb, 16, 512 + more)
+}
+
+fn with_room(verb: &str, arguments: usize, bytes: usize) -> Cmd {
+    let mut command = Cmd::with_capacity(arguments, bytes);
     command.arg(verb);
     command
 }

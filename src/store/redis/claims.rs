@@ -132,7 +132,8 @@ fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     }
 }
 
-fn address(entry: &Value) -> Option<Address> {
+/// Where a server is that a sentinel lists.
+pub(super) fn address(entry: &Value) -> Option<Address> {
     let host = host_in(text(field(entry, "ip")?)?)?;
     let port = text(field(entry, "port")?)?.parse().ok().filter(|port| *port != 0)?;
     Some((host, port))

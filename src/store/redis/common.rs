@@ -12,6 +12,7 @@ use super::credentials::Credentials;
 use super::finding::Finding;
 use super::findings::{Found, Report};
 use super::history::Histories;
+use super::state::WhyAway;
 use super::tally::Tallies;
 use crate::base::shard::Counters;
 use crate::config::{self, LimitOutage, OnOutage, Outage, StoreUse};
@@ -44,6 +45,7 @@ pub(super) struct Common {
     /// Connections that were made again.
     reconnects: AtomicU64,
     on_outage: Mutex<OnOutage>,
+    away: Mutex<Option<WhyAway>>,
     findings: Mutex<Found>,
     /// By the names of servers.
     memories: Mutex<HashMap<String, Memory>>,
@@ -78,6 +80,7 @@ impl Common {
             unowned: Counters::default(),
             reconnects: AtomicU64::new(0),
             on_outage: Mutex::default(),
+            away: Mutex::default(),
             findings: Mutex::default(),
             memories: Mutex::default(),
             looked: Arc::default(),
@@ -93,6 +96,16 @@ impl Common {
     pub(super) fn in_its_place(&self) -> InItsPlace<'_> {
         let on_outage = *self.on_outage.lock().unwrap_or_else(PoisonError::into_inner);
         InItsPlace { on_outage, uses: &self.uses }
+    }
+
+    /// An attempt to reach a server failed, or none has since.
+    pub(super) fn note_away(&self, why: Option<WhyAway>) {
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// See [`super::topology::Topology::why_away`].
+    pub(super) fn why_away(&self) -> Option<WhyAway> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether it is used for this.

@@ -113,7 +113,7 @@ pub use self::operator::{Look, SHOWN};
 pub use self::rights::{AclFor, acl, acl_for, events_acl, operator_acl, sentinel_acl};
 pub use self::rung::Rung;
 pub use self::slow_log::Slow;
-pub use self::state::{NodeState, StoreState};
+pub use self::state::{NodeState, StoreState, WhyAway};
 pub use self::tally::Asked;
 pub use self::walk::{NotWalked, STEPS_MAX, Walk, Walked, WalkedEntry};
 
@@ -219,6 +219,11 @@ impl RedisStore {
     /// See [`super::Store::is_connected`].
     pub fn is_connected(&self) -> bool {
         self.topology.is_connected()
+    }
+
+    /// See [`super::Store::why_away`].
+    pub fn why_away(&self) -> Option<WhyAway> {
+        self.topology.why_away()
     }
 
     /// See [`super::Store::redis_now`].

@@ -17,7 +17,7 @@ use super::misses::Misses;
 use super::published::{Published, Slot};
 use super::rung::{Cause, Change, Counts, Rung};
 use super::says::{Condition, Says};
-use super::state::NodeState;
+use super::state::{NodeState, WhyAway};
 use crate::config::{self, StoreUrl};
 use crate::store::keys::{SLOTS, key_in};
 use crate::store::lineage::Lineage;
@@ -359,6 +359,7 @@ impl Node {
         self.is_answer_told.store(false, Ordering::Relaxed);
         self.is_understood.store(true, Ordering::Relaxed);
         self.is_replica.send_replace(false);
+        self.common.note_away(None);
     }
 
     /// Takes a connection out of service, and has it replaced. With the last one the server is
@@ -396,12 +397,30 @@ impl Node {
         } else if let Some(condition) = error.condition() {
             self.says.note_with(condition, &error.to_string());
         }
+        self.common.note_away(Some(self.why_away(error)));
         let was_away = self.is_unreachable.swap(true, Ordering::Relaxed);
         // What answers and cannot be used wants another remedy than what is away.
         let is_news = error.is_answer() && !self.is_answer_told.swap(true, Ordering::Relaxed);
         if (!was_away || is_news) && !self.is_former.load(Ordering::Relaxed) {
             let (server, table) = (self.name.as_deref(), self.common.among_others);
             tracing::warn!(%error, server, table, "the store cannot be reached; trying on");
+        }
+    }
+}
+
+impl Node {
+    /// Why an attempt to connect failed, in the words of the log.
+    fn why_away(&self, error: &ConnectError) -> WhyAway {
+        let at = self.name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
+        // Whether it speaks TLS was found out once, and no attempt shows it again.
+        let mismatch = [Condition::WantsTls, Condition::NoTls];
+        let mismatch = mismatch.into_iter().find(|condition| self.says.holds(*condition));
+        match error.condition().or(mismatch) {
+            Some(condition) => {
+                let (seen, remedy) = condition.text(self.common.table);
+                WhyAway { seen: format!("{seen}{at}"), remedy: Some(remedy) }
+            }
+            None => WhyAway { seen: format!("{error}{at}"), remedy: None },
         }
     }
 }

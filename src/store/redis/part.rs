@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use redis::{Pipeline, Value};
 
-use super::call::{changes, claim_call, start, take_call, variants_call};
+use super::call::{changes, claim_call, start, start_script, take_call, variants_call};
 use super::reply::{entry, exists, text, unexpected, value};
 use super::scripts::Scripts;
 use super::signature::unsigned;
@@ -79,7 +79,9 @@ impl<'a> Part<'a> {
     /// The parts of a question, in the order in which one server must carry them out: what is
     /// read is read after the purges. `by_script` says that the application keeps hashes.
     pub(super) fn of(questions: &Questions<'a>, by_script: bool) -> Vec<Self> {
-        let mut parts = Vec::with_capacity(8);
+        // What a request with a token, a session, limits and a cache asks. More room would be more
+        // than the allocator has at hand.
+        let mut parts = Vec::with_capacity(6);
         if !questions.pending_purges.is_empty() {
             parts.push(Self::Purges(questions.pending_purges));
         }
@@ -157,8 +159,8 @@ impl<'a> Part<'a> {
                 }
             }
             Self::AnySession(SessionKey { key, bytes_max, .. }) => {
-                let call = pipeline.add_command(start("EVALSHA"));
-                call.arg(&scripts.session.sha).arg(1).arg(key).arg(bytes_max);
+                let call = pipeline.add_command(start_script(&scripts.session.sha));
+                call.arg(1).arg(key).arg(bytes_max);
             }
             Self::EndLength(key) => {
                 pipeline.add_command(start("HSTRLEN")).arg(key).arg(ENDS);
@@ -167,13 +169,12 @@ impl<'a> Part<'a> {
                 pipeline.add_command(start("HGET")).arg(key).arg(ENDS);
             }
             Self::Charges(Charges { set, keys }) => {
-                let call = pipeline.add_command(start("EVALSHA"));
-                call.arg(&scripts.take.sha).arg(keys.len());
-                call.arg(keys).arg(set.records.as_slice()).arg(&set.ttls);
+                let call = pipeline.add_command(start_script(&scripts.take.sha));
+                call.arg(keys.len()).arg(keys).arg(set.records.as_slice()).arg(&set.ttls);
             }
             Self::Leases(Leases { limits, keys, holder }) => {
-                let call = pipeline.add_command(start("EVALSHA"));
-                call.arg(&scripts.lease.sha).arg(keys.len()).arg(keys).arg(holder);
+                let call = pipeline.add_command(start_script(&scripts.lease.sha));
+                call.arg(keys.len()).arg(keys).arg(holder);
                 for limit in limits {
                     call.arg(limit.most).arg(limit.lease_ms()).arg(limit.mode as u8);
                 }

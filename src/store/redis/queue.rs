@@ -12,7 +12,7 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::call::{start, start_with};
+use super::call::{start_script, start_with};
 use super::index::{eval, integer, parts};
 use super::queue_follow::{self, FollowUpKeys};
 use super::queue_replies::{self as replies, ITEM_FIELDS, Place, number};
@@ -41,8 +41,8 @@ pub(super) fn delay_ms(delay: Duration) -> u64 {
 }
 
 pub(super) fn named(script: &Script, keys: &[&str]) -> Cmd {
-    let mut call = start("EVALSHA");
-    call.arg(&script.sha).arg(keys.len()).arg(keys);
+    let mut call = start_script(&script.sha);
+    call.arg(keys.len()).arg(keys);
     call
 }
 

@@ -110,13 +110,14 @@ impl Right {
 }
 
 /// Commands that are sent to sentinels.
-const SENTINEL_COMMANDS: [&str; 7] = [
+const SENTINEL_COMMANDS: [&str; 8] = [
     "hello",
     "auth",
     "ping",
     "subscribe",
     "sentinel|master",
     "sentinel|sentinels",
+    "sentinel|replicas",
     "sentinel|myid",
 ];
 

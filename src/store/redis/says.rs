@@ -266,6 +266,11 @@ impl Says {
         }
     }
 
+    /// Whether a condition holds, as far as is known.
+    pub(super) fn holds(&self, condition: Condition) -> bool {
+        self.place(condition).load(Ordering::Relaxed) != 0
+    }
+
     /// A condition does not hold any more.
     pub(super) fn is_over(&self, condition: Condition) {
         self.place(condition).store(0, Ordering::Relaxed);

@@ -63,6 +63,26 @@ pub(super) async fn find(settings: &config::Store, named: &[Address], watched: &
     Found { primary: Some(claim.primary), findings, is_silent }
 }
 
+/// The replicas that the first sentinel knows that answers, or what to say where none says so.
+pub(super) async fn replicas(
+    settings: &config::Store,
+    named: &[Address],
+    watched: &str,
+) -> Result<Vec<Address>, Finding> {
+    let speech = Speech::of(settings, watched);
+    let mut why = String::new();
+    for address in named {
+        match speech.replicas(address).await {
+            Ok(replicas) => return Ok(replicas),
+            Err(fault) => why = fault.to_string(),
+        }
+    }
+    let seen = format!("no sentinel says which replicas there are, so none was looked at: {why}");
+    let remedy = "give the sentinels' user +sentinel|replicas: `portcullis acl --sentinel` prints \
+                  all rights";
+    Err(Finding::warning("sentinel", seen, SUFFERS, remedy))
+}
+
 fn silent((host, port): &Address, fault: &Fault, watched: &str) -> Finding {
     let seen = format!("the sentinel {host}:{port} does not say where {watched} is: {fault}");
     let remedy = "see to it that it runs and watches that name; [{store}.sentinel] holds its user, \

@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::{Pipeline, PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::claims::{PROMOTED, SWITCHED, View, promoted};
+use super::claims::{PROMOTED, SWITCHED, View, address, promoted};
 use super::common::Common;
 use super::connect_error::ConnectError;
 use super::connection::Connection;
@@ -55,6 +55,21 @@ impl Speech {
     pub(super) async fn ask_once(&self, address: &Address) -> Result<View, Fault> {
         let connection = self.dial(&self.node(address), |_| {}).await?;
         self.ask(&connection).await
+    }
+
+    /// Which replicas the primary has, as a sentinel knows it, those that are away included.
+    ///
+    /// # Errors
+    /// It says nothing that can be used.
+    pub(super) async fn replicas(&self, of: &Address) -> Result<Vec<Address>, Fault> {
+        let connection = self.dial(&self.node(of), |_| {}).await?;
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("REPLICAS").arg(&self.watched);
+        let said = tokio::time::timeout(self.settings.connect_timeout, connection.run(&question));
+        let said = said.await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::from)?;
+        let Value::Array(listed) = said else { return Err(Fault::Garbled) };
+        let map = &self.settings.address_map;
+        Ok(listed.iter().filter_map(address).map(|it| map.of(it)).collect())
     }
 
     fn node(&self, (host, port): &Address) -> Node {

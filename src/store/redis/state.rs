@@ -27,6 +27,15 @@ pub struct StoreState {
     pub findings: Vec<(String, Finding)>,
 }
 
+/// Why a store does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhyAway {
+    /// What was seen, and at which server.
+    pub seen: String,
+    /// What to do, where that is known.
+    pub remedy: Option<String>,
+}
+
 /// One server.
 #[derive(Debug, Clone)]
 pub struct NodeState {

@@ -30,7 +30,7 @@ use super::scripts::Scripts;
 use super::sentinels::Sentinels;
 use super::server::Server;
 use super::slots::key_of;
-use super::state::StoreState;
+use super::state::{StoreState, WhyAway};
 use super::stream::executed;
 use super::torn;
 use crate::config::{self, StoreUrl};
@@ -152,6 +152,11 @@ impl Topology {
     pub(super) fn has(&self, server: &Server, slot: u16) -> bool {
         let owner = self.cluster().and_then(|cluster| cluster.owner(slot));
         owner.is_some_and(|owner| std::ptr::eq(&*owner, server))
+    }
+
+    /// What the last attempt to reach a server of it found, unless one was reached since.
+    pub(super) fn why_away(&self) -> Option<WhyAway> {
+        self.common.why_away()
     }
 
     /// How its servers are, and what became of what was asked.

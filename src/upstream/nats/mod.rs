@@ -34,7 +34,9 @@ pub use position::Position;
 
 /// Longest message that is sent or made of others, in bytes: what a server announces may be more.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Most messages that are one answer.
-const REPLIES_MAX: usize = 1000;
+/// Most values that are one answer.
+const VALUES_MAX: usize = 1_000;
+/// Most messages that are one answer: the values, and one that says that there are no more.
+const REPLIES_MAX: usize = VALUES_MAX + 1;
 /// Most messages that wait.
 const HEARD_MAX: usize = 1_024;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::VALUES_MAX;
 use crate::base::addressed::Addressed;
 use crate::base::http::percent;
 use crate::config::Packet;
@@ -172,6 +173,9 @@ fn nest(values: &mut Vec<Bytes>, payload: &Bytes) -> Result<Option<Answer>, Bad>
         return nest_error(err).map(Some);
     }
     match reply.response {
+        Some(_) if values.len() >= VALUES_MAX => {
+            return Err(Bad::Malformed("the reply has more values than one answer may have"));
+        }
         Some(response) => values.push(Bytes::copy_from_slice(response.get().as_bytes())),
         None if !reply.is_disposed => {
             return Err(Bad::Malformed("the reply has neither a response nor an end"));

@@ -136,6 +136,42 @@ fn without_a_token_the_page_too_is_for_this_machine_alone() {
     assert_eq!(send(&open, ("GET", "/healthz"), "", &rebound).status, 200);
 }
 
+/// As a proxy of this machine would, or the gateway itself by an upstream whose name leads here.
+#[test]
+fn without_a_token_nobody_operates_through_a_proxy() {
+    let (_one, open) = start("");
+    let (_two, closed) = start(&format!("[admin]\n{TOKENS}"));
+    for field in [
+        ("X-Forwarded-For", "127.0.0.1"),
+        ("Forwarded", "for=127.0.0.1"),
+        ("Via", "1.1 edge"),
+        ("x-forwarded-for", ""),
+    ] {
+        for target in [STATUS, PAGE, ("POST", "/v1/cache/purge")] {
+            let reply = send(&open, target, "", &[field]);
+            assert_eq!(problem(&reply), (403, "admin_loopback_only".to_owned()), "{field:?}");
+            let told = reply.text().to_lowercase();
+            assert!(told.contains(&field.0.to_lowercase()), "{field:?}: {told}");
+            assert!(told.contains("set admin.token"), "{told}");
+        }
+        assert_eq!(send(&closed, STATUS, OPERATOR, &[field]).status, 200, "{field:?}");
+        assert_eq!(send(&open, ("GET", "/healthz"), "", &[field]).status, 200, "{field:?}");
+    }
+}
+
+#[test]
+fn no_client_operates_the_gateway_by_an_upstream_whose_name_leads_to_it() {
+    let (_upstream, gateway) = start("");
+    // Whatever stands between them, the gateway says in its own fields that it passes a request on.
+    let front = Gateway::start(&format!(
+        "[upstreams.inner]\nservers = [\"http://{}\"]\n\
+         [routes.all]\npath = \"/*\"\nupstream = \"inner\"\n",
+        gateway.admin
+    ));
+    let reply = Client::get(front.public, "/v1/status").header("Host", "localhost").send();
+    assert_eq!(problem(&reply), (403, "admin_loopback_only".to_owned()));
+}
+
 #[test]
 fn every_answer_tells_browsers_what_they_must_not_do() {
     let (_upstream, gateway) = start("");
@@ -207,6 +243,13 @@ fn whoever_reads_learns_neither_callers_nor_what_sessions_hold() {
         assert_eq!(told.status, 200, "{path}: {}", told.text());
         assert!(!told.text().contains("zorro"), "{path}: {}", told.text());
         assert!(told.text().contains('#') || told.text().contains("[redacted]"), "{path}");
+    }
+    // Nor what a browser could show in their place.
+    for path in ["/v1/sessions/s1", "/v1/users/zorro/sessions"] {
+        let asked = |bearer: &str| send(&gateway, ("GET", path), bearer, &[]).text();
+        assert!(asked(OPERATOR).contains("\"s1\""), "{path}: {}", asked(OPERATOR));
+        let told = asked(READER);
+        assert!(!told.contains("\"s1\"") && told.contains("\"sha256:"), "{path}: {told}");
     }
     let question =
         format!("{{\"path\": \"/mine\", \"headers\": {{\"authorization\": \"Bearer {bearer}\"}}}}");

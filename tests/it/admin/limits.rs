@@ -266,6 +266,9 @@ fn a_key_is_inspected_and_reset() {
         ("/v1/limits?policy=apo&key=address=::1", "No limit is named \\\"apo\\\""),
         ("/v1/limits?policy=api&key=42", "is no key"),
         ("/v1/limits?policy=flood&key=address=::1", "for itself"),
+        ("/v1/limits?policy=guess&key=ip=127.0.0.1", "Write address=127.0.0.1."),
+        ("/v1/limits?policy=guess&key=address=localhost", "counts by address. Write address="),
+        ("/v1/limits?policy=guess&key=claim:sub=ada", "counts by address. Write address="),
     ] {
         let reply = operate(&gateway, "GET", path, None);
         assert_eq!(problem(&reply), (400, "request_invalid".to_owned()));

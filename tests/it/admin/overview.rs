@@ -67,6 +67,24 @@ fn a_file_that_is_not_in_force_is_told_of() {
 }
 
 #[test]
+fn an_issuer_whose_keys_never_came_is_poor_and_says_what_to_do() {
+    let upstream = Upstream::replying(response("200 OK", "hello"));
+    let gateway = Gateway::start(&format!(
+        "[auth.users]\nissuer = \"https://login.test\"\naudience = [\"shop\"]\n\
+         algorithms = [\"ES256\"]\njwks_url = \"http://127.0.0.1:1/keys\"\n{}\
+         [routes.all]\npath = \"/*\"\nupstream = \"shop\"\nauth = \"users\"\n",
+        upstream.table("shop")
+    ));
+    eventually("it is found", || found(&gateway) == ["issuer_keys_missing_users"]);
+    let finding = &overview(&gateway)["findings"][0];
+    assert_eq!((&finding["level"], &finding["page"]), (&json!("poor"), &json!("identity")));
+    let (what, remedy) = (finding["what"].to_string(), finding["do"].to_string());
+    assert!(what.contains("keys of auth.users were never fetched: no connection: "), "{what}");
+    assert!(!what.contains("jwks_url"), "{what}");
+    assert!(remedy.contains("is the host of jwks_url right, and reachable from here?"), "{remedy}");
+}
+
+#[test]
 fn a_policy_that_evicts_is_poor_and_says_what_to_do() {
     let redis = Redis::start();
     assert_eq!(redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]), "OK");

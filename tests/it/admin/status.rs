@@ -57,3 +57,22 @@ fn its_exit_status_says_why_there_is_no_screen() {
     let ran = run(&folder, &["status", "--admin", &url, "--admin-token", "file:token"]);
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
 }
+
+#[test]
+fn a_store_that_does_not_let_the_gateway_in_is_said_as_the_log_says_it() {
+    let redis = Redis::start();
+    let own = "username = \"gateway\"\npassword = \"wrong-horse\"\n";
+    let (_upstream, gateway) = start(&format!("[store]\nurl = \"{}\"\n{own}", redis.url()));
+    eventually("it is known", || status(&gateway, &[]).stdout.contains("WRONGPASS"));
+    let said = status(&gateway, &[]).stdout;
+    let expected = format!(
+        "✖ poor   The main store does not answer: Redis does not know this user or password \
+         (WRONGPASS) ({}). (store_away_main)\n         do: Correct store.username and \
+         store.password, or ACL SETUSER in Redis.\n",
+        redis.address()
+    );
+    assert!(said.contains(&expected), "{said}");
+    let user = ["ACL", "SETUSER", "gateway", "on", ">wrong-horse", "~*", "&*", "+@all"];
+    assert_eq!(redis.cli(&user), "OK");
+    eventually("it is over", || !status(&gateway, &[]).stdout.contains("does not answer"));
+}

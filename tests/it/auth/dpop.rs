@@ -175,6 +175,12 @@ fn a_bound_token_is_good_with_a_proof_of_its_key_alone() {
         let reply = ask(&gateway, "/private/a", &odd, &[&key.proof(&odd, "/private/a")]);
         assert_eq!(told(&reply), (401, "token_invalid".to_owned()), "{jkt}");
     }
+    // The proof beside a token that is bound to nothing stays behind as well.
+    upstream.forget();
+    let proof = key.proof(&unbound, "/private/a");
+    let bearer = Client::get(gateway.public, "/private/a").bearer(&unbound).header("DPoP", proof);
+    assert_eq!(bearer.send().status, 200);
+    assert_eq!(upstream.only().header("dpop"), None);
     // Elsewhere the field is somebody else's, and goes on.
     upstream.forget();
     Client::get(gateway.public, "/public").header("DPoP", "x").send();
@@ -189,7 +195,7 @@ fn of_text(key: &Key, header: &Value, claims: &str) -> String {
 }
 
 /// Proofs whose form or signature is no good.
-fn forged(key: &Key, token: &str, path: &str) -> Vec<(&'static str, String)> {
+fn forged(key: &Key, token: &str, path: &str) -> Vec<(&'static str, &'static str, String)> {
     let (other, header, claims) = (Key::new(), key.header(), good(token, path));
     let hmac = |changes: Value, secret: &[u8]| {
         let header = but(key.header(), changes);
@@ -203,62 +209,62 @@ fn forged(key: &Key, token: &str, path: &str) -> Vec<(&'static str, String)> {
     let unsigned = whole.rsplit_once('.').unwrap().0;
     let twice = claims.to_string().replacen('{', "{\"htm\":\"POST\",", 1);
     vec![
-        ("no signature", format!("{unsigned}.")),
-        ("two parts", unsigned.to_owned()),
-        ("another key's", other.proof(token, path)),
-        ("another key behind its header", other.sign(&header, &claims)),
-        ("its key behind another header", key.sign(&other.header(), &claims)),
-        ("HS256 with the public key", hmac(json!({"alg": "HS256"}), &x)),
-        ("HS256 with a key that it brings", hmac(own, &[7; 32])),
-        ("two members of one name", of_text(key, &header, &twice)),
-        ("claims that are a list", of_text(key, &header, "[]")),
-        ("empty", String::new()),
-        ("two in one line", format!("{whole}, {whole}")),
+        ("signature", "no signature", format!("{unsigned}.")),
+        ("malformed", "two parts", unsigned.to_owned()),
+        ("other_key", "another key's", other.proof(token, path)),
+        ("signature", "another key behind its header", other.sign(&header, &claims)),
+        ("other_key", "its key behind another header", key.sign(&other.header(), &claims)),
+        ("algorithm", "HS256 with the public key", hmac(json!({"alg": "HS256"}), &x)),
+        ("algorithm", "HS256 with a key that it brings", hmac(own, &[7; 32])),
+        ("malformed", "two members of one name", of_text(key, &header, &twice)),
+        ("malformed", "claims that are a list", of_text(key, &header, "[]")),
+        ("malformed", "empty", String::new()),
+        ("malformed", "two in one line", format!("{whole}, {whole}")),
     ]
 }
 
 /// Proofs of the right key whose header is no good.
-fn odd_headers(key: &Key, token: &str, path: &str) -> Vec<(&'static str, String)> {
+fn odd_headers(key: &Key, token: &str, path: &str) -> Vec<(&'static str, &'static str, String)> {
     let with = |changes| key.sign(&but(key.header(), changes), &good(token, path));
     let jwk = |changes| with(json!({ "jwk": but(key.jwk(), changes) }));
     let mut with_null = key.jwk();
     with_null["d"] = Value::Null;
     vec![
-        ("alg none", with(json!({"alg": "none"}))),
-        ("no alg", with(json!({"alg": null}))),
-        ("an algorithm that is not accepted", with(json!({"alg": "ES384"}))),
-        ("an algorithm of another key", with(json!({"alg": "EdDSA"}))),
-        ("no typ", with(json!({"typ": null}))),
-        ("another typ", with(json!({"typ": "at+jwt"}))),
-        ("critical extensions", with(json!({"crit": ["x"], "x": 1}))),
-        ("no jwk", with(json!({"jwk": null}))),
-        ("a list for a jwk", with(json!({"jwk": [key.jwk()]}))),
-        ("a private jwk", jwk(json!({"d": b64([1; 32])}))),
-        ("a private member that is null", with(json!({ "jwk": with_null }))),
-        ("a point elsewhere", jwk(json!({"x": b64([1; 32])}))),
-        ("another curve", jwk(json!({"crv": "P-384"}))),
+        ("algorithm", "alg none", with(json!({"alg": "none"}))),
+        ("algorithm", "no alg", with(json!({"alg": null}))),
+        ("algorithm", "an algorithm that is not accepted", with(json!({"alg": "ES384"}))),
+        ("key", "an algorithm of another key", with(json!({"alg": "EdDSA"}))),
+        ("type", "no typ", with(json!({"typ": null}))),
+        ("type", "another typ", with(json!({"typ": "at+jwt"}))),
+        ("malformed", "critical extensions", with(json!({"crit": ["x"], "x": 1}))),
+        ("key", "no jwk", with(json!({"jwk": null}))),
+        ("key", "a list for a jwk", with(json!({"jwk": [key.jwk()]}))),
+        ("key", "a private jwk", jwk(json!({"d": b64([1; 32])}))),
+        ("key", "a private member that is null", with(json!({ "jwk": with_null }))),
+        ("key", "a point elsewhere", jwk(json!({"x": b64([1; 32])}))),
+        ("key", "another curve", jwk(json!({"crv": "P-384"}))),
     ]
 }
 
 /// Proofs of the right key that say something else.
-fn odd_claims(key: &Key, token: &str, path: &str) -> Vec<(&'static str, String)> {
+fn odd_claims(key: &Key, token: &str, path: &str) -> Vec<(&'static str, &'static str, String)> {
     let with = |changes| key.sign(&key.header(), &but(good(token, path), changes));
     vec![
-        ("no jti", with(json!({"jti": null}))),
-        ("an empty jti", with(json!({"jti": ""}))),
-        ("a number for a jti", with(json!({"jti": 7}))),
-        ("a jti without end", with(json!({"jti": "x".repeat(257)}))),
-        ("another method", with(json!({"htm": "POST"}))),
-        ("a method in lower case", with(json!({"htm": "get"}))),
-        ("no method", with(json!({"htm": null}))),
-        ("no time", with(json!({"iat": null}))),
-        ("a text for a time", with(json!({"iat": now().to_string()}))),
-        ("too old", with(json!({"iat": now() - 61}))),
-        ("of the future", with(json!({"iat": now() + 600}))),
-        ("no token", with(json!({"ath": null}))),
-        ("another token", with(json!({"ath": b64(digest(&SHA256, b"x"))}))),
-        ("the token itself", with(json!({ "ath": token }))),
-        ("huge", with(json!({"x": "x".repeat(8 * 1024)}))),
+        ("id", "no jti", with(json!({"jti": null}))),
+        ("id", "an empty jti", with(json!({"jti": ""}))),
+        ("id", "a number for a jti", with(json!({"jti": 7}))),
+        ("id", "a jti without end", with(json!({"jti": "x".repeat(257)}))),
+        ("method", "another method", with(json!({"htm": "POST"}))),
+        ("method", "a method in lower case", with(json!({"htm": "get"}))),
+        ("method", "no method", with(json!({"htm": null}))),
+        ("time", "no time", with(json!({"iat": null}))),
+        ("time", "a text for a time", with(json!({"iat": now().to_string()}))),
+        ("time", "too old", with(json!({"iat": now() - 61}))),
+        ("time", "of the future", with(json!({"iat": now() + 600}))),
+        ("token", "no token", with(json!({"ath": null}))),
+        ("token", "another token", with(json!({"ath": b64(digest(&SHA256, b"x"))}))),
+        ("token", "the token itself", with(json!({ "ath": token }))),
+        ("too_large", "huge", with(json!({"x": "x".repeat(8 * 1024)}))),
     ]
 }
 
@@ -269,11 +275,19 @@ fn a_proof_that_is_forged_or_odd_is_refused() {
     let key = Key::new();
     let (token, path) = (key.token(), "/private/a");
     let whole = key.proof(&token, path);
-    for (what, proof) in
-        [forged, odd_headers, odd_claims].map(|all| all(&key, &token, path)).concat()
-    {
-        let reply = ask(&gateway, path, &token, &[&proof]);
+    let cases = [forged, odd_headers, odd_claims].map(|all| all(&key, &token, path)).concat();
+    let asked = cases.iter().map(|(_, what, proof)| {
+        let reply = ask(&gateway, path, &token, &[proof]);
         assert_eq!(told(&reply), (401, "dpop_invalid".to_owned()), "{what}");
+        reply.header("x-request-id").expect("an id").to_owned()
+    });
+    let asked: Vec<String> = asked.collect();
+    // Each for its own reason, or what comes first would hide that nothing looks at the rest.
+    eventually("all have their lines", || gateway.access_lines().len() == asked.len());
+    let lines = gateway.access_lines();
+    for (id, (cause, what, _)) in asked.iter().zip(&cases) {
+        let line = lines.iter().find(|line| line["request_id"] == **id).expect("its line");
+        assert_eq!(line["cause"], *cause, "{what}: {line}");
     }
     let two = [&*key.proof(&token, path), &*key.proof(&token, path)];
     assert_eq!(told(&ask(&gateway, path, &token, &two)), invalid(), "two lines");

@@ -192,6 +192,11 @@ fn an_answer_is_judged_as_a_token_is() {
         ("n", json!({"cnf": {"jkt": key}}), (401, "dpop_missing")),
         ("o", json!({"cnf": {"x5t#S256": key}}), (401, "token_binding")),
         ("p", json!({"cnf": "x"}), (401, "token_invalid")),
+        ("q", json!({"token_type": "Bearer", "typ": "at+jwt"}), (200, "")),
+        ("r", json!({"token_type": "refresh_token"}), (401, "token_invalid")),
+        ("s", json!({"token_use": "refresh_token"}), (401, "token_invalid")),
+        ("t", json!({"token_type": "Bearer", "typ": "Offline"}), (401, "token_invalid")),
+        ("u", json!({"typ": "ID"}), (401, "token_invalid")),
     ] {
         server.say(token, &active(changes.clone()));
         for _ in 0..2 {
@@ -199,7 +204,7 @@ fn an_answer_is_judged_as_a_token_is() {
             assert_eq!(told(&ask(&gateway, token)), refused(status, code), "{changes}");
         }
     }
-    assert_eq!(server.asked(), 16, "each is remembered");
+    assert_eq!(server.asked(), 21, "each is remembered");
 }
 
 #[test]

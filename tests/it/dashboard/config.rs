@@ -77,3 +77,16 @@ fn a_file_takes_effect_by_three_clicks_and_that_is_kept() {
     browser.shows("dialog dl", "POST /v1/cache/purge");
     eventually("nothing is amiss", || browser.console() == [""; 0]);
 }
+
+#[test]
+fn what_the_gateway_itself_answers_is_explained_as_that() {
+    let closed = "[routes.closed]\npath = \"/closed\"\nrespond = { status = 403 }\n";
+    let gateway = Gateway::start(&format!("{GATEWAY}{closed}"));
+    let browser = Browser::start();
+    browser.open(&url(&gateway, "config"));
+    browser.shows("main", "The file: ● it is what runs");
+    browser.run("document.querySelector('input[name=path]').value = '/closed'");
+    browser.click("form button", "Explain");
+    browser.shows(".answer", "✖ would be answered 403, by respond of the route");
+    browser.shows(".answer dl", "closed");
+}

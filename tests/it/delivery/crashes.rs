@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{QUICK, accepted, bearer, metric, post, start, until, upstream};
+use super::{QUICK, accepted, bearer, metric, post, start, told, until, upstream};
 use crate::support::{Redis, Upstream, eventually, eventually_within, kill, response};
 
 /// Longest wait for a lease of 5 s to run out, and for somebody to look for such.
@@ -73,6 +73,29 @@ fn a_gateway_that_dies_while_it_delivers_costs_one_repeat() {
     assert_eq!(attempts, ["1", "2"]);
     assert_eq!(metric(&second, "portcullis_queue_stalled_total", None), 1.0);
     nothing_is_left(&redis);
+}
+
+/// Whatever ends one gateway after the other is given up before it ends them all.
+#[test]
+fn what_was_with_too_many_gateways_that_died_is_given_up() {
+    let redis = Redis::start();
+    let (upstream, answer) = holding();
+    let lines = format!("{SHORT}max_stalls = 1\n");
+    let token = bearer("u1");
+    let mut first = start(&redis, &upstream, &lines);
+    let id = accepted(&post(&first, "/mail", &token, "a"));
+    eventually("it is sent", || upstream.seen() == 1);
+    kill("KILL", first.pid());
+    first.wait();
+    let mut second = start(&redis, &upstream, &lines);
+    eventually_within(LEASE, "it may end one gateway", || upstream.seen() == 2);
+    kill("KILL", second.pid());
+    second.wait();
+    let third = start(&redis, &upstream, &lines);
+    let state = || told(&third, &token, &id);
+    eventually_within(LEASE, "it is given up", || state()["state"] == "dead");
+    assert_eq!((&state()["error"], upstream.seen()), (&"stalled".into(), 2));
+    drop(answer);
 }
 
 /// Nothing is left in the stream of a queue that is done, neither waiting nor claimed.

@@ -11,7 +11,7 @@ const KEYS: [&str; 3] = [
     "MzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzM=",
 ];
 
-fn pause(gateway: &Gateway, word: &str) {
+pub(super) fn pause(gateway: &Gateway, word: &str) {
     let path = format!("/v1/queues/mail/{word}");
     assert_eq!(operate(gateway, "POST", &path, "").status, 200);
 }

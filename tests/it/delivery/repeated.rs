@@ -54,6 +54,30 @@ fn a_refusal_is_not_repeated() {
     assert_eq!(upstream.seen(), 1);
 }
 
+/// What is a refusal to others may be none here: a service that is deployed anew, or one behind it.
+#[test]
+fn a_queue_says_after_which_other_answers_it_tries_again() {
+    let redis = Redis::start();
+    let upstream = answering(&["404 Not Found", "307 Temporary Redirect", "501 No", "200 OK"]);
+    let lines = format!("{QUICK}retry_on = [\"404\", \"3xx\", \"501\"]\nattempts = 4\n");
+    let gateway = start(&redis, &upstream, &lines);
+    let token = bearer("u1");
+    let id = accepted(&post(&gateway, "/mail", &token, "a"));
+    let done = until(&gateway, &token, &id, "done");
+    assert_eq!((&done["attempts"], &done["status"]), (&4.into(), &200.into()), "{done}");
+    // What nobody has named stays a refusal, and an end is an end.
+    for (status, lines, error, sent) in [
+        ("400 Bad Request", "retry_on = [\"404\"]\n", "refused", 1),
+        ("404 Not Found", "retry_on = [\"4xx\"]\nattempts = 3\n", "exhausted", 3),
+    ] {
+        let (redis, upstream) = (Redis::start(), Upstream::replying(response(status, "")));
+        let gateway = start(&redis, &upstream, &format!("{QUICK}{lines}"));
+        let id = accepted(&post(&gateway, "/mail", &token, "a"));
+        assert_eq!(until(&gateway, &token, &id, "dead")["error"], error);
+        assert_eq!(upstream.seen(), sent);
+    }
+}
+
 /// A redirect is followed by nobody: its place may be anybody's.
 #[test]
 fn a_redirect_is_not_followed() {

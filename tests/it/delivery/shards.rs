@@ -15,7 +15,7 @@ use crate::support::{
 const FOUR: &str = "shards = 4\nlease = \"5s\"\nbackoff = \"20ms\"\n";
 
 /// The shard of an id, of which there are few: 8 bits stand before the time.
-fn shard_of(id: &str) -> u8 {
+pub(super) fn shard_of(id: &str) -> u8 {
     portcullis::store::queue::DeliveryId::parse(id).expect("an id").shard()
 }
 

@@ -1,15 +1,35 @@
 //! The manifests for Kubernetes: they agree with each other and with the configuration that they
-//! bring along, and the gateway follows a ConfigMap. Their schemas are `scripts/manifests`' matter.
+//! bring along and with the schemas of Kubernetes, and the gateway follows a ConfigMap. What
+//! kubectl and helm make of them is `scripts/manifests`' matter.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::Value;
 
-use super::{at, from_root, list_at, read, text, text_at};
+use super::{at, from_root, list_at, output, read, text, text_at};
 use crate::support::{Client, Folder, Gateway, Upstream, eventually, response, run};
 
 const FOLDER: &str = "deploy/kubernetes";
+
+/// Reads Kubernetes's definitions and files of resources, and says what is not as they want it: all
+/// fields are known and of the right type. A kind without a definition ends it.
+const VALIDATE: &str = r##"
+import json, sys, jsonschema, yaml
+definitions = json.load(open(sys.argv[1]))["$defs"]
+kinds = {(kind["group"], kind["version"], kind["kind"]): name
+         for name, schema in definitions.items()
+         for kind in schema.get("x-kubernetes-group-version-kind", [])}
+for path in sys.argv[2:]:
+    for resource in yaml.safe_load_all(open(path)):
+        group, _, version = resource["apiVersion"].rpartition("/")
+        name = kinds[group, version, resource["kind"]]
+        schema = {"$ref": "#/$defs/" + name, "$defs": definitions}
+        for error in jsonschema.Draft202012Validator(schema).iter_errors(resource):
+            print(name, list(error.path), error.message)
+"##;
 
 /// What a kustomization names, read.
 fn resources(folder: &str) -> Vec<Value> {
@@ -63,6 +83,24 @@ fn every_manifest_is_named_by_a_kustomization() {
     }
     assert_eq!(named, there);
     assert_eq!(all().len(), 7);
+}
+
+#[test]
+fn every_field_of_a_manifest_is_one_of_kubernetes() {
+    let wrong = |files: &[PathBuf]| {
+        let mut command = Command::new("python3");
+        command.args(["-c", VALIDATE]).arg(from_root("target/kubernetes/definitions-1.32.json"));
+        output(command.args(files))
+    };
+    // A ServiceMonitor is no kind of Kubernetes: the operator brings it along.
+    let named = ["deployment", "service", "disruption", "network", "autoscaling/scaler"];
+    let files = named.map(|name| from_root(&format!("{FOLDER}/{name}.yaml")));
+    assert_eq!(wrong(&files), "");
+    let folder = Folder::new();
+    let deployment = text(&format!("{FOLDER}/deployment.yaml"));
+    let misspelt = deployment.replace("readOnlyRootFilesystem", "readonlyRootFilesystem");
+    let said = wrong(&[folder.write("deployment.yaml", misspelt)]);
+    assert!(said.contains("'readonlyRootFilesystem' was unexpected"), "{said}");
 }
 
 #[test]

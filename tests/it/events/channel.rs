@@ -36,6 +36,27 @@ fn a_channel_purges_and_each_new_connection_is_a_gap() {
     assert_eq!(read(&gateway, "/products/2"), 2, "what was missed may have named it");
 }
 
+/// Who would rather serve what may be old for a while is only told of it.
+#[test]
+fn a_gap_may_be_ignored_and_is_counted() {
+    let (redis, database) = (Redis::start(), Database::new());
+    let upstream = database.serve();
+    let gateway = start(&redis, &upstream, &format!("{CHANNEL}on_gap = \"ignore\"\n"));
+    eventually("the gateway listens", || gaps(&gateway, "told") == 1.0);
+    database.write("/products/1", 1);
+    store(&gateway, "/products/1");
+    database.write("/products/1", 2);
+    redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    eventually("the new connection is a gap", || gaps(&gateway, "told") == 2.0);
+    assert_eq!(read(&gateway, "/products/1"), 1, "a gap is counted behind its purge");
+    // Events purge as before.
+    eventually("it listens anew", || {
+        redis.cli(&["PUBLISH", "shop:changes", r#"{"id": "1"}"#]) == "1"
+    });
+    eventually("it is gone", || read(&gateway, "/products/1") == 2);
+    assert_eq!(gaps(&gateway, "told"), 2.0);
+}
+
 #[test]
 fn a_key_that_changes_purges_what_its_star_stands_for() {
     let settings = ["--notify-keyspace-events", "K$g"].map(str::to_owned);

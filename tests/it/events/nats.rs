@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Database, count, gaps, read, start, store, told};
-use crate::support::{Client, Gateway, Nats, Redis, eventually, kill};
+use crate::support::{Client, Folder, Gateway, Nats, Redis, STREAMS, eventually, kill};
 
 /// Rows that are written, with an event each.
 const ROWS: u32 = 120;
@@ -20,7 +20,10 @@ fn source(nats: &Nats, from: &str) -> String {
 }
 
 fn streams() -> Nats {
-    let nats = Nats::with_streams();
+    with_consumer(Nats::with_streams())
+}
+
+fn with_consumer(nats: Nats) -> Nats {
     nats.stream("SHOP", "shop.>", &json!({}));
     nats.consumer("SHOP", "gateway", &json!({ "ack_wait": 1_000_000_000_u64 }));
     nats
@@ -35,8 +38,17 @@ fn left(nats: &Nats) -> u64 {
 
 #[test]
 fn a_stream_loses_no_event_whatever_dies_meanwhile() {
+    loses_none(streams());
+}
+
+#[test]
+fn a_stream_of_a_newer_server_loses_no_event_whatever_dies_meanwhile() {
+    loses_none(with_consumer(Nats::newer_in(Folder::new(), STREAMS)));
+}
+
+fn loses_none(mut nats: Nats) {
     let settings = ["--appendonly", "yes", "--appendfsync", "always"].map(str::to_owned);
-    let (mut redis, mut nats) = (Redis::start_with(&settings), streams());
+    let mut redis = Redis::start_with(&settings);
     let database = Database::new();
     let upstream = database.serve();
     let source = source(&nats, "jetstream:SHOP/gateway");

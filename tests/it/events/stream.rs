@@ -79,6 +79,26 @@ fn hostile_values_never_widen_a_purge_and_are_poison() {
     all_done(&redis, "products");
 }
 
+/// A replica that lags may be asked between an event and its own news of it.
+#[test]
+fn an_event_purges_once_more_after_a_time() {
+    let (redis, database) = (Redis::start(), Database::new());
+    let upstream = database.serve();
+    let again = PRODUCTS.replacen("purge = ", "again = \"4s\"\npurge = ", 1);
+    let gateway = start(&redis, &upstream, &again);
+    database.write("/products/1", 1);
+    store(&gateway, "/products/1");
+    // The primary has 3, the replica that is asked has 2.
+    database.write("/products/1", 2);
+    tell(&redis, &["table", "products", "id", "1"]);
+    eventually("the purge is in force", || read(&gateway, "/products/1") == 2);
+    store(&gateway, "/products/1");
+    database.write("/products/1", 3);
+    assert_eq!(read(&gateway, "/products/1"), 2, "nobody has told of that");
+    eventually("it is purged once more", || read(&gateway, "/products/1") == 3);
+    assert_eq!(count(&gateway, "products", "taken"), 1.0, "by one event");
+}
+
 /// More than one reply of Redis may hold, and an entry that nobody reads.
 #[test]
 fn long_entries_come_by_and_by_and_one_that_is_too_long_is_poison() {

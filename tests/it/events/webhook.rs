@@ -7,7 +7,7 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Database, count, read, start, store, told};
+use super::{Database, count, metric, read, start, store, told};
 use crate::support::{Client, Gateway, Redis, Reply, eventually};
 
 /// The two secrets of `HOOKS`, as bytes.
@@ -119,4 +119,22 @@ fn a_webhook_is_refused_while_redis_is_away_and_its_repeat_is_taken() {
         send(&gateway, "m1", time, &signature, body).status == 204
     });
     assert_eq!(count(&gateway, "hooks", "taken"), 1.0);
+}
+
+/// How late an event was when it was done, by what its sender says of when he has told it.
+#[test]
+fn an_event_is_as_late_as_its_time_says() {
+    let (redis, database) = (Redis::start(), Database::new());
+    let upstream = database.serve();
+    let gateway = start(&redis, &upstream, "");
+    let lag = || metric(&gateway, "portcullis_event_lag_seconds", &[("source", "hooks")]);
+    assert_eq!(lag(), 0.0);
+    let body = r#"{"id": 1}"#;
+    for (id, late) in [("m1", 200), ("m2", 100)] {
+        let told = now() - late;
+        let reply = send(&gateway, id, told, &sign(SECRETS[0], id, told, body), body);
+        assert_eq!(reply.status, 204, "{}", reply.text());
+        let (lag, most) = (lag(), (now() - told) as f64);
+        assert!(lag >= late as f64 && lag <= most, "{lag}, {late} to {most}");
+    }
 }

@@ -107,6 +107,29 @@ fn what_may_have_acted_leaves_its_outcome_unknown() {
     assert!(heads.iter().all(|it| it.header("idempotency-key") == Some("k")), "{heads:?}");
 }
 
+/// A PUT may be sent where nobody knows what a POST with its key did. What becomes of the PUT says
+/// nothing of the POST.
+#[test]
+fn what_may_have_acted_stays_unknown_behind_another_request_that_did_nothing() {
+    let upstream = Upstream::with(|request, stream| {
+        if request.request_line().starts_with("POST") {
+            // Until the gateway hangs up.
+            let _ = std::io::Read::read(stream, &mut [0; 1]);
+            return;
+        }
+        let _ = std::io::Write::write_all(stream, response("503 Away", "later").as_bytes());
+    });
+    let gateway = gateway(&upstream, "memory:", "methods = [\"POST\", \"PUT\"]", "");
+    assert_eq!(with_code(&post(&gateway, "k", "a")), expect(504, "upstream_timeout"));
+    for _ in 0..2 {
+        assert_eq!(send(&gateway, "PUT", "k", "a").status, 503);
+        let again = post(&gateway, "k", "a");
+        assert_eq!(with_code(&again), expect(409, "idempotency_outcome_unknown"));
+    }
+    let posts = upstream.recorded().into_iter().filter(|it| it.request_line().starts_with("POST"));
+    assert_eq!(posts.count(), 1);
+}
+
 /// A request that is refused on its way has no key, though it asked for one.
 #[test]
 fn a_refused_request_leaves_its_key_free() {

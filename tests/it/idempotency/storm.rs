@@ -13,11 +13,11 @@ const ROUNDS: usize = 40;
 const ROUNDS_MAX: usize = 4 * ROUNDS;
 /// How many send the same request, in each of them.
 const CLIENTS: usize = 24;
-const GATEWAYS: usize = 3;
+pub(super) const GATEWAYS: usize = 3;
 
 /// What a slow upstream knows.
 #[derive(Default)]
-struct Slow {
+pub(super) struct Slow {
     arrived: AtomicUsize,
     /// The rounds whose orders are answered.
     answered: Mutex<usize>,
@@ -26,19 +26,19 @@ struct Slow {
 
 impl Slow {
     /// It answers the orders of this round, and of those before.
-    fn answer(&self, round: usize) {
+    pub(super) fn answer(&self, round: usize) {
         *self.answered.lock().unwrap() = round + 1;
         self.changed.notify_all();
     }
 
-    fn arrived(&self) -> usize {
+    pub(super) fn arrived(&self) -> usize {
         self.arrived.load(Ordering::SeqCst)
     }
 }
 
 /// An upstream that numbers the orders, which are numbers of rounds, and answers them once it is
 /// told to.
-fn slow() -> (Upstream, Arc<Slow>) {
+pub(super) fn slow() -> (Upstream, Arc<Slow>) {
     let slow = Arc::new(Slow::default());
     let known = Arc::clone(&slow);
     let upstream = Upstream::with(move |request, connection| {
@@ -103,7 +103,7 @@ fn equal_requests_over_gateways_that_die_one_after_the_other_take_effect_once() 
 }
 
 /// What the first one who was answered was told.
-fn replies_alike(replies: &[Reply]) -> String {
+pub(super) fn replies_alike(replies: &[Reply]) -> String {
     let first = replies.iter().find(|reply| reply.status == 201);
     first.map(Reply::text).unwrap_or_default()
 }

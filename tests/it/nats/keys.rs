@@ -30,12 +30,19 @@ fn is_let_in(gateway: &Gateway) {
 
 #[test]
 fn a_seed_lets_the_gateway_in_where_the_server_has_its_public_key() {
+    lets_in(Nats::start_in);
+}
+
+#[test]
+fn a_seed_lets_the_gateway_in_at_a_newer_server() {
+    lets_in(Nats::newer_in);
+}
+
+fn lets_in(start: fn(Folder, &str) -> Nats) {
     let (own, other) = (Key::user(1), Key::user(2));
     let public = &own.public;
-    let nats = Nats::start_in(
-        Folder::new(),
-        &format!("authorization {{ users: [{{ nkey: {public} }}] }}\n"),
-    );
+    let nats =
+        start(Folder::new(), &format!("authorization {{ users: [{{ nkey: {public} }}] }}\n"));
     let folder = Folder::new();
     folder.write("gateway.nk", format!("{}\n", other.seed));
     let keys = "nkey = \"file:gateway.nk\"\nconnect_timeout = \"500ms\"";

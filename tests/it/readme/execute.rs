@@ -222,6 +222,11 @@ fn the_page_on_converting_is_true() {
 }
 
 #[test]
+fn the_page_on_delivery_is_true() {
+    run_pages(&["docs/delivery.md"]);
+}
+
+#[test]
 fn the_page_on_deployment_is_true() {
     run_pages(&["docs/deployment.md"]);
 }
@@ -296,7 +301,7 @@ fn no_page_with_commands_is_forgotten() {
 fn blocks_are_of_a_known_kind_and_left_out_for_a_reason() {
     for block in pages::all().iter().flat_map(pages::Page::blocks) {
         let (at, language) = (&block.at, block.language.as_str());
-        let known = ["sh", "text", "toml", "js", "nginx", "proto", "conf"];
+        let known = ["sh", "text", "toml", "js", "ts", "nginx", "proto", "conf"];
         assert!(known.contains(&language), "{at}: what is {language:?}?");
         if let Some(reason) = &block.left_out {
             assert!(language == "sh" && reason.len() > 10, "{at}: {reason:?}");
@@ -333,6 +338,7 @@ fn every_configuration_is_one() {
         let config = config.replace("env:REDIS_OPERATOR_PASSWORD", "secret");
         let config = config.replace("env:NATS_PASSWORD", "secret");
         let config = config.replace("env:WEBHOOK_SECRET", "0123456789abcdef");
+        let config = config.replace("env:JWT_SECRET", "32-random-bytes-32-random-bytes-!");
         let mut config = config.replace("env:SENTINEL_PASSWORD", "secret");
         for (table, lines) in REST {
             if !config.contains(table) {

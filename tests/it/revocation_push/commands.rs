@@ -9,7 +9,8 @@ use serde_json::json;
 use super::{House, knows};
 use crate::auth::with;
 use crate::support::{
-    AUTH, Client, Folder, Gateway, Refused, Upstream, eventually, operate, response, run, token,
+    AUTH, Client, Folder, Gateway, Refused, Upstream, eventually, operate, response, run, run_with,
+    token,
 };
 
 const OPERATOR: &str = "operator-0123456789";
@@ -63,6 +64,21 @@ fn every_kind_is_revoked_and_taken_back() {
         let said = done(&gateway, &["revoke", "--undo", option, value]);
         assert!(said.starts_with(&format!("taken back: {key}")), "{said}");
         assert_eq!(status(), 200, "{option}");
+    }
+    // A token on the command line would stand in every process list.
+    let folder = Folder::new();
+    folder.write("token", format!("{nameless}\n"));
+    let status = || Client::get(gateway.public, "/private").bearer(&nameless).send().status;
+    for (place, input) in [("env:LOST", ""), ("file:token", ""), ("-", &*nameless)] {
+        for (undo, before, after) in [(None, 200, 401), (Some("--undo"), 401, 200)] {
+            assert_eq!(status(), before, "{place}");
+            let url = url(&gateway);
+            let mut arguments = vec!["revoke", "--token", place, "--admin", &url];
+            arguments.extend(undo);
+            let ran = run_with(&folder, &arguments, &[("LOST", &nameless)], input);
+            assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{place}");
+            assert_eq!(status(), after, "{place}");
+        }
     }
     let said = done(&gateway, &["revoke", "--jti", "t-1", "--expires-in", "24h"]);
     assert_eq!(said, "revoked: app:auth:blacklist:t-1, for 1d\n");

@@ -1,6 +1,6 @@
 //! The gateway under test: the built binary, in a process of its own.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -38,12 +38,28 @@ pub(crate) struct Refused {
 
 /// Runs the binary with these arguments in this folder, to its end.
 pub(crate) fn run(folder: &Folder, arguments: &[&str]) -> Refused {
-    let output = Command::new(BINARY)
+    run_with(folder, arguments, &[], "")
+}
+
+/// The same with these environment variables, and with `input` on standard input.
+pub(crate) fn run_with(
+    folder: &Folder,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    input: &str,
+) -> Refused {
+    let mut child = Command::new(BINARY)
         .args(arguments)
+        .envs(variables.iter().copied())
         .current_dir(folder.path())
-        .stdin(Stdio::null())
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .expect("the binary runs");
+    // Dropped, it ends the input; a command that reads none may be gone by then.
+    let _ = child.stdin.take().expect("an input").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("the binary ends");
     Refused {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +15,8 @@ use super::{Folder, PATIENCE, eventually};
 
 /// See the module; it is killed when the test ends.
 pub(crate) struct Nats {
+    /// The server's program.
+    program: PathBuf,
     port: u16,
     folder: Folder,
     child: Child,
@@ -27,14 +30,33 @@ impl Nats {
 
     /// The same with settings of its own, which may name files in this folder.
     pub(crate) fn start_in(folder: Folder, settings: &str) -> Self {
+        let of_debian = Path::new(OF_DEBIAN);
+        let found = if of_debian.exists() { of_debian } else { Path::new("nats-server") };
+        Self::start_as(found, folder, settings)
+    }
+
+    /// One of a newer version: the one that `scripts/setup` has fetched, or the one that this
+    /// shell finds.
+    pub(crate) fn newer() -> Self {
+        Self::newer_in(Folder::new(), "")
+    }
+
+    /// The same with settings of its own.
+    pub(crate) fn newer_in(folder: Folder, settings: &str) -> Self {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/nats/nats-server");
+        let found = if own.exists() { own } else { PathBuf::from("nats-server") };
+        Self::start_as(&found, folder, settings)
+    }
+
+    fn start_as(program: &Path, folder: Folder, settings: &str) -> Self {
         folder.write("nats.conf", settings);
         // Between our look and its bind another process may take the port.
         for _ in 0..5 {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
             let port = listener.local_addr().expect("its address").port();
             drop(listener);
-            if let Some(child) = launch(port, &folder) {
-                return Self { port, folder, child };
+            if let Some(child) = launch(program, port, &folder) {
+                return Self { program: program.to_owned(), port, folder, child };
             }
         }
         panic!("nats-server does not stay up");
@@ -52,7 +74,7 @@ impl Nats {
 
     /// One with JetStream, whose streams are on the disk.
     pub(crate) fn with_streams() -> Self {
-        Self::start_in(Folder::new(), "jetstream { store_dir: \"streams\" }\n")
+        Self::start_in(Folder::new(), STREAMS)
     }
 
     /// Asks, and waits for an answer: nothing where nobody listens.
@@ -135,6 +157,18 @@ impl Nats {
         assert!(said.contains("\"seq\":") && !said.contains("error"), "{said}");
     }
 
+    /// Its version, by its own word.
+    pub(crate) fn version(&self) -> Vec<u64> {
+        let socket = TcpStream::connect(self.address()).expect("nats-server");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut line = String::new();
+        BufReader::new(socket).read_line(&mut line).expect("INFO");
+        let info = line.strip_prefix("INFO ").expect("INFO");
+        let info: serde_json::Value = serde_json::from_str(info).expect("JSON");
+        let version = info["version"].as_str().expect("a version");
+        version.split(['.', '-']).map_while(|part| part.parse().ok()).collect()
+    }
+
     /// How many connections it has.
     pub(crate) fn clients(&self) -> usize {
         const ESTABLISHED: &str = "01";
@@ -158,7 +192,7 @@ impl Nats {
         self.kill();
         let mut started = None;
         eventually("nats-server is back", || {
-            started = launch(self.port, &self.folder);
+            started = launch(&self.program, self.port, &self.folder);
             started.is_some()
         });
         self.child = started.expect("a process");
@@ -181,13 +215,14 @@ impl Drop for Nats {
     }
 }
 
+/// The setting for streams.
+pub(crate) const STREAMS: &str = "jetstream { store_dir: \"streams\" }\n";
 /// Where Debian puts it, which is not where users' shells look.
 const OF_DEBIAN: &str = "/usr/sbin/nats-server";
 
 /// Starts it and waits until it answers; nothing when it ended at once.
-fn launch(port: u16, folder: &Folder) -> Option<Child> {
-    let is_debian = std::path::Path::new(OF_DEBIAN).exists();
-    let mut child = Command::new(if is_debian { OF_DEBIAN } else { "nats-server" })
+fn launch(program: &Path, port: u16, folder: &Folder) -> Option<Child> {
+    let mut child = Command::new(program)
         .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-c", "nats.conf"])
         .current_dir(folder.path())
         .stdin(Stdio::null())
@@ -195,7 +230,7 @@ fn launch(port: u16, folder: &Folder) -> Option<Child> {
         .stderr(Stdio::null())
         .spawn()
         .unwrap_or_else(|error| {
-            panic!("nats-server: {error}; install it: sudo apt-get install -y nats-server")
+            panic!("{}: {error}; install it: scripts/setup", program.display())
         });
     let mut alive = true;
     eventually("nats-server answers", || {

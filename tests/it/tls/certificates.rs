@@ -235,6 +235,15 @@ fn requests_in_clear_are_sent_to_https_but_for_those_that_came_so() {
     assert_eq!(reply.header("strict-transport-security"), None, "in clear it means nothing");
     assert_eq!(house.upstream.seen(), 0);
     assert_eq!(get("shop.test").header("X-Forwarded-Proto", "https").send().status, 200);
+    let admin = format!("http://{}", house.gateway.admin);
+    for (url, outcome) in [
+        ("http://shop.test/a", "\noutcome  308 to https (server.tls.redirect)\n"),
+        ("https://shop.test/a", "\noutcome  passes, to the upstream "),
+        ("/a", "\noutcome  passes, to the upstream "),
+    ] {
+        let said = run(&Folder::new(), &["explain", "GET", url, "--admin", &admin]).stdout;
+        assert!(said.contains(outcome), "{url}: {said}");
+    }
     let answer = TlsClient::new(&house.authority).get(house.tls, "shop.test", "/", "").unwrap();
     assert!(answer.contains("strict-transport-security: max-age=3600\r\n"), "{answer}");
 }

@@ -244,3 +244,21 @@ fn what_a_request_waits_for_has_a_span_of_its_own() {
     };
     eventually("the store is away", || failed() == 1);
 }
+
+#[test]
+fn no_span_has_a_credential_of_a_path() {
+    let collector = Collector::start();
+    let upstream = Upstream::replying(response("200 OK", "fine"));
+    let gateway = before(&upstream.table("shop"), &collector, EVERYTHING);
+    let key = format!("pck_{}", "s3cret".repeat(8));
+    let request = Client::get(gateway.public, &format!("/products/{key}"));
+    assert_eq!(request.header("User-Agent", &key).send().status, 200);
+    let spans = collector.wait_for(2);
+    let note = |kind: &str, name: &str| {
+        let span = spans.iter().find(|span| span.kind == kind).expect("a span");
+        span.note(name).to_owned()
+    };
+    assert_eq!(note("server", "url.path"), "/products/[redacted]");
+    assert_eq!(note("server", "user_agent.original"), "[redacted]");
+    assert_eq!(note("client", "url.full"), format!("{}/products/[redacted]", upstream.url()));
+}

@@ -30,16 +30,23 @@ function sorted(request) {
   return Object.fromEntries(entries.sort(([a], [b]) => rank(a) - rank(b)));
 }
 
+/** What the gateway itself answers, and by which part of its configuration. */
+function ownAnswer({ status, location, by }) {
+  if (!status) return `would be answered by ${by}`;
+  return `would be answered ${status}${location ? ` to ${location}` : ""}, by ${by}`;
+}
+
 /** What would happen to a request, as the gateway explains it. */
 export function explained(answer) {
   const { outcome, ...rest } = answer;
   const passes = outcome?.passes;
-  const verdict = passes
+  const verdict = outcome?.by ? ownAnswer(outcome) : passes
     ? `would pass to ${outcome.upstream}` : `would be refused: ${outcome?.code}`;
+  const level = passes || outcome?.status < 400 ? "good" : "poor";
   return h("div", { class: "explained" },
     h("h3", {}, "Explain"),
-    h("p", {}, h("span", { class: `state ${passes ? "good" : "poor"}` },
-      h("span", { "aria-hidden": "true" }, passes ? "● " : "✖ "), verdict)),
+    h("p", {}, h("span", { class: `state ${level}` },
+      h("span", { "aria-hidden": "true" }, level === "good" ? "● " : "✖ "), verdict)),
     members({ ...rest, ...outcome }));
 }
 

@@ -93,6 +93,13 @@ pub(super) fn keep_closed(
     for other in before {
         first = first.or(Some(other));
         if is_stricter(other, of) {
+            if lies_anywhere(other) {
+                tell_unsaid(other, of, sheet);
+                continue;
+            }
+            if has_nearer(of, other, all) {
+                continue;
+            }
             made.close(format!(
                 "{FILL_IN}: closed, because location {} of {} refuses some of these paths, and no \
                  route can say which. Guard them, then remove this line.",
@@ -116,8 +123,39 @@ pub(super) fn keep_closed(
     });
 }
 
-/// Lists the paths that a location closes and its route does not, where they are open elsewhere.
-pub(super) fn tell_opened(of: &Location<'_>, all: &[Location<'_>], sheet: &mut Sheet) {
+/// Whether the paths of an expression that no pattern can say lie anywhere: to close a location for
+/// its sake would close all that was open. One whose paths have a beginning closes what has these.
+fn lies_anywhere(expression: &Location<'_>) -> bool {
+    let Kind::Blind(begin) = &expression.kind else { return false };
+    begin.len() < 2 && expression.within.as_deref().unwrap_or_default().len() < 2
+}
+
+/// Whether another location has the paths of an expression, which is closed for them instead.
+fn has_nearer(of: &Location<'_>, expression: &Location<'_>, all: &[Location<'_>]) -> bool {
+    let Kind::Blind(begin) = &expression.kind else { return false };
+    all.iter().filter_map(Location::prefix).any(|prefix| {
+        prefix.len() > of.begin().len() && begin.starts_with(prefix) && prefix.ends_with('/')
+    })
+}
+
+/// Lists the paths that an expression refuses, and that a route of a wider location has now.
+fn tell_unsaid(expression: &Location<'_>, of: &Location<'_>, sheet: &mut Sheet) {
+    sheet.opened(Left {
+        at: expression.at.clone(),
+        what: format!("location {}", expression.expression),
+        why: format!("no pattern says this; location {} has its paths now", of.label()),
+        instead: "have the upstream refuse them".to_owned(),
+    });
+}
+
+/// Lists the paths that a location closes and its route does not, where they are open elsewhere:
+/// `is_open` says of a location whether its own route is.
+pub(super) fn tell_opened(
+    of: &Location<'_>,
+    all: &[Location<'_>],
+    is_open: &dyn Fn(&Location<'_>) -> bool,
+    sheet: &mut Sheet,
+) {
     let shrinks = match &of.kind {
         Kind::Prefix(prefix) => prefix.len() > 1 && !prefix.ends_with('/'),
         Kind::Pattern(Simple { note, .. }) => note.is_some(),
@@ -131,6 +169,9 @@ pub(super) fn tell_opened(of: &Location<'_>, all: &[Location<'_>], sheet: &mut S
         matches!(&it.kind, Kind::Pattern(simple) if !std::ptr::eq(*it, of) && simple.fits(&like))
     }));
     let Some(under) = under.find(|under| is_stricter(of, under)) else { return };
+    if !is_open(under) {
+        return;
+    }
     let mut tell = |what: String, why: &str| {
         sheet.opened(Left {
             at: of.at.clone(),

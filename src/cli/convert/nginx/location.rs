@@ -38,6 +38,7 @@ pub(super) fn all<'d>(
                 scope: inner.clone(),
                 block: directive.inner(),
                 at: directive.at(),
+                expression: directive.args.join(" "),
                 firm: directive.arg(0) == "^~",
                 ignores_case: directive.arg(0) == "~*",
                 within: within.map(str::to_owned),
@@ -147,7 +148,6 @@ impl<'d> Writer<'_, 'd> {
         for location in locations {
             if !matches!(location.kind, Kind::Blind(_)) {
                 self.write_one(location, locations, sheet);
-                tell_opened(location, locations, sheet);
             }
         }
         for location in locations {
@@ -160,6 +160,15 @@ impl<'d> Writer<'_, 'd> {
                 }
                 _ => {}
             }
+        }
+        // By now it is known which of them are closed.
+        for location in locations.iter().filter(|it| !matches!(it.kind, Kind::Blind(_))) {
+            let closed = sheet.closed_paths(self.host);
+            let is_open = |other: &Location<'_>| {
+                let own = self.mappings(other).unwrap_or_default();
+                own.is_empty() || own.iter().any(|it| !closed.contains(&it.path))
+            };
+            tell_opened(location, locations, &is_open, sheet);
         }
     }
 
@@ -284,6 +293,12 @@ impl<'d> Writer<'_, 'd> {
                 self.proxied(&mut made, &pass, (&location.scope, replace), sheet);
             }
             proxied = true;
+        } else if let Some(pass) = location.own("grpc_pass").and_then(|it| Pass::of_grpc(it.arg(0)))
+        {
+            made.note("As in nginx, a call may last as long as its client says.");
+            made.set("grpc", "{ deadline = \"0s\" }");
+            self.proxied(&mut made, &pass, (&location.scope, None), sheet);
+            proxied = true;
         } else {
             self.files(&mut made, location, sheet);
         }
@@ -334,6 +349,16 @@ impl<'d> Writer<'_, 'd> {
 
     fn files(&self, made: &mut Table, location: &Location<'d>, sheet: &mut Sheet) {
         let scope = &location.scope;
+        if let Some(handler) = location.block.iter().find(|it| is_handler(it)) {
+            let text = handler.text();
+            // All others are listed wherever they stand.
+            if handler.name == "grpc_pass" {
+                let why = "it is made of variables, and upstreams are named here";
+                leave(handler, why, "name an upstream with protocol = \"h2\"", sheet);
+            }
+            made.note(format!("{FILL_IN}: {text} answered here; name an upstream that does."));
+            return made.set("respond", "{ status = 404 }");
+        }
         let served = ["try_files", "alias", "root"].iter().find_map(|name| scope.last(name));
         let what = served.map_or_else(|| format!("location {}", location.label()), Directive::text);
         sheet.left(Left {
@@ -456,6 +481,14 @@ impl<'d> Writer<'_, 'd> {
         };
         self.put(Mapping::new(path, None), made, at, sheet);
     }
+}
+
+/// Whether a directive answers requests, by something else than files or HTTP.
+fn is_handler(directive: &Directive) -> bool {
+    let name = directive.name.as_str();
+    (name.ends_with("_pass") && name != "proxy_pass")
+        || name.starts_with("content_by_lua")
+        || matches!(name, "js_content" | "perl" | "stub_status" | "empty_gif")
 }
 
 /// The part of a rewrite that is for a location, and its template for that part.

@@ -24,6 +24,8 @@ pub(super) struct Location<'d> {
     pub(super) scope: Scope<'d>,
     pub(super) block: &'d [Directive],
     pub(super) at: String,
+    /// As it is written: `~ \.php$`.
+    pub(super) expression: String,
     /// Whether no expression is asked after it: `^~`.
     pub(super) firm: bool,
     /// Whether capital letters are the same: `~*`.

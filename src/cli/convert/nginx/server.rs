@@ -135,7 +135,7 @@ impl<'d> Server<'d> {
     }
 
     /// Where it listens, and its certificate.
-    fn edge(&self, sheet: &mut Sheet) {
+    fn edge(&self, (site, is_default): (&Site<'_>, bool), sheet: &mut Sheet) {
         for address in &self.clear {
             sheet.listen(address.clone());
         }
@@ -155,14 +155,17 @@ impl<'d> Server<'d> {
         });
         sheet.tls().set("listen", list(&listen));
         let files = ["ssl_certificate", "ssl_certificate_key"].map(|name| self.scope.value(name));
-        let [Some(cert), Some(key)] = files else { return };
+        let [Some(cert), Some(key)] = files.map(|path| path.map(|path| site.file(path))) else {
+            return;
+        };
         let mut made = Table::new(format!("Of {}.", self.directive.at()));
-        if [cert, key].iter().any(|path| !std::path::Path::new(path).is_file()) {
-            made.head(format!("{FILL_IN}: put the files there; a path is relative to this file."));
+        if [&cert, &key].iter().any(|path| !std::path::Path::new(path).is_file()) {
+            made.head(format!("{FILL_IN}: put the files there."));
         }
-        made.set("cert", quoted(cert));
-        made.set("key", quoted(key));
-        if self.is_default {
+        made.set("cert", quoted(&cert));
+        made.set("key", quoted(&key));
+        if is_default {
+            made.note("Names that no certificate has get this one.");
             made.set("default", "true");
         }
         sheet.certificate(made);
@@ -230,8 +233,10 @@ fn address(text: &str) -> Option<String> {
 
 /// Writes the routes of all servers.
 pub(super) fn write<'d>(servers: &[Server<'d>], site: &Site<'d>, body: u64, sheet: &mut Sheet) {
+    let of_unknown = of_unknown_names(servers);
     for server in servers {
-        server.edge(sheet);
+        let is_default = of_unknown.is_some_and(|default| std::ptr::eq(default, server));
+        server.edge((site, is_default), sheet);
     }
     let has_tls = servers.iter().any(|server| !server.tls.is_empty());
     let is_clear = |server: &&Server<'_>| !server.clear.is_empty();
@@ -254,6 +259,17 @@ pub(super) fn write<'d>(servers: &[Server<'d>], site: &Site<'d>, body: u64, shee
     if redirects {
         elsewhere(servers, (site, body), sheet);
     }
+}
+
+/// Whose certificate is for names that no certificate has. As nginx has it, the first server of TLS
+/// is the default one, unless another one says that it is; one that rejects such handshakes shows
+/// none.
+fn of_unknown_names<'s, 'd>(servers: &'s [Server<'d>]) -> Option<&'s Server<'d>> {
+    let mut of_tls = servers.iter().filter(|server| !server.tls.is_empty());
+    let said = of_tls.clone().find(|server| server.is_default);
+    let default = said.or_else(|| of_tls.next())?;
+    let rejects = default.own("ssl_reject_handshake").is_some_and(|it| it.arg(0) == "on");
+    (!rejects).then_some(default)
 }
 
 /// Redirects to https on another host, and what else stands beside redirects: one for all sends

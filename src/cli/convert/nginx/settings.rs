@@ -238,7 +238,7 @@ impl<'d> Settings<'_, 'd> {
         let mut verifier = Table::new(format!("auth_jwt of {}.", directive.at()));
         verifier
             .note(format!("{FILL_IN}: the issuer and audience of the tokens, if they have some."));
-        verifier.set("jwks_file", quoted(file));
+        verifier.set("jwks_file", quoted(&self.site.file(file)));
         verifier.note(format!("{FILL_IN}: how the tokens are signed."));
         verifier.set("algorithms", "[\"RS256\"]");
         if let Some(from) = directive.option("token") {

@@ -2,6 +2,7 @@
 //! the variables of its maps.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::leftover::INSTEAD;
@@ -23,6 +24,8 @@ pub(super) struct Site<'d> {
     places: BTreeMap<String, Vec<String>>,
     /// Variables that say `upgrade` where a client wants to change the protocol.
     upgrades: BTreeSet<&'d str>,
+    /// Where relative paths of files begin.
+    pub(super) folder: PathBuf,
     /// Whether clients of proxies have other addresses here.
     pub(super) loses_clients: bool,
 }
@@ -35,9 +38,23 @@ pub(super) struct Pass {
     pub(super) target: String,
     /// The path that follows, where there is one.
     pub(super) uri: Option<String>,
+    /// Whether it is a server of gRPC.
+    is_grpc: bool,
 }
 
 impl Pass {
+    /// Reads grpc_pass; nothing where it cannot be one.
+    pub(super) fn of_grpc(text: &str) -> Option<Self> {
+        let (scheme, target) = text.split_once("://").unwrap_or(("grpc", text));
+        let scheme = match scheme {
+            "grpc" => "http",
+            "grpcs" => "https",
+            _ => return None,
+        };
+        let pass = Self::parse(&format!("{scheme}://{target}")).ok()?;
+        pass.uri.is_none().then_some(Self { is_grpc: true, ..pass })
+    }
+
     /// Reads it; the error says why it cannot be one.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once("://").ok_or("it has no http:// or https://")?;
@@ -55,7 +72,8 @@ impl Pass {
             return Err("it is made of variables, and upstreams are named here");
         }
         let uri = (!uri.is_empty()).then(|| uri.to_owned());
-        Ok(Self { scheme: scheme.to_owned(), target: target.to_owned(), uri })
+        let (scheme, target) = (scheme.to_owned(), target.to_owned());
+        Ok(Self { scheme, target, uri, is_grpc: false })
     }
 }
 
@@ -121,6 +139,12 @@ impl<'d> Site<'d> {
         }
     }
 
+    /// A file that the source names, as the new one may name it from wherever it lies.
+    pub(super) fn file(&self, path: &str) -> String {
+        let whole = std::path::absolute(self.folder.join(path));
+        whole.map_or_else(|_| path.to_owned(), |whole| whole.display().to_string())
+    }
+
     /// Whether the value of a Connection field is there to change the protocol.
     pub(super) fn is_upgrade(&self, value: &str) -> bool {
         value.eq_ignore_ascii_case("upgrade")
@@ -143,15 +167,19 @@ impl<'d> Site<'d> {
         let mut made = match self.upstreams.get(pass.target.as_str()) {
             Some(group) => group_table(group, &pass.scheme, sheet),
             None => {
-                let mut made = Table::new(format!("Where proxy_pass {} leads.", pass.target));
+                let name = if pass.is_grpc { "grpc_pass" } else { "proxy_pass" };
+                let mut made = Table::new(format!("Where {name} {} leads.", pass.target));
                 made.set("servers", list(&[url(&pass.scheme, &pass.target)]));
                 made
             }
         };
+        if pass.is_grpc {
+            made.set("protocol", "\"h2\"");
+        }
         times(&mut made, scope);
         retries(&mut made, scope, self.upstreams.contains_key(pass.target.as_str()), sheet);
         if pass.scheme == "https" {
-            tls(&mut made, scope);
+            tls(&mut made, scope, self);
         }
         sheet.named("upstreams", &pass.target, made)
     }
@@ -342,7 +370,7 @@ fn retries(made: &mut Table, scope: &Scope<'_>, is_group: bool, sheet: &mut Shee
     made.set("retry", table(&[("attempts", attempts.to_string()), ("on", list(&on))]));
 }
 
-fn tls(made: &mut Table, scope: &Scope<'_>) {
+fn tls(made: &mut Table, scope: &Scope<'_>, site: &Site<'_>) {
     made.note(
         "Servers prove who they are here, always; nginx asks for that with proxy_ssl_verify.",
     );
@@ -352,7 +380,11 @@ fn tls(made: &mut Table, scope: &Scope<'_>) {
         ("client_key", "proxy_ssl_certificate_key"),
         ("server_name", "proxy_ssl_name"),
     ];
-    let entry = |(key, name): (&'static str, &str)| Some((key, quoted(scope.value(name)?)));
+    let entry = |(key, name): (&'static str, &str)| {
+        let value = scope.value(name)?;
+        let value = if key == "server_name" { value.to_owned() } else { site.file(value) };
+        Some((key, quoted(&value)))
+    };
     let entries: Vec<(&str, String)> = keys.into_iter().filter_map(entry).collect();
     if !entries.is_empty() {
         made.set("tls", table(&entries));

@@ -29,6 +29,7 @@ const CARRIED: &[&str] = &[
     "gzip",
     "gzip_min_length",
     "gzip_types",
+    "grpc_pass",
     "include",
     "keepalive_timeout",
     "limit_conn",
@@ -78,6 +79,7 @@ const DEPENDENT: &[&str] = &[
     "default_type",
     "gzip_min_length",
     "gzip_types",
+    "grpc_pass",
     "include",
     "location",
     "proxy_cache_bypass",
@@ -243,10 +245,6 @@ const LEFT: &[(&str, Fate)] = &[
         ),
     ),
     ("fastcgi_pass", Fate::Left("upstreams speak HTTP here", "put an HTTP server before FastCGI")),
-    (
-        "grpc_pass",
-        Fate::Left("it is not converted", "write grpc on the route, and protocol = \"h2\""),
-    ),
     ("uwsgi_pass", Fate::Left("upstreams speak HTTP here", "let uWSGI speak HTTP: --http-socket")),
     (
         "if",
@@ -322,7 +320,10 @@ pub(super) fn fate(directive: &Directive) -> Fate {
     if let Some((_, fate)) = LEFT.iter().find(|(known, _)| *known == name) {
         return *fate;
     }
-    if is_group(&["fastcgi_", "uwsgi_", "scgi_", "grpc_"]) {
+    if name.starts_with("grpc_") {
+        return Fate::Left("it is not converted", "see docs/grpc.md for bounds of calls");
+    }
+    if is_group(&["fastcgi_", "uwsgi_", "scgi_"]) {
         return Fate::Left("upstreams speak HTTP here", "leave it out");
     }
     if name.contains("_by_lua") || name.starts_with("js_") || name.starts_with("perl") {

@@ -122,6 +122,20 @@ fn each_reply_of_nest_has_its_status() {
 }
 
 #[test]
+fn an_answer_has_so_many_values_and_no_more() {
+    let value = "{\"response\":1}";
+    let mut payloads = vec![value; VALUES_MAX];
+    payloads.push("{\"isDisposed\":true}");
+    assert_eq!(nested(&payloads).map(|(status, _)| status), Ok(200));
+    payloads.insert(0, value);
+    let last = payloads.pop().unwrap();
+    let mut decoder = Decoder::new(Packet::Nest);
+    let (beyond, within) = payloads.split_last().unwrap();
+    assert!(within.iter().all(|payload| decoder.read(&message(&[], payload)) == Ok(None)));
+    assert!(matches!(decoder.read(&message(&[], beyond)), Err(Bad::Malformed(_))), "{last}");
+}
+
+#[test]
 fn an_error_without_a_status_is_a_failure_and_what_is_no_packet_malformed() {
     let error = "{\"err\":{\"status\":\"error\",\"message\":\"Internal server error\"},\
                  \"isDisposed\":true}";

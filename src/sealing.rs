@@ -1,5 +1,5 @@
-//! What a queue keeps, sealed: AES-256-GCM under a key of the queue, bound to the queue, the id and
-//! the part that it is, so that none can be taken for another's.
+//! What is kept in the store for later, sealed: AES-256-GCM under a key of whoever keeps it, bound
+//! to his name, the id and the part that it is, so that none can be taken for another's.
 //!
 //! Layout: four bytes of magic and version, the id of the key, a random nonce of 96 bits, and what
 //! is sealed with its tag.
@@ -12,6 +12,9 @@ use crate::config::{SealKey, SealKeyId};
 /// Version 1 of the layout.
 const MAGIC: [u8; 4] = *b"dls\x01";
 const ID_BYTES: usize = size_of::<SealKeyId>();
+
+/// Sealed by no key: for whatever could not be sealed, and must not lie in clear.
+pub const NEVER_OPENS: [u8; 4] = MAGIC;
 
 /// Cryptography failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,14 +38,16 @@ pub enum Part {
     AnswerHead = 3,
     /// The content of that.
     AnswerBody = 4,
+    /// How a request with an idempotency key ended: all that lies under that.
+    Ended = 5,
 }
 
 /// Where it lies.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// Name of the queue.
-    pub queue: &'a str,
-    /// Id of the delivery.
+    /// The name of the queue, or of the route.
+    pub of: &'a str,
+    /// The id of the delivery, or the store key.
     pub id: &'a str,
     /// Which part of it.
     pub part: Part,
@@ -53,8 +58,8 @@ impl Place<'_> {
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.push(self.part as u8);
-        bytes.extend_from_slice(&(self.queue.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(self.queue.as_bytes());
+        bytes.extend_from_slice(&(self.of.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(self.of.as_bytes());
         bytes.extend_from_slice(self.id.as_bytes());
         bytes
     }
@@ -111,7 +116,7 @@ mod tests {
         SealKey::parse(format!("{byte:02x}").repeat(32).as_bytes()).expect("a key")
     }
 
-    const PLACE: Place<'_> = Place { queue: "mail", id: "the-id", part: Part::Body };
+    const PLACE: Place<'_> = Place { of: "mail", id: "the-id", part: Part::Body };
 
     #[test]
     fn what_is_sealed_opens_with_its_key_in_its_place_alone() {
@@ -127,13 +132,20 @@ mod tests {
         for (known, place) in [
             (&keys[1..], PLACE),
             (&[][..], PLACE),
-            (&keys[..], Place { queue: "post", ..PLACE }),
+            (&keys[..], Place { of: "post", ..PLACE }),
             (&keys[..], Place { id: "other", ..PLACE }),
             (&keys[..], Place { part: Part::AnswerBody, ..PLACE }),
-            (&keys[..], Place { queue: "mailt", id: "he-id", ..PLACE }),
+            (&keys[..], Place { part: Part::Ended, ..PLACE }),
+            (&keys[..], Place { of: "mailt", id: "he-id", ..PLACE }),
         ] {
             assert_eq!(open(known, place, &sealed), Err(Unsealable), "{place:?}");
         }
+    }
+
+    #[test]
+    fn what_nobody_has_sealed_is_opened_by_nobody() {
+        assert!(is_sealed(&NEVER_OPENS));
+        assert_eq!(open(&[key(1)], PLACE, &NEVER_OPENS.to_vec().into()), Err(Unsealable));
     }
 
     #[test]

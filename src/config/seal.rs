@@ -1,4 +1,4 @@
-//! The keys with which a queue seals what it keeps.
+//! The keys with which a queue, or a route with `idempotency`, seals what it keeps.
 
 use std::fmt;
 
@@ -58,11 +58,11 @@ impl SealKey {
 }
 
 /// Reads `seal`.
-pub(super) fn read(queue: &mut Section<'_>) -> Vec<SealKey> {
-    let keys = queue.secrets_as("seal", seal_key);
+pub(super) fn read(table: &mut Section<'_>) -> Vec<SealKey> {
+    let keys = table.secrets_as("seal", seal_key);
     let ids: std::collections::BTreeSet<_> = keys.iter().map(SealKey::id).collect();
     if ids.len() < keys.len() {
-        queue.problem("seal", "names the same key twice", "remove one of them");
+        table.problem("seal", "names the same key twice", "remove one of them");
     }
     keys
 }
