@@ -25,7 +25,7 @@ COUNT = 20_000  # items of a round
 BODY = 1024
 WIDTH = 50
 RATE = 2000  # of the open loop, a second
-OPEN_S = 5
+OPEN_S = 6  # the first one is not told
 LUA = """
 wrk.method = "POST"
 wrk.body = string.rep("x", %d)
@@ -110,7 +110,8 @@ class Ours:
     def gateway(self, name, port, admin, concurrency):
         text = stages.CONFIG.format(
             port=port, admin=admin, redis=self.redis, site=self.site, timeout="1s",
-            concurrency=concurrency, lease=30, queue="").replace('"required"', '"optional"')
+            concurrency=concurrency, lease=30, queue="",
+            upstream=stages.PLACES).replace('"required"', '"optional"')
         return harness.start_gateway(self.children, self.binary, text, port, name)
 
     def waiting(self):

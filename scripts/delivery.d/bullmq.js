@@ -2,13 +2,15 @@
 // JSON comes back. Run in the folder with its node_modules:
 //   node bullmq.js add PORT COUNT         adds jobs of 1 KiB, 50 at a time
 //   node bullmq.js work PORT COUNT        works on as many, 50 at a time
-//   node bullmq.js open PORT RATE S       adds at a rate, whether answers come or not
+//   node bullmq.js open PORT RATE S       adds at a rate, whether answers come or not; the first
+//                                         second, in which node compiles its code, is not told
 //   node bullmq.js post URL RATE S        the same of requests to a gateway
 import http from "node:http";
 import { Queue, Worker } from "bullmq";
 
 const BODY = "x".repeat(1024);
 const WIDTH = 50;
+const WARM_MS = 1000;
 const [what, where, first, second] = process.argv.slice(2);
 const connection = { host: "127.0.0.1", port: Number(where), maxRetriesPerRequest: null };
 // As ours: what is done stays for an hour.
@@ -46,7 +48,8 @@ async function open(rate, seconds, act) {
     const due = Math.min(rate * seconds, ((performance.now() - began) / 1000) * rate);
     for (; sent < due; sent += 1) {
       const at = began + (sent / rate) * 1000;
-      all.push(act().then(() => took.push(performance.now() - at)));
+      const tell = at - began >= WARM_MS;
+      all.push(act().then(() => tell && took.push(performance.now() - at)));
     }
     await new Promise((done) => setTimeout(done, 1));
   }

@@ -1,9 +1,7 @@
-"""The rows: who dies when, and what must hold."""
+"""The rows of gateways and of one Redis: who dies when, and what must hold."""
 
 import math
 import signal
-import subprocess
-import tempfile
 import time
 
 import harness
@@ -11,8 +9,6 @@ import servers
 import stage as stages
 
 WIDTH = 16  # callers of a load
-MARGIN_S = 0.15  # beyond store.timeout, for the callers and the gateway itself
-IDLE_COMMANDS = 100  # most commands a second of a gateway that has nothing to do
 LOG_LINES = 5  # most lines that a gateway writes of one loss
 
 
@@ -183,147 +179,19 @@ def redis_dies(s, options):
     return options.times, f"5 deaths of Redis; {away} × 503 on the way"
 
 
-def promoted(s, options, queue=""):
-    """The primary dies under load, and a replica that is 0.3 s behind takes over."""
-    replica = servers.plain(s.children, "replica", *harness.free_ports(1))
-    replica.start()
-    copies = s.wire.link(s.redis.port)
-    replica.run("REPLICAOF", "127.0.0.1", copies.port)
-    servers.wait(lambda: replica.info("replication")["master_link_status"] == "up", "it follows")
-    link = s.wire.link(s.redis.port)
-    gateways = [s.gateway(name, 16, redis=link.port, timeout="1s", queue=queue) for name in "ab"]
-
-    def event():
-        # The replica is behind by as much as comes in that time.
-        s.wire.call(copies.hold)
-        time.sleep(0.3)
-        s.redis.kill()
-        replica.run("REPLICAOF", "NO", "ONE")
-        s.redis = replica
-        s.wire.call(link.lead_to, replica.port)
-        if queue:
-            # As a new primary has one before long: who waits for a replica waits for that.
-            third = servers.plain(s.children, "third", *harness.free_ports(1))
-            third.start()
-            third.run("REPLICAOF", "127.0.0.1", replica.port)
-
-    under_load(s, options, gateways, [event])
-    sums = stages.Sums(s)
-    if queue:
-        sums.check(s, is_equal=False, anew=True)
-        return options.times, "durability = \"replicas:1\""
-    sums.check(s, loses=True, is_equal=False, anew=True)
-    return options.times, "a replica that nobody waits for: what is lost is reported"
-
-
-def promoted_waiting(s, options):
-    """The same, where each was acknowledged by the replica before the 202."""
-    if not understood(options, 'durability = "replicas:1"'):
-        return 0, "not run: the gateway has no `durability`"
-    return promoted(s, options, 'durability = "replicas:1"')
-
-
-def understood(options, queue):
-    """Whether the gateway reads this in the table of a queue."""
-    text = stages.CONFIG.format(port=1, admin=2, redis=3, site=4, timeout="50ms", concurrency=1,
-                                lease=stages.LEASE_S, queue=queue)
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-        file.write(text)
-        file.flush()
-        command = [str(options.binary), "check", "--config", file.name]
-        return not subprocess.run(command, capture_output=True).returncode
-
-
-def log_lines(gateway):
-    return len(gateway.child.log.read_text(errors="replace").splitlines())
-
-
-def flushed(s, options):
-    """FLUSHALL: what was there is gone, by command; everything goes on behind it."""
-    gateways = [s.gateway(name, 16) for name in "ab"]
-    asked = s.begin([it.port for it in gateways], s.jobs(options.times), WIDTH, insists=True)
-    servers.wait(lambda: len(s.load.ids()) >= options.times // 2, "the load goes on", 120, 0.005)
-    lines = sum(map(log_lines, gateways))
-    s.run("FLUSHALL")
-    at = time.monotonic()
-    asked.result(120)
-    s.wait_empty()
-    servers.wait(lambda: sum(g.metric("portcullis_queue_resets_total") for g in gateways) >= 1,
-                 "the loss is counted", 10)
-    sent = {it.key for it in s.sends()}
-    lost = [key for key, began in s.load.began.items() if began > at and key not in sent]
-    s.expect(not lost, f"{len(lost)} lost that were acknowledged afterwards")
-    lines = sum(map(log_lines, gateways)) - lines
-    s.expect(lines <= LOG_LINES * len(gateways), f"{lines} lines in the log")
-    before = int(s.redis.info("stats")["total_commands_processed"])
-    time.sleep(3)
-    idle = (int(s.redis.info("stats")["total_commands_processed"]) - before) / 3
-    s.expect(idle < IDLE_COMMANDS * len(gateways), f"{idle:.0f} commands/s of idle gateways")
-    sums = stages.Sums(s)
-    sums.check(s, loses=True, is_equal=False)
-    again = min((when + took - at for when, took, status in s.load.took
-                 if status == 202 and when > at), default=0)
-    return options.times, (f"accepts again after {again:.2f} s; {idle:.0f} commands/s at rest; "
-                           f"{lines} log lines")
+def log_lines(gateways):
+    return sum(len(it.child.log.read_text(errors="replace").splitlines()) for it in gateways)
 
 
 def stream_lost(s, options):
     """The stream and its group are deleted, fifty times under load."""
     gateways = [s.gateway(name, 16) for name in "ab"]
-    lines = sum(map(log_lines, gateways))
+    lines = log_lines(gateways)
     under_load(s, options, gateways, [lambda: s.run("DEL", stages.PREFIX + "ready")] * 50)
     stages.Sums(s).check(s)
-    lines = sum(map(log_lines, gateways)) - lines
+    lines = log_lines(gateways) - lines
     s.expect(lines <= LOG_LINES * 50, f"{lines} lines in the log")
     return options.times, f"50 deletions, {lines} log lines"
-
-
-def redis_stalls(s, options):
-    """Redis stands still for 5 s, with deliveries under way."""
-    # Leases outlast it: what is refused or given up is no matter of this row.
-    gateways = [s.gateway(name, 16, lease=3 * stages.LEASE_S) for name in "ab"]
-    late = []
-
-    def event():
-        s.redis.pause()
-        at = time.monotonic()
-        time.sleep(5)
-        s.redis.resume()
-        late.extend(took for when, took, _ in s.load.took if at + 0.5 < when < at + 4.5)
-
-    under_load(s, options, gateways, [event])
-    stages.Sums(s).check(s)
-    slowest = max(late, default=0.0)
-    s.expect(late and slowest < 0.05 + MARGIN_S, f"an accept was answered after {slowest:.2f} s")
-    return options.times, f"{s.load.statuses[503]} × 503, the slowest after {slowest * 1e3:.0f} ms"
-
-
-def destination_away(s, options):
-    """The upstream is away: nothing dies of it, and it is asked ever less often."""
-    gateways = [s.gateway(name, 16) for name in "ab"]
-    for gateway in gateways:
-        s.wire.call(s.wire.upstream.close, gateway.site)
-    count = options.times * 10
-    began = time.monotonic()
-    s.begin([it.port for it in gateways], s.jobs(count), WIDTH, insists=True).result(300)
-    time.sleep(max(0.0, began + options.away - 5 - time.monotonic()))
-
-    def tries():
-        name = "portcullis_queue_attempts_total"
-        return sum(g.metric(name, outcome="retry") for g in gateways)
-
-    before = tries()
-    time.sleep(5)
-    probes = (tries() - before) / 5
-    s.expect(probes <= len(gateways), f"{probes:.1f} tries/s after {options.away} s")
-    s.expect(s.run("ZCARD", stages.PREFIX + "dead") == 0, "some died of an outage")
-    for gateway in gateways:
-        s.wire.do(s.wire.upstream.open(gateway.site))
-    at = time.monotonic()
-    s.wait_empty(300)
-    drained = time.monotonic() - at
-    stages.Sums(s).check(s)
-    return count, f"{probes:.1f} tries/s in the end; drained in {drained:.0f} s"
 
 
 def lines_of(s, count, width):
@@ -374,25 +242,3 @@ def end_to_end(s, options):
     took = time.monotonic() - began
     stages.Sums(s).check(s)
     return options.items, f"{options.items / took:.0f}/s with the kit on the same cores; 2 deaths"
-
-
-AOF = ("--appendonly", "yes", "--appendfsync", "everysec")
-# name, what is killed, function, Redis's own arguments.
-ROWS = [
-    ("before-script", "gateway, before the accept script", before_the_script, ()),
-    ("before-answer", "gateway, before the 202", before_the_answer, ()),
-    ("before-send", "gateway, after take", before_the_send, ()),
-    ("before-settle", "gateway, before settle", before_the_settle, ()),
-    ("after-settle", "gateway, after settle", after_the_settle, ()),
-    ("stopped", "gateway stopped beyond a lease", stopped, ()),
-    ("order", "gateways, with lines", in_order, ()),
-    ("order-in-shards", "gateways, with lines in 4 shards", in_order_in_shards, ()),
-    ("redis", "Redis -9, AOF everysec", redis_dies, AOF),
-    ("replica", "primary -9, nobody waits", promoted, ()),
-    ("replica-waited", "primary -9, replicas:1", promoted_waiting, ()),
-    ("flush", "FLUSHALL", flushed, ()),
-    ("stream", "the stream is deleted", stream_lost, ()),
-    ("stall", "Redis stalled 5 s", redis_stalls, ()),
-    ("away", "destination away", destination_away, ()),
-]
-EVERYTHING = ("items", "gateways, end to end", end_to_end, ())

@@ -24,7 +24,7 @@ url = "redis://127.0.0.1:{redis}"
 timeout = "{timeout}"
 [upstreams.app]
 servers = ["http://127.0.0.1:{site}"]
-max_connections = 4096
+{upstream}
 [queues.work]
 concurrency = {concurrency}
 max_in_flight = 100000
@@ -39,6 +39,7 @@ methods = ["POST"]
 upstream = "app"
 deliver = {{ queue = "work", key = "required" }}
 """
+PLACES = "max_connections = 4096"  # of an upstream
 HERE = pathlib.Path(__file__).resolve().parent
 PREFIX = "app:queue:{work.0}:"
 LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -70,11 +71,13 @@ class Gateway:
     """A gateway that dies, stalls and comes back, with a port of the upstream for itself."""
 
     def __init__(self, stage, name, concurrency, **more):
-        """`more`: another port of `redis`, `timeout`, `lease` in s, and lines of `queue`."""
+        """`more`: another port of `redis`, `timeout`, `lease` in s, and lines of `queue` and
+        `upstream`."""
         self.stage, self.name, self.child = stage, name, None
         self.port, self.admin = harness.free_ports(2)
         self.site = stage.wire.do(stage.wire.upstream.open())
-        others = {"redis": stage.redis.port, "timeout": "50ms", "lease": LEASE_S, "queue": ""}
+        others = {"redis": stage.redis.port, "timeout": "50ms", "lease": LEASE_S, "queue": "",
+                  "upstream": PLACES}
         self.text = CONFIG.format(port=self.port, admin=self.admin, site=self.site,
                                   concurrency=concurrency, **{**others, **more})
         stage.gateways.append(self)

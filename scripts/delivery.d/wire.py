@@ -200,8 +200,12 @@ class Upstream:
         self.servers.pop(port).close()
 
     def release(self):
-        """Answers what is held."""
+        """Answers what is held, and holds nothing any more."""
         self.holding = set()
+        self.answer()
+
+    def answer(self):
+        """Answers what is held; what comes behind it is held as before."""
         held, self.held = self.held, []
         for site in held:
             if not site.transport.is_closing():
