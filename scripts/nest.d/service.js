@@ -6,7 +6,7 @@ import "reflect-metadata";
 import { Controller, HttpException, Module } from "@nestjs/common";
 import { NestFactory } from "@nestjs/core";
 import { Ctx, MessagePattern, Payload, RpcException, Transport } from "@nestjs/microservices";
-import { of } from "rxjs";
+import { from, map, of, range } from "rxjs";
 
 class Orders {
   one(data) {
@@ -17,7 +17,26 @@ class Orders {
     return null;
   }
   several() {
-    return of("a", "b", 3);
+    return of("a", ["b"], 3);
+  }
+  // All at once: the last of them says that there are no more.
+  count(data) {
+    return range(0, Number(data.params.id));
+  }
+  // One after the other, as a cursor reads them: a message of its own says that.
+  later(data) {
+    const next = () => new Promise((done) => setImmediate(done));
+    async function* all() {
+      for (let value = 0; value < Number(data.params.id); value++) {
+        await next();
+        yield value;
+      }
+      await next();
+    }
+    return from(all());
+  }
+  large(data) {
+    return range(0, Number(data.params.id)).pipe(map(() => "x".repeat(1_000_000)));
   }
   sum(numbers) {
     return numbers.reduce((sum, number) => sum + number, 0);
@@ -48,6 +67,9 @@ const patterns = {
   nothing: "orders.nothing",
   none: "orders.none",
   several: "orders.several",
+  count: "orders.count",
+  later: "orders.later",
+  large: "orders.large",
   sum: { cmd: "sum", v: 1 },
   rpc: "orders.rpc",
   rpcCode: "orders.rpc-code",
