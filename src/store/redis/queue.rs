@@ -150,22 +150,32 @@ impl RedisStore {
             set.arg(&body_key).arg(body.as_ref()).arg("PX").arg(life);
             pipeline.add_command(set);
         }
-        let idem = keys.idem(accept.key.unwrap_or(id.as_str()));
-        // A key of the slot where there is no line.
-        let line = accept.order.map_or_else(|| keys.line("-"), |order| keys.line(order));
-        let item = keys.item(id);
-        let QueueKeys { ready, later, open, bytes, items, .. } = keys;
-        let touched = [ready, later, open, bytes, &*item, &body_key, &idem, &line, items];
-        let mut call = named(&self.topology.scripts.queues.accept, &touched);
-        // Where the client names none, the item itself tells that it was accepted before.
-        let key_ttl = accept.key.map_or(Duration::ZERO, |_| accept.key_ttl);
-        call.arg(id.as_str()).arg(delay_ms(accept.delay)).arg(accept.bounds.items);
-        call.arg(accept.bounds.bytes).arg(life).arg(delay_ms(key_ttl)).arg(accept.fingerprint);
-        call.arg(accept.head).arg(accept.owner).arg(delay_ms(accept.max_age));
-        call.arg(u8::from(accept.order.is_some())).arg(body.len());
-        pipeline.add_command(call);
+        pipeline.add_command(self.accepting(keys, accept, (&body_key, life)));
         let answers = each_good(self.topology.run(&mut pipeline, deadline).await?)?;
         replies::accepted(answers.last().unwrap_or(&Value::Nil), id)
+    }
+
+    /// The call that accepts, behind the body under its key; what is written lives so long, in ms.
+    fn accepting(&self, keys: &QueueKeys, accept: &Accept<'_>, (body, life): (&str, u64)) -> Cmd {
+        let Accept { id, head, .. } = accept;
+        let QueueKeys { ready, later, open, bytes, items, .. } = keys;
+        let item = keys.item(id);
+        let mut touched = vec![&**ready, later, open, bytes, &*item, body, items];
+        // Where the client names none, the item itself tells that it was accepted before.
+        let idem = keys.idem(accept.key.unwrap_or(id.as_str()));
+        let line = accept.order.map(|order| keys.line(order));
+        if accept.key.is_some() || line.is_some() {
+            touched.push(&idem);
+        }
+        touched.extend(line.as_deref());
+        let mut call = named(&self.topology.scripts.queues.accept, &touched);
+        call.arg(id.as_str()).arg(delay_ms(accept.delay)).arg(accept.bounds.items);
+        call.arg(accept.bounds.bytes).arg(life).arg(head).arg(accept.owner);
+        call.arg(delay_ms(accept.max_age)).arg(head.len() + accept.body.len());
+        if accept.key.is_some() {
+            call.arg(accept.fingerprint).arg(delay_ms(accept.key_ttl));
+        }
+        call
     }
 
     /// See [`crate::store::Store::queue_settle`].
@@ -202,8 +212,14 @@ impl RedisStore {
         let own = OwnKeys::of(keys, &hold.id);
         let follow_ups = settle.after.follow_ups;
         let followed: Vec<_> = follow_ups.iter().map(FollowUpKeys::of).collect();
-        let mut more = vec![&*keys.dead, answer, &keys.bodies];
-        more.extend(followed.iter().flat_map(FollowUpKeys::all));
+        let is_short = settle.outcome == Outcome::Done && follow_ups.is_empty();
+        let mut more = Vec::new();
+        if !is_short {
+            more.extend([answer, &*keys.dead, &keys.bodies]);
+            more.extend(followed.iter().flat_map(FollowUpKeys::all));
+        } else if settle.answer.is_some() {
+            more.push(answer);
+        }
         let mut call = named(&self.topology.scripts.queues.settle, &own.with(keys, &more));
         let (state, delay) = match settle.outcome {
             Outcome::Done => (ItemState::Done, Duration::ZERO),
@@ -212,8 +228,11 @@ impl RedisStore {
             Outcome::Back { delay } => (ItemState::Waiting, delay),
         };
         call.arg(&hold.entry).arg(hold.id.as_str()).arg(hold.token).arg(state.letter());
-        call.arg(delay_ms(delay)).arg(settle.status).arg(settle.error);
-        call.arg(millis(*keep)).arg(settle.dead_most).arg(u8::from(settle.is_failure()));
+        call.arg(settle.status).arg(millis(*keep)).arg(settle.error);
+        if is_short {
+            return call;
+        }
+        call.arg(delay_ms(delay)).arg(u8::from(settle.is_failure())).arg(settle.dead_most);
         call.arg(u8::from(settle.after.holds_line)).arg(follow_ups.len());
         follow_ups.iter().for_each(|follow_up| queue_follow::put(&mut call, follow_up));
         call

@@ -8,13 +8,16 @@ use redis::Value;
 use super::index::parts;
 use super::reply::{unexpected, value, values};
 use crate::store::queue::{
-    Accepted, Again, DeliveryId, Hold, Item, ItemState, KeptAnswer, Pause, QueueLook,
+    Accepted, Again, Claim, DeliveryId, Hold, Item, ItemState, KeptAnswer, Pause, QueueLook,
 };
 use crate::store::{Reply, StoreError};
 
 /// The fields of a record that are read, in this order.
 pub(super) const ITEM_FIELDS: [&str; 15] =
     ["s", "o", "t", "d", "x", "u", "f", "z", "a", "n", "c", "e", "y", "h", "l"];
+
+/// The fields of a record that whoever delivers needs, in this order.
+pub(super) const CLAIM_FIELDS: [&str; 6] = ["t", "o", "u", "f", "h", "l"];
 
 /// What the script that takes answers.
 #[derive(Debug)]
@@ -156,6 +159,23 @@ fn pause(why: &Value, left: &Value) -> Reply<Pause> {
     Ok(Pause { why: String::from_utf8_lossy(why).into_owned(), left })
 }
 
+fn lossy(field: Option<Bytes>) -> String {
+    String::from_utf8_lossy(field.unwrap_or_default().as_ref()).into_owned()
+}
+
+fn decimal(field: Option<Bytes>) -> Option<u64> {
+    lossy(field).parse().ok()
+}
+
+fn small(field: Option<Bytes>) -> u32 {
+    u32::try_from(decimal(field).unwrap_or_default()).unwrap_or(u32::MAX)
+}
+
+/// The digest of an order key: the last part of the key of its line.
+fn order(line: Option<Bytes>) -> Option<String> {
+    lossy(line).rsplit(':').next().filter(|it| !it.is_empty()).map(str::to_owned)
+}
+
 /// A record, as its [`ITEM_FIELDS`] were read; nothing where there is none.
 pub(super) fn item(reply: Value, id: DeliveryId) -> Reply<Option<Item>> {
     let fields: [Option<Bytes>; ITEM_FIELDS.len()] =
@@ -164,32 +184,47 @@ pub(super) fn item(reply: Value, id: DeliveryId) -> Reply<Option<Item>> {
         fields;
     let [node, status, error, bytes, head, line] = rest;
     let Some(state) = state else { return Ok(None) };
-    let text = |field: Option<Bytes>| {
-        String::from_utf8_lossy(field.unwrap_or_default().as_ref()).into_owned()
-    };
-    let number = |field: Option<Bytes>| text(field).parse::<u64>().ok();
-    let small = |field| u32::try_from(number(field).unwrap_or_default()).unwrap_or(u32::MAX);
     let head = head.unwrap_or_default();
     // Both count; only the body is told.
     let head_bytes = u64::try_from(head.len()).unwrap_or(u64::MAX);
     Ok(Some(Item {
         id,
         state: ItemState::of_letter(&state).ok_or_else(wrong)?,
-        owner: text(owner),
-        accepted_ms: number(accepted).unwrap_or_default(),
-        due_ms: number(due).unwrap_or_default(),
-        settled_ms: number(settled),
-        give_up_ms: number(give_up).unwrap_or_default(),
+        owner: lossy(owner),
+        accepted_ms: decimal(accepted).unwrap_or_default(),
+        due_ms: decimal(due).unwrap_or_default(),
+        settled_ms: decimal(settled),
+        give_up_ms: decimal(give_up).unwrap_or_default(),
         failures: small(failures),
         stalls: small(stalls),
-        claims: number(claims).unwrap_or_default(),
-        node: text(node),
+        claims: decimal(claims).unwrap_or_default(),
+        node: lossy(node),
         status: u16::try_from(small(status)).unwrap_or_default(),
-        error: text(error),
-        bytes: number(bytes).unwrap_or_default().saturating_sub(head_bytes),
+        error: lossy(error),
+        bytes: decimal(bytes).unwrap_or_default().saturating_sub(head_bytes),
         head,
-        // The digest is the last part of the key of its line.
-        order: text(line).rsplit(':').next().filter(|it| !it.is_empty()).map(str::to_owned),
+        order: order(line),
+    }))
+}
+
+/// A claim, by the record as its [`CLAIM_FIELDS`] were read, and by the body where there is one;
+/// nothing where there is no record.
+pub(super) fn claimed(record: Value, body: Option<Bytes>, held: &Held) -> Reply<Option<Claim>> {
+    let fields: [Option<Bytes>; CLAIM_FIELDS.len()] =
+        values(record, CLAIM_FIELDS.len())?.try_into().map_err(|_| wrong())?;
+    let [Some(accepted), owner, give_up, failures, head, line] = fields else { return Ok(None) };
+    let head = head.unwrap_or_default();
+    let is_empty = u64::try_from(head.len()).is_ok_and(|bytes| held.bytes <= bytes);
+    Ok(Some(Claim {
+        hold: held.hold.clone(),
+        stalls: held.stalls,
+        failures: small(failures),
+        head,
+        body: if is_empty { Some(Bytes::new()) } else { body },
+        owner: lossy(owner),
+        accepted_ms: decimal(Some(accepted)).unwrap_or_default(),
+        give_up_ms: decimal(give_up).unwrap_or_default(),
+        order: order(line),
     }))
 }
 

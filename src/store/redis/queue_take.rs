@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use redis::Pipeline;
 
 use super::RedisStore;
 use super::queue::named;
-use super::queue_replies::{self as replies, Held, ITEM_FIELDS};
+use super::queue_replies::{self as replies, CLAIM_FIELDS, Held};
 use super::reply::value;
 use super::stream::millis;
 use crate::store::keys::QueueKeys;
@@ -87,24 +86,13 @@ impl RedisStore {
         let mut pipeline = Pipeline::with_capacity(2 * held.len() + 1);
         for Held { hold, .. } in held {
             pipeline.cmd("GET").arg(keys.body(&hold.id));
-            pipeline.cmd("HMGET").arg(keys.item(&hold.id)).arg(&ITEM_FIELDS);
+            pipeline.cmd("HMGET").arg(keys.item(&hold.id)).arg(&CLAIM_FIELDS);
         }
         let mut answers = self.run_patiently(&mut pipeline).await?.into_iter();
         let mut claims = Vec::with_capacity(held.len());
-        for Held { hold, stalls, .. } in held {
-            let (body, item) = (answers.next().and_then(value), answers.next());
-            let Some(item) = replies::item(item.unwrap_or_default(), hold.id)? else { continue };
-            claims.push(Claim {
-                hold: hold.clone(),
-                stalls: *stalls,
-                failures: item.failures,
-                head: item.head,
-                body: if item.bytes == 0 { Some(Bytes::new()) } else { body },
-                owner: item.owner,
-                accepted_ms: item.accepted_ms,
-                give_up_ms: item.give_up_ms,
-                order: item.order,
-            });
+        for held in held {
+            let (body, record) = (answers.next().and_then(value), answers.next());
+            claims.extend(replies::claimed(record.unwrap_or_default(), body, held)?);
         }
         Ok(claims)
     }
