@@ -5,7 +5,7 @@
 //   node bullmq.js open PORT RATE S       adds at a rate, whether answers come or not; the first
 //                                         second, in which node compiles its code, is not told
 //   node bullmq.js post URL RATE S        the same of requests to a gateway
-import http from "node:http";
+import net from "node:net";
 import { Queue, Worker } from "bullmq";
 
 const BODY = "x".repeat(1024);
@@ -57,17 +57,48 @@ async function open(rate, seconds, act) {
   told(took, (performance.now() - began) / 1000);
 }
 
+// Requests over plain sockets, one at a time on each: node's own client takes longer than the
+// gateway, and would be what is measured.
 function poster(url) {
-  const agent = new http.Agent({ keepAlive: true, maxSockets: WIDTH });
-  return () => new Promise((done, failed) => {
-    const request = http.request(url, { agent, method: "POST",
-      headers: { "content-length": BODY.length } }, (response) => {
-      response.resume();
-      response.on("end", () => (response.statusCode === 202 ? done()
-        : failed(new Error(`status ${response.statusCode}`))));
+  const { hostname, port, pathname } = new URL(url);
+  const text = Buffer.from(`POST ${pathname} HTTP/1.1\r\nhost: ${hostname}:${port}\r\n`
+    + `content-length: ${BODY.length}\r\n\r\n${BODY}`);
+  const idle = [];
+  const waiting = [];
+  const use = (socket) => {
+    const next = waiting.shift();
+    if (!next) {
+      idle.push(socket);
+      return;
+    }
+    socket.ends = next;
+    socket.write(text);
+  };
+  const ended = (socket, problem) => {
+    const [done, failed] = socket.ends;
+    socket.got = "";
+    if (problem) failed(new Error(problem));
+    else done();
+    use(socket);
+  };
+  for (let n = 0; n < WIDTH; n += 1) {
+    const socket = net.connect(Number(port), hostname, () => use(socket));
+    socket.setNoDelay(true).setEncoding("latin1");
+    socket.got = "";
+    socket.on("data", (data) => {
+      socket.got += data;
+      const head = socket.got.indexOf("\r\n\r\n");
+      const length = head < 0 ? null : /\r\ncontent-length: (\d+)/i.exec(socket.got);
+      if (!length || socket.got.length < head + 4 + Number(length[1])) return;
+      const status = socket.got.slice(9, 12);
+      ended(socket, status === "202" ? null : `status ${status}`);
     });
-    request.on("error", failed);
-    request.end(BODY);
+    socket.on("error", (error) => socket.ends?.[1](error));
+  }
+  return () => new Promise((done, failed) => {
+    waiting.push([done, failed]);
+    const socket = idle.pop();
+    if (socket) use(socket);
   });
 }
 

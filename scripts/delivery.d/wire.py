@@ -14,9 +14,8 @@ import json
 import threading
 import time
 
-# Scripts, by how many keys they have, and what one of these ends with.
-KINDS = {9: ("accept", b":open"), 6: ("take", b":pause"), 10: ("settle", b":dead"),
-         2: ("renew", b":ready")}
+KINDS = ("accept", "take", "settle", "renew")
+OUTCOMES = (b"k", b"x", b"r", b"w")  # the letters by which q_settle.lua is told how it ended
 TRY_AGAIN_S = 0.05
 ANSWER_S = 15.0  # longest wait for an answer
 
@@ -26,12 +25,20 @@ def kind_of(parts):
     name = parts[0].upper()
     if name not in (b"EVALSHA", b"EVAL") or len(parts) < 4 or b":queue:{" not in parts[3]:
         return ""
-    if name == b"EVALSHA":
-        count = int(parts[2])
-        kind, end = KINDS.get(count, ("", b""))
-        return kind if any(key.endswith(end) for key in parts[3:3 + count]) else ""
-    found = [kind for kind, _ in KINDS.values() if b"-- q_%s" % kind.encode() in parts[1]]
-    return found[-1] if found else ""
+    if name == b"EVAL":
+        found = [kind for kind in KINDS if b"-- q_%s" % kind.encode() in parts[1]]
+        return found[-1] if found else ""
+    count = int(parts[2])
+    keys, values = parts[3:3 + count], parts[3 + count:]
+    if count == 2 and keys[0].endswith(b":ready"):
+        return "renew"
+    if count == 6 and keys[2].endswith(b":pause"):
+        return "take"
+    if count < 7 or not keys[2].endswith(b":open"):
+        return ""
+    if len(values) >= 7 and values[3] in OUTCOMES:
+        return "settle"
+    return "accept" if len(values) >= 9 else ""
 
 
 def commands(got):
