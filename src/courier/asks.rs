@@ -191,3 +191,60 @@ impl Errands {
         Some(told.err().filter(|_| is_renewal))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::pending;
+
+    use super::*;
+    use crate::store::keys::Keys;
+
+    /// A shard that is asked in a round for so many: it answers at once, or never.
+    fn asked(asks: &mut Asks, (shard, round, most): (u8, u64, usize), answers: bool) {
+        let keys = Arc::new(Keys::new("app").queue("mail", shard));
+        asks.known.insert(shard, Known { most, round, again: false });
+        let answer = async move {
+            if !answers {
+                pending::<()>().await;
+            }
+            let taken = Err(StoreError::Timeout);
+            let (sweep, charged, put_back, again) = (false, None, None, false);
+            Asked { keys, most, sweep, charged, round, put_back, taken, again }
+        };
+        asks.under_way.push(answer.boxed());
+    }
+
+    #[tokio::test]
+    async fn a_silent_shard_keeps_its_own_places_alone() {
+        let mut asks = Asks::default();
+        asked(&mut asks, (0, 1, 5), false);
+        asked(&mut asks, (1, 1, 3), true);
+        asked(&mut asks, (2, 2, 2), true);
+        assert_eq!((asks.places(), asks.places_of(1), asks.places_of(2)), (10, Some(8), Some(2)));
+        let mut answered = [asks.next().await, asks.next().await];
+        answered.sort_by_key(|asked| asked.as_ref().map(|asked| asked.keys.shard));
+        let shards = answered.map(|asked| asked.map(|asked| (asked.keys.shard, asked.most)));
+        assert_eq!(shards, [Some((1, 3)), Some((2, 2))]);
+        assert_eq!((asks.places(), asks.places_of(1), asks.places_of(2)), (5, Some(5), None));
+        assert!(asks.next().now_or_never().is_none(), "the silent one still is asked");
+        assert!(!asks.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_got_something_while_he_was_asked_is_asked_again() {
+        let mut asks = Asks::default();
+        assert!(!asks.is_asked(0));
+        asked(&mut asks, (0, 1, 1), true);
+        asked(&mut asks, (1, 1, 1), true);
+        assert!(asks.is_asked(1));
+        let mut again = [asks.next().await, asks.next().await]
+            .map(|asked| asked.map(|asked| (asked.keys.shard, asked.again)));
+        again.sort();
+        assert_eq!(again, [Some((0, false)), Some((1, true))]);
+        assert!(!asks.is_asked(1) && asks.is_empty());
+        asked(&mut asks, (0, 2, 1), true);
+        asks.note_more();
+        assert!(asks.next().await.is_some_and(|asked| asked.again));
+        assert!(asks.next().await.is_none());
+    }
+}

@@ -78,7 +78,7 @@ pub(super) fn encode(
     family(encoder, &Described::new("events", help), outcomes)?;
     let label = |meter: &Arc<EventMeter>| [("source", meter.name.clone())];
     let lag = meters.iter().map(|it| (label(it), ConstGauge::new(it.lag().as_secs_f64())));
-    let help = "From when the last event was written to when it was done; 0: all are done.";
+    let help = "How late the last event was done. Where events are read, 0 once all are done.";
     family(encoder, &Described::new("event_lag", help).in_unit(Unit::Seconds), lag)?;
     let gaps = meters.iter().map(|meter| (label(meter), meter.gaps.clone()));
     let help = "Times that events of a source were missed, or may have been.";
