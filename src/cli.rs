@@ -502,9 +502,9 @@ fn token(path: &Path, options: &TokenOptions) -> Result<String, String> {
         let name = &options.auth;
         return Err(format!("auth.{name} takes API keys, no tokens: use portcullis keys create"));
     }
-    if matches!(verifier.keys, Some(KeySource::Certificates)) {
+    if let Some(KeySource::Certificates | KeySource::Sessions) = verifier.keys {
         let name = &options.auth;
-        return Err(format!("auth.{name} takes client certificates, no tokens"));
+        return Err(format!("auth.{name} takes client certificates or sessions, no tokens"));
     }
     if matches!(verifier.keys, Some(KeySource::Introspection(_))) {
         let name = &options.auth;

@@ -40,6 +40,8 @@ pub enum Part {
     AnswerBody = 4,
     /// How a request with an idempotency key ended: all that lies under that.
     Ended = 5,
+    /// A session.
+    Session = 6,
 }
 
 /// Where it lies.

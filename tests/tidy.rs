@@ -543,6 +543,7 @@ fn every_code_of_a_refusal_is_met_in_a_test() {
     for file in [
         "src/proxy/rejection/rows.rs",
         "src/proxy/rejection/delivery_rows.rs",
+        "src/proxy/rejection/login_rows.rs",
         "src/proxy/rejection/signed_rows.rs",
         "src/auth/challenge.rs",
     ] {

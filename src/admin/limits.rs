@@ -131,7 +131,8 @@ fn qualifiers(plan: &Plan) -> Vec<Option<Arc<str>>> {
     let of_tokens = plan.verifiers.values().map(|it| it.qualifier());
     let of_keys = plan.key_verifiers.values().map(|it| it.qualifier());
     let of_certificates = plan.certificate_verifiers.values().map(|it| it.qualifier());
-    of_tokens.chain(of_keys).chain(of_certificates).collect()
+    let of_sessions = plan.session_verifiers.values().map(|it| it.qualifier());
+    of_tokens.chain(of_keys).chain(of_certificates).chain(of_sessions).collect()
 }
 
 /// A request in words; only `path` is needed.

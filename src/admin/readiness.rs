@@ -87,7 +87,10 @@ pub(super) fn unready(gateway: &Gateway) -> Option<Reply> {
 /// Whether requests of the route ask the store anything.
 fn asks(route: &Route, plan: &Plan) -> bool {
     let is_asked = route.limits.asks() || route.session.is_some() || route.cache.is_some();
-    is_asked || refreshes(route) || verifiers(route).any(|name| is_revocable(name, plan))
+    is_asked
+        || refreshes(route)
+        || logs_in_or_out(route)
+        || verifiers(route).any(|name| is_revocable(name, plan))
 }
 
 /// Which stores do not answer, and what is known here all the same.
@@ -113,9 +116,21 @@ fn is_refused(route: &Route, plan: &Plan, away: Away) -> bool {
         && !away.knows_sessions
         && route.written.session == SessionUse::Required;
     let by_limits = away.limits && limits == LimitOutage::Refuse && route.limits.asks();
-    // A refresh token is as good as the store says, whatever an outage means to others.
-    let by_refresh = away.main && refreshes(route);
-    by_revocation || by_session || by_limits || by_refresh
+    // A refresh token is as good as the store says, whatever an outage means to others. So is a
+    // session that says who calls.
+    let by_refresh = away.main && (refreshes(route) || logs_in_or_out(route));
+    let by_caller = away.main && !away.knows_sessions && wants_caller && takes_sessions(route);
+    by_revocation || by_session || by_limits || by_refresh || by_caller
+}
+
+/// Whether the route knows its callers by sessions of the gateway's own, and by nothing else.
+fn takes_sessions(route: &Route) -> bool {
+    route.auth.as_ref().is_some_and(|auth| auth.takes_sessions_alone())
+}
+
+/// Whether the route makes, tells or ends sessions, or issues tokens.
+fn logs_in_or_out(route: &Route) -> bool {
+    route.edge.as_ref().is_some_and(|edge| edge.login.is_some())
 }
 
 /// Whether the route exchanges refresh tokens.

@@ -362,7 +362,7 @@ fn by_query(text: &str, example: &str) -> Result<RevocationRequest, Fault> {
 enum Issuer<'t> {
     /// Nothing, of a token.
     Unsaid,
-    /// Nothing, of whatever has this `sub`: tokens or certificates.
+    /// Nothing, of whatever has this `sub`: tokens, certificates or sessions.
     OfSubject,
     /// The token's own `iss`.
     Said(Option<&'t str>),
@@ -371,14 +371,16 @@ enum Issuer<'t> {
 /// The keys under which a revocation is written: those of the verifier that it names, or of all
 /// that a token could come from; never of one that was guessed.
 fn whose_keys(plan: &Plan, auth: Option<&str>, issuer: Issuer<'_>) -> Result<Vec<Keys>, Fault> {
-    let certificates = match issuer {
-        Issuer::OfSubject => Some(&plan.certificate_verifiers),
-        Issuer::Unsaid | Issuer::Said(_) => None,
+    let (certificates, sessions) = match issuer {
+        Issuer::OfSubject => (Some(&plan.certificate_verifiers), Some(&plan.session_verifiers)),
+        Issuer::Unsaid | Issuer::Said(_) => (None, None),
     };
     let of_tokens = plan.verifiers.iter().map(|(name, it)| (name, it.store_keys()));
     let of_certificates = certificates.into_iter().flatten();
     let of_certificates = of_certificates.map(|(name, it)| (name, it.store_keys()));
-    let known: BTreeMap<&String, &Keys> = of_tokens.chain(of_certificates).collect();
+    let of_sessions = sessions.into_iter().flatten().map(|(name, it)| (name, it.store_keys()));
+    let known: BTreeMap<&String, &Keys> =
+        of_tokens.chain(of_certificates).chain(of_sessions).collect();
     let names = || known.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(name) = auth {
         let keys = known.iter().find(|(known, _)| known.as_str() == name).map(|(_, keys)| *keys);

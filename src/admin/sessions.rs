@@ -14,8 +14,9 @@ use super::reply::{Fault, Reply, json as reply_json, with_confirmed};
 use super::{query, revocations};
 use crate::base::units::{parse_positive_duration, size_text};
 use crate::config;
+use crate::plan::Plan;
 use crate::runtime::{Gateway, Running};
-use crate::session::{ID_BYTES_MAX, Terms, object};
+use crate::session::{ID_BYTES_MAX, Terms, object, open, seal};
 use crate::store::keys::Keys;
 use crate::store::{
     Ending, Questions, SessionKey, SessionKeys, SessionListed, SessionValue, SessionWrite,
@@ -41,12 +42,17 @@ pub(super) async fn show(gateway: &Gateway, uri: &Uri, id: &str) -> Result<Reply
     let session = Some(SessionKey { key: &key, ttl: true, bytes_max: WHOLE, end: None });
     let answers = gateway.store.ask(&Questions { session, ..Questions::default() }).await;
     let found = answers.session.transpose()?.flatten().ok_or_else(no_session)?;
-    let object = match &found.value {
+    let unreadable = |detail: &str| Fault::Problem {
+        status: StatusCode::BAD_GATEWAY,
+        code: "session_unreadable",
+        detail: detail.to_owned(),
+    };
+    let opened = open(seal_keys(&running.plan), &key, &found.value)
+        .map_err(|_| unreadable("It is sealed by none of session.make.seal: delete it."))?;
+    let object = match &*opened {
         SessionValue::Fields(fields) => object(fields),
-        SessionValue::Text(text) => serde_json::from_slice(text).map_err(|_| Fault::Problem {
-            status: StatusCode::BAD_GATEWAY,
-            code: "session_unreadable",
-            detail: "What is stored is no JSON object: write it again, or delete it.".to_owned(),
+        SessionValue::Text(text) => serde_json::from_slice(text).map_err(|_| {
+            unreadable("What is stored is no JSON object: write it again, or delete it.")
         })?,
     };
     let ttl = found.ttl.map(|ttl| ttl.as_secs());
@@ -76,26 +82,19 @@ pub(super) async fn write(
     let object: Map<String, Value> = serde_json::from_slice(body).map_err(|error| {
         Fault::Invalid(format!("The body is not a JSON object ({error}). Example: {{\"n\": 1}}"))
     })?;
-    let now = SystemTime::now();
-    let latest = Terms::of(settings)
-        .latest_end(&object, now)
-        .map_err(|error| Fault::Invalid(format!("No request could use this: {error}.")))?;
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let left = latest.map(|at_ms| Duration::from_millis(at_ms).saturating_sub(now));
-    let wanted = wishes.ttl.or(settings.idle_timeout).or(left).ok_or_else(|| {
-        Fault::Invalid("Say how long it lives, such as ?ttl=30m: no timeout says it.".to_owned())
-    })?;
-    let ttl = left.map_or(wanted, |left| left.min(wanted));
-    let is_used_up = settings.idle_timeout.is_none() || left.is_some_and(|left| left <= wanted);
+    let (ttl, why) = life(settings, &wishes, &object)?;
     let keys = &running.plan.keys;
+    let at = keys.listed_session(id);
+    let value = seal(seal_keys(&running.plan), &at.session, body.clone())
+        .map_err(|error| Fault::Invalid(format!("It cannot be sealed: {error}.")))?;
     let write = SessionWrite {
         part: Keys::session_part(id),
-        keys: keys.listed_session(id),
+        keys: at,
         families: keys.session_families(),
         index: wishes.user.as_deref().map(|user| keys.sessions_of(user)),
-        value: body.clone(),
+        value,
         ttl,
-        why: if is_used_up { Ending::Expired } else { Ending::Idle },
+        why,
         kept: settings.ended_for,
         most: settings.max_per_user,
         only_over: wishes.only_over,
@@ -115,6 +114,26 @@ pub(super) async fn write(
     let status = if written.replaced { StatusCode::OK } else { StatusCode::CREATED };
     let body = json!({ "id": id, "expires_in_seconds": ttl.as_secs(), "ended": written.ended });
     Ok(reply_json(status, &body))
+}
+
+/// How long a session lives from now on, and why it ends then.
+fn life(
+    settings: &config::Session,
+    wishes: &Wishes,
+    object: &Map<String, Value>,
+) -> Result<(Duration, Ending), Fault> {
+    let now = SystemTime::now();
+    let latest = Terms::of(settings)
+        .latest_end(object, now)
+        .map_err(|error| Fault::Invalid(format!("No request could use this: {error}.")))?;
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let left = latest.map(|at_ms| Duration::from_millis(at_ms).saturating_sub(now));
+    let wanted = wishes.ttl.or(settings.idle_timeout).or(left).ok_or_else(|| {
+        Fault::Invalid("Say how long it lives, such as ?ttl=30m: no timeout says it.".to_owned())
+    })?;
+    let ttl = left.map_or(wanted, |left| left.min(wanted));
+    let is_used_up = settings.idle_timeout.is_none() || left.is_some_and(|left| left <= wanted);
+    Ok((ttl, if is_used_up { Ending::Expired } else { Ending::Idle }))
 }
 
 /// `DELETE /v1/sessions/{id}`: ends it.
@@ -181,6 +200,11 @@ fn settings(running: &Running) -> Result<&config::Session, Fault> {
     running.plan.config.session.as_ref().ok_or_else(|| {
         Fault::Invalid("There is no [session] table in gateway.toml: add it.".to_owned())
     })
+}
+
+/// With what sessions are sealed.
+fn seal_keys(plan: &Plan) -> &[config::SealKey] {
+    plan.made.as_ref().map_or(&[], |made| &made.seal)
 }
 
 fn no_session() -> Fault {

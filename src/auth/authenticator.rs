@@ -12,11 +12,13 @@ use super::identify::{Unidentified, check_sender, identify};
 use super::judged::{AuthNotes, Judged};
 use super::key_verifier::{KeyVerifier, Unread};
 use super::memory::TokenMemory;
+use super::rules::unix_seconds;
+use super::session_verifier::{ReadClaims, SessionVerifier};
 use super::verifier::{Missing, Unasked};
 use super::{Policy, permit};
-use crate::base::facts::Caller;
+use crate::base::facts::{Caller, Identity};
 use crate::observe::Metrics;
-use crate::store::{Store, StoreError};
+use crate::store::{SessionValue, Store, StoreError};
 
 /// Finds out who calls, and remembers it.
 #[derive(Debug)]
@@ -88,6 +90,43 @@ impl Authenticator {
     /// the store is away.
     pub fn forget_record(&self, verifier: &KeyVerifier, record_key: &str) {
         verifier.forget(record_key, &self.memory);
+    }
+
+    /// Who has the session whose cookie has this SHA-256, as it was read before. It counts while
+    /// the store has the same value ([`Self::knows_session_by`]).
+    pub fn recall_session(
+        &self,
+        verifier: &SessionVerifier,
+        digest: [u8; 32],
+    ) -> Option<Arc<Identity>> {
+        verifier.recall(digest, &self.memory, unix_seconds(SystemTime::now()))
+    }
+
+    /// Whether a session that is remembered has this value in the store.
+    pub fn knows_session_by(
+        &self,
+        verifier: &SessionVerifier,
+        digest: [u8; 32],
+        value: &SessionValue,
+    ) -> bool {
+        verifier.is_known_by(digest, &self.memory, value)
+    }
+
+    /// Forgets a session: it has ended, or changed.
+    pub fn forget_session(&self, verifier: &SessionVerifier, digest: [u8; 32]) {
+        verifier.forget(digest, &self.memory);
+    }
+
+    /// Who has a session that is in force, as it was just read.
+    ///
+    /// # Errors
+    /// What it says cannot be used.
+    pub fn identify_session(
+        &self,
+        verifier: &SessionVerifier,
+        read: ReadClaims,
+    ) -> Result<Arc<Identity>, &'static str> {
+        verifier.identify(read, &self.memory)
     }
 
     fn identify_now<'p>(

@@ -48,6 +48,12 @@ pub enum Denied {
     /// The client's certificate is not acceptable.
     #[error("client certificate refused: {0}")]
     Certificate(#[from] CertificateFault),
+    /// The request shows no session of the gateway's own, and nothing else would do.
+    #[error("no session")]
+    NoSession,
+    /// The session was revoked, or all that its user had.
+    #[error("session revoked")]
+    SessionRevoked,
     /// The token is good, and only together with a certificate that the client has not shown (RFC
     /// 8705 §3).
     #[error("the token is bound to a certificate that the client has not shown")]
@@ -297,6 +303,8 @@ impl Denied {
             | Self::ApiKey(_)
             | Self::NoCertificate
             | Self::Certificate(_)
+            | Self::NoSession
+            | Self::SessionRevoked
             | Self::Unbound
             | Self::Unproven { .. } => StatusCode::UNAUTHORIZED,
             Self::KeysUnavailable(_) | Self::KeyUnread(_) | Self::Unasked(_) => {
@@ -323,6 +331,8 @@ impl Denied {
             Self::Certificate(CertificateFault::Expired) => "certificate_expired",
             Self::Certificate(CertificateFault::Revoked) => "certificate_revoked",
             Self::Certificate(_) => "certificate_invalid",
+            Self::NoSession => "session_missing",
+            Self::SessionRevoked => "session_revoked",
             Self::Unbound => "token_binding",
             Self::Unproven { fault: ProofFault::NoToken, .. } => "token_missing",
             Self::Unproven { fault: ProofFault::NotBound, .. } => "token_invalid",
@@ -351,7 +361,8 @@ impl Denied {
             Self::Insufficient { .. } => Some("claim"),
             Self::KeysUnavailable(_) | Self::Unasked(_) => Some("issuer"),
             Self::KeyUnread(_) => Some("store"),
-            Self::NoToken | Self::NoApiKey | Self::NoCertificate => None,
+            Self::SessionRevoked => Some("revoked"),
+            Self::NoToken | Self::NoApiKey | Self::NoCertificate | Self::NoSession => None,
         }
     }
 
@@ -393,6 +404,8 @@ impl Denied {
                 "The client certificate was revoked: get a new one."
             }
             Self::Certificate(_) => "The client certificate cannot be used here.",
+            Self::NoSession => "A session is needed: log in.",
+            Self::SessionRevoked => "The session was revoked: log in again.",
             Self::Unbound => {
                 "The access token is bound to a client certificate: show it on the connection."
             }
@@ -427,6 +440,11 @@ impl Denied {
             let text = format!("Certificate realm=\"{realm}\"");
             return HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Certificate"));
         }
+        if matches!(self, Self::NoSession | Self::SessionRevoked) {
+            // The same: no scheme is registered for what a log-in page gives.
+            let text = format!("Session realm=\"{realm}\"");
+            return HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Session"));
+        }
         let mut text = match self {
             Self::Unproven { algorithms, .. } => {
                 format!("DPoP realm=\"{realm}\", algs=\"{algorithms}\"")
@@ -455,6 +473,8 @@ impl Denied {
             | Self::ApiKey(_)
             | Self::NoCertificate
             | Self::Certificate(_)
+            | Self::NoSession
+            | Self::SessionRevoked
             | Self::KeyUnread(_)
             | Self::Unproven { fault: ProofFault::NoToken, .. } => None,
             // RFC 9449 §7.1 and §7.2: what is wrong with the token itself is told as such.

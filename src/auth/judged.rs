@@ -57,7 +57,7 @@ impl<'p> AuthNotes<'p> {
             Ok(caller) => match caller.as_deref().map(|it| &it.credential) {
                 Some(Credential::Token { .. }) => Kind::Token,
                 Some(Credential::ApiKey { .. }) => Kind::ApiKey,
-                Some(Credential::Certificate) | None => Kind::Other,
+                Some(Credential::Certificate | Credential::Session { .. }) | None => Kind::Other,
             },
             // It is good, and does not suffice here.
             Err(Denied::Insufficient { .. }) => self.kind,
@@ -97,7 +97,9 @@ impl Denied {
             | Self::NoCertificate
             | Self::ApiKey(_)
             | Self::KeyUnread(_)
-            | Self::Certificate(_) => None,
+            | Self::Certificate(_)
+            | Self::NoSession
+            | Self::SessionRevoked => None,
         }
     }
 }

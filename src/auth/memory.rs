@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::api_key::RECORD_BYTES_MAX;
 use super::challenge::Reason;
 use crate::base::facts::Identity;
+use crate::store::SessionValue;
 
 /// Most tokens that are remembered; the least used give way.
 pub const TOKENS_MAX: usize = 16_384;
@@ -24,6 +25,11 @@ const TOKEN_BYTES_MAX: u64 = 32 * 1024 * 1024;
 const RECORDS_MAX: usize = 16_384;
 /// Most bytes of them.
 const RECORDS_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// Most sessions of the gateway's own that are remembered; the least used give way.
+const SESSIONS_MAX: usize = 16_384;
+/// Most bytes of them.
+const SESSIONS_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Most opaque tokens of which it is remembered what a server said; the least used give way.
 const ANSWERS_MAX: usize = 16_384;
@@ -38,6 +44,21 @@ pub struct TokenMemory {
     pub(super) api_keys: KeyMemory,
     /// Opaque tokens, of which a server has said what they are worth.
     pub(super) answers: Arc<AnswerMemory>,
+    /// Sessions that the gateway has made, by the SHA-256 of their cookies.
+    pub(super) sessions: SessionMemory,
+}
+
+/// What sessions said when they were read.
+#[derive(Debug)]
+pub(super) struct SessionMemory {
+    sessions: Cache<RecordId, ReadSession, ByBytes>,
+}
+
+/// Whose a session is, and the value that said so.
+#[derive(Debug, Clone)]
+pub(super) struct ReadSession {
+    pub(super) identity: Arc<Identity>,
+    pub(super) value: SessionValue,
 }
 
 /// What servers said of opaque tokens.
@@ -123,7 +144,7 @@ impl TokenMemory {
     pub fn new() -> Self {
         let tokens = Cache::with_weighter(TOKENS_MAX, TOKEN_BYTES_MAX, ByBytes);
         let answers = Arc::new(AnswerMemory::new());
-        Self { tokens, api_keys: KeyMemory::new(), answers }
+        Self { tokens, api_keys: KeyMemory::new(), answers, sessions: SessionMemory::new() }
     }
 
     /// What the token said, unless its time is over, when it is forgotten.
@@ -166,6 +187,24 @@ impl KeyMemory {
     }
 }
 
+impl SessionMemory {
+    fn new() -> Self {
+        Self { sessions: Cache::with_weighter(SESSIONS_MAX, SESSIONS_BYTES_MAX, ByBytes) }
+    }
+
+    pub(super) fn get(&self, id: &RecordId) -> Option<ReadSession> {
+        self.sessions.get(id)
+    }
+
+    pub(super) fn insert(&self, id: RecordId, read: ReadSession) {
+        self.sessions.insert(id, read);
+    }
+
+    pub(super) fn remove(&self, id: &RecordId) {
+        self.sessions.remove(id);
+    }
+}
+
 impl AnswerMemory {
     fn new() -> Self {
         Self { answers: Cache::with_weighter(ANSWERS_MAX, ANSWERS_BYTES_MAX, ByBytes) }
@@ -190,6 +229,17 @@ impl Weighter<RecordId, Answered> for ByBytes {
     fn weight(&self, _: &RecordId, answered: &Answered) -> u64 {
         // The claims weigh about twice the text. The floor bounds their number too.
         (2 * answered.bytes as u64).max(ANSWERS_BYTES_MAX / ANSWERS_MAX as u64)
+    }
+}
+
+impl Weighter<RecordId, ReadSession> for ByBytes {
+    fn weight(&self, _: &RecordId, read: &ReadSession) -> u64 {
+        let bytes = match &read.value {
+            SessionValue::Text(text) => text.len(),
+            SessionValue::Fields(fields) => fields.iter().map(|(a, b)| a.len() + b.len()).sum(),
+        };
+        // The value, and claims that weigh about twice of it. The floor bounds their number too.
+        (3 * bytes as u64).max(SESSIONS_BYTES_MAX / SESSIONS_MAX as u64)
     }
 }
 

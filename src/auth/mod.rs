@@ -25,6 +25,7 @@ mod material;
 mod memory;
 mod proof_fault;
 mod rules;
+mod session_verifier;
 mod sign;
 mod token;
 mod verifier;
@@ -57,6 +58,7 @@ pub use self::keys::KeySet;
 pub use self::memory::{TOKENS_MAX, TokenMemory};
 pub use self::proof_fault::ProofFault;
 pub use self::rules::Mistake;
+pub use self::session_verifier::{ReadClaims, SessionVerifier};
 pub use self::sign::sign;
 pub use self::verifier::{Missing, SharedWith, Unasked, Verifier};
 
@@ -81,6 +83,9 @@ pub struct Policy {
     pub key_verifiers: Vec<Arc<KeyVerifier>>,
     /// Who says who calls where a request carries none of these: the one for certificates.
     pub certificate_verifier: Option<Arc<CertificateVerifier>>,
+    /// Who says who calls by sessions that the gateway has made, where a request carries nothing
+    /// but their cookie.
+    pub session_verifier: Option<Arc<SessionVerifier>>,
     /// Where tokens are looked for: all places of those who verify tokens.
     pub from: Vec<TokenSource>,
     /// Whether the upstream sees the token or key.
@@ -98,6 +103,11 @@ pub struct Requirement {
     pub claim: String,
     /// One of these is needed.
     pub any_of: Vec<String>,
+}
+
+/// A JSON object that names each member once, at any depth; nothing of anything else.
+pub fn strict_object(bytes: &[u8]) -> Option<serde_json::Map<String, Value>> {
+    json::object(bytes).ok()
 }
 
 /// Chooses the cryptographic library for signatures. Compiling a verifier and signing do it too;
@@ -133,6 +143,7 @@ pub fn confirm(identity: &Identity, revocation: RevocationStatus) -> Result<(), 
     Err(match identity.credential {
         Credential::ApiKey { .. } => Denied::ApiKey(KeyFault::Revoked),
         Credential::Certificate => Denied::Certificate(CertificateFault::Revoked),
+        Credential::Session { .. } => Denied::SessionRevoked,
         Credential::Token { .. } if !listed => Denied::Revoked("sub"),
         Credential::Token { .. } => Denied::Revoked(listed_by(identity)),
     })
@@ -209,11 +220,12 @@ impl Policy {
         }
         // The plan sees to it that they agree; one that keeps its tokens here is enough.
         let forward_token = verifiers.iter().all(|verifier| verifier.forward_token);
-        let (key_verifiers, certificate_verifier) = (Vec::new(), None);
+        let (key_verifiers, certificate_verifier, session_verifier) = (Vec::new(), None, None);
         Self {
             verifiers,
             key_verifiers,
             certificate_verifier,
+            session_verifier,
             from,
             forward_token,
             optional,
@@ -236,9 +248,36 @@ impl Policy {
         self
     }
 
+    /// The same, where a request without other credentials is judged by its session.
+    #[must_use]
+    pub fn with_sessions(mut self, verifier: Option<Arc<SessionVerifier>>) -> Self {
+        self.session_verifier = verifier;
+        self
+    }
+
+    /// Whether a request carries a credential that stands in it, good or bad.
+    pub fn finds_credential(&self, places: Places<'_>) -> bool {
+        let is_found = |sources: &[TokenSource], form| {
+            carrier::find(sources, form, places).is_ok_and(|it| it.is_none())
+        };
+        !is_found(&self.from, Form::Token)
+            || !self.key_verifiers.iter().all(|it| is_found(&it.from, Form::ApiKey))
+    }
+
+    /// Whether it takes nothing but sessions.
+    pub fn takes_sessions_alone(&self) -> bool {
+        self.session_verifier.is_some()
+            && self.verifiers.is_empty()
+            && self.key_verifiers.is_empty()
+            && self.certificate_verifier.is_none()
+    }
+
     /// The refusal of a request that carries nothing.
     pub fn missing(&self) -> Denied {
         let demands_proof = |it: &&Arc<Verifier>| it.rules.bound == Some(BoundTo::Dpop);
+        if self.takes_sessions_alone() {
+            return Denied::NoSession;
+        }
         match (self.verifiers.is_empty(), self.key_verifiers.is_empty()) {
             (false, true) if self.verifiers.iter().all(|it| demands_proof(&it)) => {
                 let first = self.verifiers.first();

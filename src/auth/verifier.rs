@@ -360,7 +360,7 @@ fn read_keys(
             ("algorithms", keys)
         }
         KeySource::Introspection(_) => ("introspect", Ok(KeySet::unfetched())),
-        KeySource::ApiKeys | KeySource::Certificates => {
+        KeySource::ApiKeys | KeySource::Certificates | KeySource::Sessions => {
             let flaw = Flaw::new("no tokens are verified here", "name the keys of an issuer");
             ("algorithms", Err(vec![flaw]))
         }
@@ -383,6 +383,7 @@ fn fingerprint(name: &str, config: &config::Verifier, store_keys: &Keys) -> Fing
             | KeySource::Url(_)
             | KeySource::ApiKeys
             | KeySource::Certificates
+            | KeySource::Sessions
             | KeySource::Signer(_),
         )
         | None => &[],

@@ -226,6 +226,11 @@ pub enum Credential {
     },
     /// The certificate of its connection.
     Certificate,
+    /// A session that the gateway has made.
+    Session {
+        /// SHA-256 of its cookie.
+        digest: [u8; 32],
+    },
 }
 
 /// What a verified token, the record of an API key, or a client's certificate says. Built once and
@@ -270,7 +275,7 @@ impl Identity {
     pub fn record_key(&self) -> Option<&str> {
         match &self.credential {
             Credential::ApiKey { record } => record.as_deref(),
-            Credential::Token { .. } | Credential::Certificate => None,
+            Credential::Token { .. } | Credential::Certificate | Credential::Session { .. } => None,
         }
     }
 
@@ -278,7 +283,7 @@ impl Identity {
     pub fn own_keys(&self) -> usize {
         let own = match &self.credential {
             Credential::Token { bound_to, .. } => 1 + usize::from(bound_to.is_some()),
-            Credential::ApiKey { .. } | Credential::Certificate => 1,
+            Credential::ApiKey { .. } | Credential::Certificate | Credential::Session { .. } => 1,
         };
         own.min(self.blacklist_keys.len())
     }

@@ -78,6 +78,8 @@ pub enum KeySource {
     ApiKeys,
     /// `certificate`: none at all; callers are clients with certificates, which TLS verifies.
     Certificates,
+    /// `session`: none at all; callers have sessions that the gateway has made.
+    Sessions,
 }
 
 /// One place where a token may stand.
@@ -126,7 +128,7 @@ pub(super) fn read(auth: &mut Section<'_>) -> Verifier {
         from: auth.list("from", token_source).unwrap_or_else(|| match takes {
             Takes::Tokens => vec![TokenSource::Header(http::header::AUTHORIZATION)],
             Takes::ApiKeys => vec![TokenSource::Header(API_KEY_HEADER)],
-            Takes::Certificates => Vec::new(),
+            Takes::Certificates | Takes::Sessions => Vec::new(),
         }),
         leeway: auth.or("leeway", Duration::from_secs(30), leeway),
         max_age: auth.get("max_age", duration),
@@ -151,6 +153,7 @@ enum Takes {
     Tokens,
     ApiKeys,
     Certificates,
+    Sessions,
 }
 
 impl Takes {
@@ -161,10 +164,16 @@ impl Takes {
             let what = "a verifier takes API keys or certificates, not both";
             auth.problem("certificate", what, "write a table of its own for the certificates");
         }
-        match (certificates, api_keys) {
-            (true, _) => Self::Certificates,
-            (false, true) => Self::ApiKeys,
-            (false, false) => Self::Tokens,
+        let sessions = auth.or("session", false, flag);
+        if sessions && (api_keys || certificates) {
+            let what = "a verifier takes sessions or something else, not both";
+            auth.problem("session", what, "write a table of its own for the sessions");
+        }
+        match (sessions, certificates, api_keys) {
+            (true, ..) => Self::Sessions,
+            (false, true, _) => Self::Certificates,
+            (false, false, true) => Self::ApiKeys,
+            (false, false, false) => Self::Tokens,
         }
     }
 
@@ -173,7 +182,7 @@ impl Takes {
         match self {
             Self::Tokens => Some(json!(["header:authorization"])),
             Self::ApiKeys => Some(json!([format!("header:{API_KEY_HEADER}")])),
-            Self::Certificates => None,
+            Self::Certificates | Self::Sessions => None,
         }
     }
 
@@ -215,6 +224,11 @@ impl Takes {
                 meaningless(&OF_TOKENS, what);
                 meaningless(&OF_REQUESTS, what);
             }
+            Self::Sessions => {
+                let what = "is about tokens, and this verifier takes sessions";
+                meaningless(&OF_TOKENS, what);
+                meaningless(&OF_REQUESTS, what);
+            }
         }
     }
 }
@@ -238,6 +252,7 @@ fn read_keys(auth: &mut Section<'_>, takes: Takes, issuer: Option<&str>) -> Opti
         Takes::Tokens => {}
         Takes::ApiKeys => return Some(KeySource::ApiKeys),
         Takes::Certificates => return Some(KeySource::Certificates),
+        Takes::Sessions => return Some(KeySource::Sessions),
     }
     let named: Vec<&str> = SOURCES.into_iter().filter(|key| auth.has(key)).collect();
     match named.as_slice() {
@@ -271,7 +286,7 @@ fn discovered(auth: &mut Section<'_>, issuer: Option<&str>, bounds: Bounds) -> O
             "has no key to verify with",
             "write one of secret, public_key_file, jwks_file, jwks_url, signer, or as issuer the \
              https:// URL that its tokens name, which says where its keys are; or api_keys or \
-             certificate = true; for opaque tokens, introspect",
+             certificate = true or session = true; for opaque tokens, introspect",
         ),
     }
     None

@@ -32,6 +32,8 @@ mod jwks;
 mod limit;
 mod load;
 mod log;
+mod login;
+mod made;
 mod mirror;
 mod nats;
 mod nats_key;
@@ -106,6 +108,8 @@ pub use log::{
     AccessFormat, AccessTo, ClientShown, DiagnosticFormat, Level, Log, QueryShown, Rotate,
     SubjectShown,
 };
+pub use login::{Gives, Issues, IssuesBody, Login};
+pub use made::{Make, SameSite};
 pub use mirror::{Faults, Mirror};
 pub use nats::{Nats, NatsServer, Packet};
 pub use nats_key::NatsKey;

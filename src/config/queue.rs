@@ -373,6 +373,10 @@ pub enum Answers {
     Jwks,
     /// A new pair of tokens for a refresh token.
     Refresh,
+    /// What a session says, to its own browser.
+    Session,
+    /// The end of a session.
+    Logout,
 }
 
 /// Reads `answers` of a route.
@@ -382,6 +386,8 @@ pub(super) fn read_answers(route: &mut Section<'_>) -> Option<Answers> {
         ("events", Answers::Events),
         ("jwks", Answers::Jwks),
         ("refresh", Answers::Refresh),
+        ("session", Answers::Session),
+        ("logout", Answers::Logout),
     ];
     route.get("answers", choice(&words))
 }

@@ -14,6 +14,7 @@ use super::events;
 use super::grpc::{self, Grpc};
 use super::header_rules::{self, HeaderRules};
 use super::idempotency::{self, Idempotency};
+use super::login::{self, Login};
 use super::mirror::{self, Faults, Mirror};
 use super::queue::{self, Answers, Deliver};
 use super::reader::Section;
@@ -96,6 +97,8 @@ pub struct Route {
     pub signer: Option<String>,
     /// What its upstream is told of the caller by a token of the gateway's own.
     pub assertion: Option<Assertion>,
+    /// What it says of sessions that the gateway makes.
+    pub login: Login,
 }
 
 impl Route {
@@ -185,6 +188,7 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         events: events::read_names(route),
         signer: route.get("signer", text),
         assertion: route.optional("assertion", signer::read_assertion).flatten(),
+        login: login::read(route),
     }
 }
 

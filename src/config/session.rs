@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::made::{self, Make};
 use super::reader::Section;
 use super::value::{
     KIB, MIB, Mistake, Read, cookie_name, count, duration, echo, field_name, header_name, size,
@@ -19,6 +20,8 @@ const ENDED_FOR: Duration = Duration::from_secs(60 * 60);
 /// `[session]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
+    /// How the gateway makes sessions itself; `None`: the application does.
+    pub make: Option<Make>,
     /// Where the id stands, in order.
     pub id_from: Vec<SessionId>,
     /// The header that carries the whole session.
@@ -60,13 +63,25 @@ pub enum SessionId {
 pub(super) fn read(session: &mut Section<'_>) -> Session {
     let header = |name: &str| Ok(header_name(name)?.as_str().to_owned());
     let field = |value: &DeValue<'_>| field_name(string(value, "it in quotes")?);
+    let make = session.optional("make", made::read);
+    let is_made = make.is_some();
+    session.holds("idle_timeout", || is_made.then(|| "30m".into()));
+    session.holds("absolute_timeout", || is_made.then(|| "12h".into()));
     let read = Session {
-        id_from: session.need_list("id_from", "[\"cookie:sid\"]", session_id),
+        // The cookie of those that it makes is always looked at.
+        id_from: if is_made {
+            session.list("id_from", session_id).unwrap_or_default()
+        } else {
+            session.need_list("id_from", "[\"cookie:sid\"]", session_id)
+        },
+        make,
         header: session.get("header", |value| header(string(value, "it in quotes")?)),
         fields_to_headers: session.map("fields_to_headers", header, |field| field.read(text)),
-        idle_timeout: session.get("idle_timeout", duration),
+        idle_timeout: session.get("idle_timeout", duration).or(is_made.then_some(made::IDLE)),
         ended_for: session.or("ended_for", ENDED_FOR, duration),
-        absolute_timeout: session.get("absolute_timeout", duration),
+        absolute_timeout: session
+            .get("absolute_timeout", duration)
+            .or(is_made.then_some(made::ABSOLUTE)),
         rolling_timeout: session.get("rolling_timeout", duration),
         created_field: session.or("created_field", "created_at".to_owned(), field),
         renewed_field: session.or("renewed_field", "renewed_at".to_owned(), field),

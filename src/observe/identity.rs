@@ -89,12 +89,28 @@ pub enum RefreshOutcome {
     Away,
 }
 
+/// What became of a log-in or log-out at the gateway, or of what might have been another site's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginOutcome {
+    /// The caller has a session, or tokens.
+    LoggedIn,
+    /// A session was ended by its own browser.
+    LoggedOut,
+    /// What the upstream has answered cannot be used.
+    Unusable,
+    /// The store did not take it.
+    Away,
+    /// Another site may have sent a request with the cookie of a session, or one that logs in.
+    CrossSite,
+}
+
 const TOKEN_WORDS: [&str; 7] =
     ["verified", "remembered", "expired", "signature", "claims", "revoked", "unknown_key"];
 const API_KEY_WORDS: [&str; 7] =
     ["verified", "remembered", "unknown", "expired", "revoked", "mistyped", "unread"];
 const REFRESH_WORDS: [&str; 7] =
     ["begun", "exchanged", "repeated", "reused", "revoked", "invalid", "away"];
+const LOGIN_WORDS: [&str; 5] = ["logged_in", "logged_out", "unusable", "away", "cross_site"];
 const SESSION_WORDS: [&str; 9] = [
     "attached",
     "missing",
@@ -137,13 +153,15 @@ pub struct IdentityMeter {
     api_keys: Counters<7>,
     sessions: Counters<9>,
     refreshes: Counters<7>,
+    logins: Counters<5>,
 }
 
 impl Default for IdentityMeter {
     fn default() -> Self {
         let unknown = Arc::new(TokenMeter::new("unknown"));
         let (api_keys, sessions) = (Counters::default(), Counters::default());
-        Self { unknown, api_keys, sessions, refreshes: Counters::default() }
+        let (refreshes, logins) = (Counters::default(), Counters::default());
+        Self { unknown, api_keys, sessions, refreshes, logins }
     }
 }
 
@@ -166,6 +184,11 @@ impl IdentityMeter {
     /// A refresh token was issued or shown.
     pub fn refresh(&self, outcome: RefreshOutcome) {
         self.refreshes.add(outcome as usize, 1);
+    }
+
+    /// Somebody has logged in or out, or was not let.
+    pub fn login(&self, outcome: LoginOutcome) {
+        self.logins.add(outcome as usize, 1);
     }
 
     /// Writes its families; `tokens` has those of the verifiers in force.
@@ -191,7 +214,11 @@ impl IdentityMeter {
         let refreshes = told(&REFRESH_WORDS, &self.refreshes);
         let refreshes = refreshes.map(|(word, sum)| ([("outcome", word)], sum));
         let help = "Refresh tokens that were issued at a log-in or shown, by what became of them.";
-        family(encoder, &Described::new("refreshes", help), refreshes)
+        family(encoder, &Described::new("refreshes", help), refreshes)?;
+        let logins = told(&LOGIN_WORDS, &self.logins);
+        let logins = logins.map(|(word, sum)| ([("outcome", word)], sum));
+        let help = "Log-ins and log-outs at the gateway, by what became of them.";
+        family(encoder, &Described::new("logins", help), logins)
     }
 }
 
@@ -225,5 +252,7 @@ mod tests {
         assert_eq!(SESSION_WORDS[SessionOutcome::Unknown as usize], "unknown");
         assert_eq!(REFRESH_WORDS[RefreshOutcome::Reused as usize], "reused");
         assert_eq!(REFRESH_WORDS[RefreshOutcome::Away as usize], "away");
+        assert_eq!(LOGIN_WORDS[LoginOutcome::Unusable as usize], "unusable");
+        assert_eq!(LOGIN_WORDS[LoginOutcome::CrossSite as usize], "cross_site");
     }
 }

@@ -53,7 +53,8 @@ pub use histogram::Histogram;
 pub use history::{COARSE_S, History, Last, Series, Step};
 pub use idempotency::KeyOutcome;
 pub use identity::{
-    ApiKeyResult, IdentityMeter, RefreshOutcome, SessionOutcome, TokenMeter, TokenResult,
+    ApiKeyResult, IdentityMeter, LoginOutcome, RefreshOutcome, SessionOutcome, TokenMeter,
+    TokenResult,
 };
 pub use level::{LevelNow, configure_level, end_level, level, set_level};
 pub use limit::{LimitMeter, LimitOutcome};

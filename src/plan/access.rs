@@ -7,7 +7,9 @@ use http::header::AUTHORIZATION;
 
 use super::names::names;
 use super::signers::{self, Signers};
-use crate::auth::{self, CertificateVerifier, KeyVerifier, Requirement, SharedWith, Verifier};
+use crate::auth::{
+    self, CertificateVerifier, KeyVerifier, Requirement, SessionVerifier, SharedWith, Verifier,
+};
 use crate::config::{self, BoundTo, Config, KeySource, Problems, TokenSource};
 use crate::store::keys::Keys;
 
@@ -20,6 +22,7 @@ pub(super) struct Verifiers {
     pub(super) tokens: BTreeMap<String, Arc<Verifier>>,
     pub(super) api_keys: BTreeMap<String, Arc<KeyVerifier>>,
     pub(super) certificates: BTreeMap<String, Arc<CertificateVerifier>>,
+    pub(super) sessions: BTreeMap<String, Arc<SessionVerifier>>,
 }
 
 /// The keys of the store, beside which those of some verifiers are qualified by their names.
@@ -28,7 +31,7 @@ pub(super) fn keys(config: &Config) -> Keys {
     let qualified = config.auth.iter().filter(|(name, written)| {
         let shared_with = shared_with.get(name.as_str());
         match written.keys {
-            Some(KeySource::ApiKeys) => false,
+            Some(KeySource::ApiKeys | KeySource::Sessions) => false,
             Some(KeySource::Certificates) => shared_with.is_some(),
             _ => shared_with == Some(&SharedWith::Tokens),
         }
@@ -63,6 +66,13 @@ pub(super) fn verifiers(
                     verifiers.certificates.insert(name.clone(), Arc::new(verifier));
                 })
             }
+            Some(KeySource::Sessions) => {
+                let made = sessions_are_made(config, name, problems);
+                let Some(made) = made else { continue };
+                SessionVerifier::compile(name, written, made, keys, is_qualified).map(|verifier| {
+                    verifiers.sessions.insert(name.clone(), Arc::new(verifier));
+                })
+            }
             _ => {
                 senders_can_show(config, (name, written), problems);
                 let path = format!("auth.{name}");
@@ -92,8 +102,27 @@ fn takes_certificates(written: &config::Verifier) -> bool {
     matches!(written.keys, Some(KeySource::Certificates))
 }
 
+fn takes_sessions(written: &config::Verifier) -> bool {
+    matches!(written.keys, Some(KeySource::Sessions))
+}
+
+/// The settings of sessions, where the gateway makes some.
+fn sessions_are_made<'c>(
+    config: &'c Config,
+    name: &str,
+    problems: &mut Problems,
+) -> Option<&'c config::Session> {
+    let made = config.session.as_ref().filter(|session| session.make.is_some());
+    if made.is_none() {
+        let what = "the gateway makes no sessions, so nobody could ever pass";
+        let remedy = "add make = {} to [session], or remove session here";
+        problems.push(format!("auth.{name}.session"), what, remedy);
+    }
+    made
+}
+
 fn takes_tokens(written: &config::Verifier) -> bool {
-    !takes_api_keys(written) && !takes_certificates(written)
+    !takes_api_keys(written) && !takes_certificates(written) && !takes_sessions(written)
 }
 
 /// Without a question for certificates nobody could ever show one.
@@ -197,6 +226,7 @@ pub(super) fn policy(
         verifiers.tokens.contains_key(name)
             || verifiers.api_keys.contains_key(name)
             || verifiers.certificates.contains_key(name)
+            || verifiers.sessions.contains_key(name)
     };
     if !auth.by.iter().all(named) {
         return None;
@@ -205,7 +235,9 @@ pub(super) fn policy(
     let api_keys = auth.by.iter().filter_map(|name| verifiers.api_keys.get(name).map(Arc::clone));
     let policy = auth::Policy::new(tokens.collect(), auth.optional, require.collect());
     let certificates = auth.by.iter().find_map(|name| verifiers.certificates.get(name));
-    Some(policy.with_api_keys(api_keys.collect()).with_certificates(certificates.cloned()))
+    let sessions = auth.by.iter().find_map(|name| verifiers.sessions.get(name));
+    let policy = policy.with_api_keys(api_keys.collect()).with_certificates(certificates.cloned());
+    Some(policy.with_sessions(sessions.cloned()))
 }
 
 /// A token's issuer must choose one verifier of tokens, a credential's place one of API keys, and
@@ -256,7 +288,15 @@ fn several(
                 let remedy = "name one of them: nothing in a request could choose between them";
                 problems.push(at("auth"), what, remedy);
             }
-            if of_certificates == [false, false] && verifier.forward_token != known.forward_token {
+            let of_sessions = [verifier, known].map(takes_sessions);
+            if of_sessions == [true, true] {
+                let what = format!("auth.{other} and auth.{name} both take sessions");
+                let remedy = "name one of them: a session is one caller";
+                problems.push(at("auth"), what, remedy);
+            }
+            let of_messages =
+                [verifier, known].map(|it| !takes_certificates(it) && !takes_sessions(it));
+            if of_messages == [true, true] && verifier.forward_token != known.forward_token {
                 let what = format!("auth.{other} and auth.{name} disagree about forward_token");
                 let remedy = "write the same forward_token in both, or split the route";
                 problems.push(at("auth"), what, remedy);

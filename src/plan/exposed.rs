@@ -28,6 +28,19 @@ pub(super) fn warn(config: &Config, warnings: &mut Problems) {
     tokens_of_others(config, warnings);
     admin_in_clear(config, warnings);
     redis_in_clear(config, warnings);
+    cookies_in_clear(config, warnings);
+}
+
+/// Cookies of sessions that may be sent in clear, where strangers could listen.
+fn cookies_in_clear(config: &Config, warnings: &mut Problems) {
+    let make = config.session.as_ref().and_then(|session| session.make.as_ref());
+    let is_local = config.server.listen.iter().all(|address| address.ip().is_loopback());
+    if make.is_some_and(|make| make.allow_http) && !(is_local && config.server.tls.is_none()) {
+        let what = "browsers send the cookie of sessions in clear, too, and whoever reads it is \
+                    logged in";
+        let remedy = "remove it: it is for development on one machine";
+        warnings.push("session.make.allow_http", what, remedy);
+    }
 }
 
 /// Networks whose word is taken for who a client is, and that strangers are in.

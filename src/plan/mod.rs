@@ -11,6 +11,7 @@ mod exposed;
 mod header_rules;
 mod itself;
 mod jetstream;
+mod login;
 mod loose;
 mod names;
 mod nats;
@@ -41,6 +42,7 @@ pub use self::clauses::Clauses;
 pub use self::edge::Edge;
 pub use self::events::EventRule;
 pub use self::jetstream::Streamed;
+pub use self::login::{Given, Issue, Login, LoginAnswer};
 pub use self::pools::{Pool, RoutePools};
 pub use self::purging::{distinct, sites};
 pub use self::queue_ends::{Undo, callback_of, callback_upstream};
@@ -55,11 +57,11 @@ use self::access::Verifiers;
 use self::pools::Upstreams;
 use self::route::NO_UPSTREAM;
 use self::signers::Signers;
-use crate::auth::{CertificateVerifier, KeyVerifier, Verifier};
+use crate::auth::{CertificateVerifier, KeyVerifier, SessionVerifier, Verifier};
 use crate::base::body::UploadLimits;
 use crate::base::facts::Target;
 use crate::base::http::path::Reading;
-use crate::config::{self, Config, OnOutage, Problems};
+use crate::config::{self, Config, KeySource, OnOutage, Problems};
 use crate::forwarding::trace::Sampling;
 use crate::forwarding::{client, fields};
 use crate::route::{HostPattern, Matcher, NoRoute, PathPattern, Table};
@@ -98,6 +100,10 @@ pub struct Plan {
     pub key_verifiers: BTreeMap<String, Arc<KeyVerifier>>,
     /// Who say who clients with certificates are, by their names.
     pub certificate_verifiers: BTreeMap<String, Arc<CertificateVerifier>>,
+    /// Who say who has sessions that the gateway has made, by their names.
+    pub session_verifiers: BTreeMap<String, Arc<SessionVerifier>>,
+    /// How the gateway makes sessions; nothing where it makes none.
+    pub made: Option<session::Made>,
     /// Who sign tokens of the gateway's own, by their names.
     pub signers: BTreeMap<String, Arc<Signer>>,
     /// The routes.
@@ -221,6 +227,8 @@ impl Plan {
             verifiers: verifiers.tokens,
             key_verifiers: verifiers.api_keys,
             certificate_verifiers: verifiers.certificates,
+            session_verifiers: verifiers.sessions,
+            made: made(&config).map(session::Made::of),
             signers,
             upstreams: named,
             pools,
@@ -234,6 +242,11 @@ impl Plan {
             config,
         })
     }
+}
+
+/// How the gateway makes sessions, where it does.
+fn made(config: &Config) -> Option<&config::Make> {
+    config.session.as_ref()?.make.as_ref()
 }
 
 fn upload_limits(config: &Config) -> UploadLimits {
@@ -311,7 +324,8 @@ fn compile_routes(
             Clauses::compile((written, &pattern), matcher, at, problems)
         });
         let signed = signers::of_route((config, signers), written, at, problems);
-        let edge = RouteEdge::with(edge, signed);
+        let login = login::of_route((config, signers), written, at, problems);
+        let edge = RouteEdge::with(edge, signed, login);
         let invalidates = compile_scopes(written, at, problems);
         let (Some(matcher), Some(upstream)) = (matcher, upstream) else { continue };
         let route = Route {
@@ -339,9 +353,22 @@ fn compile_routes(
 fn compile_session(config: &Config, written: &config::Route) -> Option<session::Policy> {
     let outage = config.store.on_outage.session;
     let session = config.session.as_ref()?;
+    if written.session == config::SessionUse::Off && needs_session(config, written) {
+        let is_told = written.answers == Some(config::Answers::Session);
+        return session::Policy::of_callers(session, is_told);
+    }
     let policy = session::Policy::compile(session, written.session, outage)?;
     let asserted = written.assertion.as_ref().map(|assertion| assertion.session.clone());
     Some(policy.asserting(asserted.unwrap_or_default()))
+}
+
+/// Whether a session of the gateway's own says who calls, or is what a route tells of.
+fn needs_session(config: &Config, written: &config::Route) -> bool {
+    let takes = |name: &String| {
+        config.auth.get(name).is_some_and(|it| matches!(it.keys, Some(KeySource::Sessions)))
+    };
+    let is_known_by_it = written.auth.iter().flat_map(|auth| &auth.by).any(takes);
+    is_known_by_it || written.answers == Some(config::Answers::Session)
 }
 
 fn compile_matcher(
@@ -385,6 +412,12 @@ fn compile_matcher(
             methods.extend([Method::GET, Method::HEAD]);
         }
         Some(config::Answers::Refresh) if methods.is_empty() => methods.push(Method::POST),
+        Some(config::Answers::Session) if methods.is_empty() => {
+            methods.extend([Method::GET, Method::HEAD]);
+        }
+        Some(config::Answers::Logout) if methods.is_empty() => {
+            methods.extend([Method::GET, Method::POST]);
+        }
         _ => {}
     }
     Some(Matcher { host: host?, path: path?, methods, reading })
@@ -451,7 +484,8 @@ fn owned_headers(config: &Config, verifiers: &Verifiers) -> Vec<String> {
     let of_tokens = verifiers.tokens.values().flat_map(|verifier| verifier.owned_headers());
     let of_keys = verifiers.api_keys.values().flat_map(|verifier| verifier.owned_headers());
     let of_certificates = verifiers.certificates.values().flat_map(|it| it.owned_headers());
-    let of_verifiers = of_tokens.chain(of_keys).chain(of_certificates);
+    let of_sessions = verifiers.sessions.values().flat_map(|it| it.owned_headers());
+    let of_verifiers = of_tokens.chain(of_keys).chain(of_certificates).chain(of_sessions);
     let mut owned: Vec<String> = of_verifiers.map(|name| name.as_str().to_owned()).collect();
     if let Some(session) = &config.session {
         owned.extend(session.header.iter().cloned());

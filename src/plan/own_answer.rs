@@ -18,6 +18,7 @@ pub(super) fn beside(written: &config::Route) -> impl Iterator<Item = &'static s
         ("idempotency", written.idempotency.is_some()),
         ("invalidates", !written.invalidates.is_empty()),
         ("assertion", written.assertion.is_some()),
+        ("issues", written.login.issues.is_some()),
     ];
     others.into_iter().filter_map(|(key, is_written)| is_written.then_some(key))
 }
@@ -47,6 +48,8 @@ mod tests {
             "answers = \"events\"\nevents = [\"e\"]",
             "answers = \"jwks\"",
             "answers = \"refresh\"",
+            "answers = \"session\"",
+            "answers = \"logout\"",
         ] {
             let refused = refused(answers);
             for key in ["idempotency", "invalidates", "subject"] {

@@ -7,6 +7,7 @@ use http::HeaderName;
 
 use super::events;
 use super::jetstream::Streamed;
+use super::login::{Issue, Login};
 use super::nats;
 use super::pools::{self, RoutePools};
 use super::queues::{self, Deferred};
@@ -62,6 +63,8 @@ pub struct RouteEdge {
     pub brings: Option<Box<[String]>>,
     /// What it does with signers.
     pub signed: Option<Box<Signed>>,
+    /// What it does with sessions that the gateway makes.
+    pub login: Option<Box<Login>>,
 }
 
 impl RouteEdge {
@@ -102,6 +105,7 @@ impl RouteEdge {
             tells_at: queues::telling(written, &at, problems),
             brings: events::check_route(config, written, &at, problems),
             signed: None,
+            login: None,
         };
         let is_some = edge.respond.is_some()
             || edge.via.is_some()
@@ -126,12 +130,22 @@ impl RouteEdge {
 }
 
 impl RouteEdge {
-    /// The same, with what the route does with signers.
-    pub(super) fn with(edge: Option<Box<Self>>, signed: Option<Box<Signed>>) -> Option<Box<Self>> {
-        let Some(signed) = signed else { return edge };
-        let mut edge = edge.unwrap_or_default();
-        edge.signed = Some(signed);
-        Some(edge)
+    /// The same, with what the route does with signers and with sessions.
+    pub(super) fn with(
+        edge: Option<Box<Self>>,
+        signed: Option<Box<Signed>>,
+        login: Option<Box<Login>>,
+    ) -> Option<Box<Self>> {
+        if signed.is_none() && login.is_none() {
+            return edge;
+        }
+        let edge = edge.unwrap_or_default();
+        Some(Box::new(Self { signed, login, ..*edge }))
+    }
+
+    /// What the answers of its upstream give to callers; nothing on most routes.
+    pub fn issues(&self) -> Option<&Issue> {
+        self.login.as_deref()?.issues.as_ref()
     }
 
     /// Whether the gateway itself answers, once a request is admitted.
@@ -141,6 +155,7 @@ impl RouteEdge {
             || self.tells_at.is_some()
             || self.brings.is_some()
             || self.signed.as_ref().is_some_and(|signed| signed.answers())
+            || self.login.as_ref().is_some_and(|login| login.answers.is_some())
     }
 }
 

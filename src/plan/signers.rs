@@ -87,7 +87,7 @@ pub(super) fn verifier<'w>(
 }
 
 /// Reports a signer that nobody describes; one that cannot be compiled was reported.
-fn unknown(config: &Config, name: &str, at: String, problems: &mut Problems) {
+pub(super) fn unknown(config: &Config, name: &str, at: String, problems: &mut Problems) {
     if config.signers.contains_key(name) {
         return;
     }

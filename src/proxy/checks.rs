@@ -5,7 +5,9 @@
 //! the store is only asked to look (`Mode::Peek`).
 
 mod asserted;
+mod by_session;
 mod identity;
+mod known;
 mod limits;
 mod once;
 
@@ -16,6 +18,7 @@ use http::request::Parts;
 use serde_json::Value;
 use tokio::time::Instant;
 
+pub(super) use self::known::By;
 use super::asking::{Peek, ask_behind};
 use super::degraded::{Degraded, Failures, error, failures};
 use super::dispatch::Fields;
@@ -26,7 +29,7 @@ use super::rejection::Rejection;
 use super::request::Request;
 use super::settle::{refused, settle};
 use super::without_store::{self, revocation_keys};
-use crate::auth::{self, Denied};
+use crate::auth;
 use crate::base::boxed;
 use crate::base::facts::Caller;
 use crate::caching::{Found, Lookup, LookupRequest, RequestView};
@@ -178,8 +181,11 @@ impl<'a, 'h> Checks<'a, 'h> {
         let Request { route, caller, .. } = request;
         let (gateway, keys) = (request.gateway(), &request.plan().keys);
         let state = &gateway.limits.state;
-        let policy = route.session.as_ref().filter(|_| is_identified);
-        let session_id = policy.and_then(|policy| session::id(policy, caller, &head.headers));
+        let policy = route.session.as_ref().filter(|it| is_identified && it.looks(caller));
+        let session_id = policy.and_then(|policy| {
+            let shown = request.received.shown.as_deref();
+            session::id(policy, caller, &head.headers, shown)
+        });
         let named = session_id.as_deref().filter(|_| route.limits.uses_session());
         if is_identified {
             self.want_key();
@@ -413,7 +419,7 @@ impl<'a, 'h> Checks<'a, 'h> {
     /// `slot` gets its slots.
     pub(super) fn judge(
         &mut self,
-        denied: Option<Denied>,
+        denied: Option<Box<Rejection>>,
         slot: &mut Option<SlotGuard>,
         record: &mut Record,
     ) -> Result<Admitted<'a>, Rejection> {
@@ -422,14 +428,15 @@ impl<'a, 'h> Checks<'a, 'h> {
         }
         if let Some(denied) = denied {
             let (receipt, _) = self.admit()?;
-            return Err(self.refuse(receipt, denied.into()));
+            return Err(self.refuse(receipt, *denied));
         }
         self.confirm()?;
         self.charge_by_session()?;
         let (receipt, taken) = self.admit()?;
         *slot = taken;
         record.note_over(&self.notes.over);
-        let takes_credentials = self.request.route.auth.is_some();
+        let auth = self.request.route.auth.as_ref();
+        let takes_credentials = auth.is_some_and(|auth| !auth.takes_sessions_alone());
         let attached = self.attach();
         let attached = attached.map_err(|why| Rejection::NoSession { why, takes_credentials });
         match attached.and_then(|it| self.assert_identity(it)) {
@@ -496,15 +503,20 @@ impl<'a, 'h> Checks<'a, 'h> {
 
     /// The session for the upstream, whose life is prolonged where that is due.
     fn attach(&mut self) -> Result<Attached, NoSession> {
-        let mut found = (self.answers.session.take(), self.answers.session_end.take());
+        let mut said = session::Said {
+            reply: self.answers.session.take(),
+            end: self.answers.session_end.take(),
+            key: self.session.as_ref().map_or("", |keys| &keys.session),
+            callers_until_s: known::until_s(self.request.caller),
+        };
         let (gateway, keys) = (self.request.gateway(), self.session.as_ref());
         let max_stale = self.request.plan().on_outage.session_max_stale;
-        let is_recalled = without_store::recall_session(gateway, keys, &mut found.0, max_stale);
-        self.has_session = !matches!(found.0, None | Some(Ok(None)));
+        let is_recalled = without_store::recall_session(gateway, keys, &mut said.reply, max_stale);
+        self.has_session = !matches!(said.reply, None | Some(Ok(None)));
         let policy = self.request.route.session.as_ref();
-        let said = found.0.as_ref().map(Result::is_ok);
-        let session = session::attach(policy, found, SystemTime::now);
-        self.count_session(said, session.as_ref().err());
+        let has_answered = said.reply.as_ref().map(Result::is_ok);
+        let session = session::attach(policy, said, SystemTime::now);
+        self.count_session(has_answered, session.as_ref().err());
         let mut session = session?;
         // A store that is away renews nothing.
         let renew = session.renew.take();

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, Version};
 use super::content::Content;
 use super::degraded::Degraded;
 use super::edge;
+use super::own_cookie;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
@@ -77,6 +78,8 @@ pub(super) fn answer(
         notes.append_to(headers);
     }
     quota.stamp(headers, SystemTime::now);
+    own_cookie::settle(&mut response, request.plan());
+    let headers = response.headers_mut();
     finish(headers, request.received, request.resolved);
     if let Some(edge) = &request.route.edge {
         response = edge::apply(request, edge, response);

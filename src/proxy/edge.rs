@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use tokio::time::Instant;
@@ -33,6 +34,9 @@ pub(super) fn prepare(request: &Request<'_>, edge: &RouteEdge, head: &mut http::
         fields::keep_for_message(&request.plan().headers, head.headers_mut());
     }
     let headers = head.headers_mut();
+    if edge.issues().is_some() {
+        ask_plainly(headers);
+    }
     if let Some(prefix) = edge.rewrite.as_ref().and_then(|rewrite| rewrite.prefix.as_ref()) {
         headers.insert(X_FORWARDED_PREFIX, prefix.clone());
     }
@@ -42,6 +46,14 @@ pub(super) fn prepare(request: &Request<'_>, edge: &RouteEdge, head: &mut http::
     }
     if let Some((name, deadline)) = deadline_of(request, edge) {
         stamp(headers, name, deadline);
+    }
+}
+
+/// Takes what would have an upstream answer in a way that cannot be looked into, or not with the
+/// whole answer, out of the fields of a request that logs in.
+fn ask_plainly(headers: &mut HeaderMap) {
+    for name in [ACCEPT_ENCODING, RANGE, IF_RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE] {
+        headers.remove(name);
     }
 }
 

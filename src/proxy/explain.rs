@@ -15,6 +15,7 @@ use super::checks::{Admitted, Checks, Mode};
 use super::connection::Connection;
 use super::content::Content;
 use super::explained;
+use super::login;
 use super::pools;
 use super::record::Record;
 use super::rejection::Rejection;
@@ -23,7 +24,7 @@ use super::resolve::{By, Resolution, resolve};
 use super::walk::admit;
 use crate::base::facts::{Caller, ClientAddr, Encryption, Peer};
 use crate::base::http::authority::Authority;
-use crate::plan::{Route, RouteEdge};
+use crate::plan::{LoginAnswer, Route, RouteEdge};
 use crate::runtime::Gateway;
 use crate::session::NoSession;
 use crate::upstream::Foreseen;
@@ -104,9 +105,9 @@ async fn walk(
     report: &mut Map<String, Value>,
 ) -> Result<Answers, Rejection> {
     let peer = peer_of(gateway, &described);
-    let head = head_of(described);
+    let mut head = head_of(described);
     let connection = Connection::new(gateway, peer);
-    let received = Received::new(&connection, &head);
+    let received = Received::new(&connection, &mut head);
     let mut resolved = Resolved::new(&connection);
     let resolution = resolve(&received, &mut resolved, &head, false);
     let request = match resolution {
@@ -142,6 +143,7 @@ async fn walk(
         report.insert("session".to_owned(), session);
     }
     admitted?;
+    login::judge_log_in(&request, &head)?;
     if let Some(by) = request.route.edge.as_deref().and_then(own_answer) {
         return Ok(Answers::Gateway(by));
     }
@@ -203,6 +205,11 @@ fn own_answer(edge: &RouteEdge) -> Option<String> {
         own("deliveries")
     } else if edge.brings.is_some() {
         own("events")
+    } else if let Some(answers) = edge.login.as_ref().and_then(|login| login.answers.as_ref()) {
+        own(match answers {
+            LoginAnswer::Session => "session",
+            LoginAnswer::Logout { .. } => "logout",
+        })
     } else if edge.signed.as_ref().is_some_and(|signed| signed.refresh.is_some()) {
         own("refresh")
     } else {
@@ -236,6 +243,11 @@ fn describe_caller(route: &Route, caller: &Caller) -> Value {
     }
 }
 
+/// Whether upstreams are told of sessions: one that only says who calls is told as the caller.
+fn attaches(route: &Route) -> bool {
+    route.session.as_ref().is_some_and(|policy| !policy.is_for_caller())
+}
+
 /// Whether the request names a session, whether there is one, and what the upstream is told of it;
 /// null where the route uses none, and nothing where the request does not come so far.
 fn describe_session(
@@ -244,7 +256,7 @@ fn describe_session(
 ) -> Option<Value> {
     let (is_named, is_found) = (checks.names_session(), checks.has_session());
     let fields = match admitted {
-        Ok(_) if checks.request.route.session.is_none() => return Some(json!(null)),
+        Ok(_) if !attaches(checks.request.route) => return Some(json!(null)),
         Ok(Admitted { added, .. }) => added,
         Err(Rejection::NoSession { why, .. }) if is_named => {
             let mut told = json!({ "named": true, "unusable": why.to_string() });

@@ -2,11 +2,11 @@
 //! (`Resolved`), and both together once it has a route (`Request`), which is the context that every
 //! later step takes.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::USER_AGENT;
+use http::header::{UPGRADE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method, Version};
 use tokio::time::Instant;
@@ -16,11 +16,14 @@ use super::edged::{Chosen, Edged, Side};
 use crate::base::facts::{Caller, Client, Target};
 use crate::base::grpc::is_grpc;
 use crate::base::grpc_web::Web;
+use crate::config::Origin;
 use crate::forwarding::fields::Ids;
+use crate::guard;
 use crate::limit;
 use crate::observe::{Tracer, access};
 use crate::plan::{Plan, Pool, Route};
 use crate::runtime::{Gateway, Grant, Running};
+use crate::session::{Sender, Shown};
 use crate::store::SessionKeys;
 
 /// What a request brought, and the rules that it keeps to the last byte of its response.
@@ -41,15 +44,19 @@ pub(super) struct Received {
     pub(super) told: Option<Box<access::Fields>>,
     /// What says that it goes on when its client leaves, where it may.
     pub(super) stays: Option<Arc<AtomicBool>>,
+    /// The cookies of the gateway's own sessions that it showed. They stand in it no more.
+    pub(super) shown: Option<Box<Shown>>,
     /// Whether it is a call of gRPC-Web, and which; only routes with `grpc.web` care.
     web: Option<Box<Web>>,
 }
 
 impl Received {
     /// A request whose head has just been read.
-    pub(super) fn new(connection: &Arc<Connection>, head: &Parts) -> Self {
+    pub(super) fn new(connection: &Arc<Connection>, head: &mut Parts) -> Self {
         let running = connection.running();
         let plan = &running.plan;
+        // First of all: from here on nobody can log, keep or send on what opens a session.
+        let shown = plan.made.as_ref().and_then(|made| made.take(&mut head.headers));
         let is_trusted = || plan.client.trusts(connection.peer.address.ip());
         let ids = Ids::of(&head.headers, plan.sampling.as_ref(), is_trusted);
         let agent = ids.is_recorded.then(|| head.headers.get(USER_AGENT).cloned());
@@ -64,6 +71,7 @@ impl Received {
             is_grpc: is_grpc(&head.headers),
             told: connection.gateway.observer.access.shown.fields(&head.headers),
             stays: None,
+            shown,
             web: Web::of(&head.headers).map(Box::new),
         }
     }
@@ -98,6 +106,8 @@ pub(super) struct Resolved {
     pub(super) origin: Option<HeaderValue>,
     /// What else is known of it, where the route looks at more.
     pub(super) edged: Option<Box<Edged>>,
+    /// Who calls, where the session that says so has changed while the store was asked.
+    pub(super) caller_of_now: OnceLock<Caller>,
 }
 
 impl Resolved {
@@ -105,7 +115,15 @@ impl Resolved {
     pub(super) fn new(connection: &Connection) -> Self {
         let client =
             Client { address: connection.address(), scheme: connection.peer.scheme(), via: None };
-        Self { client, target: None, forwarded: None, route: None, origin: None, edged: None }
+        Self {
+            client,
+            target: None,
+            forwarded: None,
+            route: None,
+            origin: None,
+            edged: None,
+            caller_of_now: OnceLock::new(),
+        }
     }
 
     /// The route, by the plan that the request keeps.
@@ -212,6 +230,27 @@ impl<'a> Request<'a> {
             session,
             route: &self.route.name,
         }
+    }
+
+    /// Who may have sent it, as far as its fields say that.
+    pub(super) fn sender<'f>(&self, head: &'f Parts) -> Sender<'f>
+    where
+        'a: 'f,
+    {
+        let opens = || head.headers.contains_key(UPGRADE) || guard::is_connect(head);
+        Sender {
+            method: &head.method,
+            is_handshake: self.route.written.tunnel.is_some() && opens(),
+            headers: &head.headers,
+            scheme: self.client().scheme,
+            authority: self.client().authority(self.asked),
+        }
+    }
+
+    /// The pages of other origins whose unsafe requests count as the site's own.
+    pub(super) fn csrf_origins(&self) -> &'a [Origin] {
+        let make = self.plan().config.session.as_ref().and_then(|session| session.make.as_ref());
+        make.map_or(&[], |make| &make.csrf_origins)
     }
 
     /// Whether the client may know what the cache knows (`server.cache_debuggers`).

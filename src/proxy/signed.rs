@@ -67,11 +67,20 @@ async fn exchanged(
     let full = || Refused::Away("too many bodies are being read".to_owned());
     let held = accept::read(request, (head, body), BODY_BYTES_MAX, full).await?;
     let token = refresh_token(&head.headers, &held.body)?;
-    let Issued { access, expires_in, refresh, .. } =
-        request.gateway().refresh(signer, &token).await?;
-    let tokens =
-        Tokens { access_token: &access, token_type: "Bearer", expires_in, refresh_token: &refresh };
+    let pair = request.gateway().refresh(signer, &token).await?;
+    Ok(issued(&pair))
+}
+
+/// A new pair of tokens (RFC 6749 §5.1).
+pub(super) fn issued(issued: &Issued) -> Response<Content> {
+    let Issued { access, expires_in, refresh, .. } = issued;
+    let tokens = Tokens {
+        access_token: access,
+        token_type: "Bearer",
+        expires_in: *expires_in,
+        refresh_token: refresh,
+    };
     let mut response = accept::json(StatusCode::OK, &tokens);
     response.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));
-    Ok(response)
+    response
 }

@@ -29,7 +29,7 @@ pub(super) struct Transaction {
 
 impl Transaction {
     /// A request has come. Boxed, because it moves along with the response.
-    pub(super) fn open(connection: &Arc<Connection>, head: &Parts) -> Box<Self> {
+    pub(super) fn open(connection: &Arc<Connection>, head: &mut Parts) -> Box<Self> {
         connection.gateway.observer.metrics.request_began();
         // Its place first: what is made for a place that is known is not moved there.
         Box::write(

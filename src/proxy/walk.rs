@@ -13,7 +13,7 @@ use super::accept;
 use super::arm;
 use super::body::Body;
 use super::challenge;
-use super::checks::{Admitted, Checks, Mode};
+use super::checks::{Admitted, By, Checks, Mode};
 use super::clauses;
 use super::connection::Connection;
 use super::content::Content;
@@ -22,6 +22,7 @@ use super::deliver::{self, Answer};
 use super::deliveries;
 use super::dispatch::{self, Dispatch, Fields, Outbound, Outline};
 use super::faults;
+use super::login;
 use super::mirror;
 use super::once::{self, Before, First, Turn};
 use super::pools;
@@ -59,7 +60,7 @@ pub fn handle<B: Into<Inbound>>(
     if head.method == Method::CONNECT {
         guard::settle_connect(&mut head);
     }
-    let mut transaction = Transaction::open(connection, &head);
+    let mut transaction = Transaction::open(connection, &mut head);
     let mut body = body.into();
     async move {
         // Rare: boxed, it takes no room in the other requests.
@@ -169,7 +170,12 @@ async fn answer(
                     // The one place that calls it: a second one costs 400 instructions a request.
                     let sent = dispatch::forward(&request, outbound, write, record).await;
                     match first {
-                        None => sent.map(Answer::fetched),
+                        None => match login::issues(&request) {
+                            None => sent.map(Answer::fetched),
+                            Some(issue) => {
+                                boxed::rare(|| login::issue(&request, issue, sent)).await
+                            }
+                        },
                         Some(first) => once::keep(first, sent).await,
                     }
                 }
@@ -326,6 +332,9 @@ async fn answered(
     if let Some(names) = &edge.brings {
         return webhook::take(request, names, (head, body.take())).await;
     }
+    if let Some(answers) = edge.login.as_ref().and_then(|login| login.answers.as_ref()) {
+        return Box::pin(login::answer(request, answers, head)).await;
+    }
     if let Some(signed) = &edge.signed {
         return Box::pin(signed::answer(request, signed, (head, body.take()))).await;
     }
@@ -363,8 +372,9 @@ struct Checked<'a> {
 
 /// Whether a request passes without a question to anybody. No future is made for it then.
 fn is_passed(request: &Request<'_>) -> bool {
-    let is_faulted = request.route.edge.as_ref().is_some_and(|edge| edge.faults.is_some());
-    request.route.is_open() && !is_faulted
+    let edge = request.route.edge.as_ref();
+    let is_looked_at = edge.is_some_and(|edge| edge.faults.is_some() || edge.login.is_some());
+    request.route.is_open() && !is_looked_at
 }
 
 /// Of a request on a route that is open.
@@ -390,7 +400,10 @@ async fn check<'a>(
         // takes no room in the other requests.
         Box::pin(faults::delay(&request, faults)).await;
     }
-    let abort = |request: &Request<'_>| faults.map_or(Ok(()), |it| faults::abort(request, it));
+    let abort = |request: &Request<'_>| {
+        login::may_log_in(request, head)?;
+        faults.map_or(Ok(()), |it| faults::abort(request, it))
+    };
     if request.route.is_open() {
         return Checked { found: abort(&request).map(|()| None), ..open(request, head) };
     }
@@ -462,25 +475,39 @@ pub(super) async fn admit<'a>(
     let (gateway, running) = (checks.request.gateway(), checks.request.running());
     let certificate = checks.request.received.connection.certificate();
     let places = Places { headers: checks.fields(), query: asked.query(), certificate };
-    let identified = gateway.identify(running, route, places).await;
-    checks.count(identified.judged);
-    let known = identified.caller.and_then(|caller| checks.prove(caller));
-    let known = known.and_then(|caller| clauses::judge(&checks.request, caller));
-    let denied = match known {
+    let (known, waited, outage) = match checks.decided_by_session(places) {
+        // Large: boxed, it takes no room in the other requests.
+        Some(shown) => {
+            let known = boxed::rare(|| checks.identify_by_session(shown, By::Memory)).await;
+            (known.caller, known.waited, known.outage)
+        }
+        None => {
+            let identified = gateway.identify(running, route, places).await;
+            checks.count(identified.judged);
+            let known = identified.caller.and_then(|caller| checks.prove(caller));
+            let known = known.and_then(|caller| clauses::judge(&checks.request, caller));
+            (known.map_err(|it| Box::new(it.into())), identified.waited, identified.outage)
+        }
+    };
+    let known = known.and_then(|caller| checks.refuse_other_sites(caller));
+    let mut denied = match known {
         Ok(known) => {
             *caller = known;
             None
         }
-        Err(denied) => {
-            record.note_denied(&denied);
-            Some(denied)
-        }
+        Err(denied) => Some(denied),
     };
-    record.note_identified(identified.waited, checks.request.received);
-    checks.note_caller(caller, denied.is_none(), identified.waited);
+    if let Some(Rejection::Denied(denied)) = denied.as_deref() {
+        record.note_denied(denied);
+    }
+    record.note_identified(waited, checks.request.received);
+    checks.note_caller(caller, denied.is_none(), waited);
     arm::choose(&checks.request, checks.fields());
     checks.collect()?;
-    checks.ask(identified.outage, record).await;
+    checks.ask(outage, record).await;
+    if let Some(changed) = checks.changed_session() {
+        denied = boxed::rare(|| checks.identify_again(changed, record)).await;
+    }
     checks.choose_pool();
     checks.judge(denied, slot, record)
 }

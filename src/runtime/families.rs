@@ -70,7 +70,8 @@ impl Gateway {
         let terms = terms(signer)?;
         let running = self.running();
         let keys = &running.plan.keys;
-        let now = self.after_log_out(&running.plan, signer, subject).await?;
+        let revoking = revoking(&running.plan, Some(signer));
+        let now = self.after_log_out(&revoking, subject).await?;
         let key = random().ok_or_else(no_random)?;
         let token = RefreshToken::first(&key).ok_or_else(no_random)?;
         let family = Family {
@@ -98,16 +99,15 @@ impl Gateway {
     /// The time of now, once nothing that begins then falls under a log-out everywhere that was
     /// made before: it holds for all that is issued until its second is over. A not-before time
     /// that lies further ahead means what begins now, too.
-    async fn after_log_out(
+    pub(super) async fn after_log_out(
         &self,
-        plan: &Plan,
-        signer: &Signer,
+        revoking: &[Keys],
         subject: &str,
     ) -> Result<Duration, Refused> {
         // Before it is asked: what is begun is older than a revocation that comes in between.
         let now = unix_now();
         let mut good_from = Duration::ZERO;
-        for keys in revoking(plan, Some(signer)) {
+        for keys in revoking {
             let not_before = self.revocation(&[], &keys.not_before(subject)).await?.not_before;
             let not_before = not_before.and_then(|at| u64::try_from(at).ok()).unwrap_or_default();
             good_from = good_from.max(Duration::from_secs(not_before));

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::base::facts::{Caller, ClientAddr, Identity};
 use crate::config::{EndOn, OnOutage, Outage};
 use crate::plan::{Plan, Route};
+use crate::session::Said;
 use crate::store::{Questions, RevocationKeys, SessionKey, SessionKeys, Store};
 use crate::tunnel::{Control, End};
 use crate::{auth, session};
@@ -272,8 +273,10 @@ impl Entry {
             // A store that does not answer ends no session.
             Some(Err(_)) => Ok(()),
             found => {
-                let found = (found, answers.session_end);
-                session::attach(policy, found, SystemTime::now).map_err(|_| End::Session)?;
+                let key = self.terms.grant.session.as_ref().map_or("", |keys| &keys.session);
+                let (reply, end) = (found, answers.session_end);
+                let said = Said { reply, end, key, callers_until_s: None };
+                session::attach(policy, said, SystemTime::now).map_err(|_| End::Session)?;
                 Ok(())
             }
         }

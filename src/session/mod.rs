@@ -3,8 +3,12 @@
 
 mod asserted;
 mod copies;
+mod cross_site;
+mod in_force;
+mod made;
 mod no_session;
 mod plain;
+mod sealed;
 mod terms;
 
 use std::borrow::Cow;
@@ -18,12 +22,16 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 pub use self::copies::Copies;
+pub use self::cross_site::{CrossSite, Sender};
+pub use self::in_force::InForce;
+pub use self::made::{Made, Shown, Value as CookieValue, id_of};
 pub use self::no_session::NoSession;
+pub use self::sealed::{open, seal};
 pub use self::terms::Terms;
 
-use crate::base::facts::{Caller, scalar};
+use crate::base::facts::{Caller, Credential, scalar};
 use crate::base::http::{cookie, percent};
-use crate::config::{Outage, Session, SessionId, SessionUse};
+use crate::config::{Outage, SealKey, Session, SessionId, SessionUse};
 use crate::store::{Ending, Renewal, Reply, SessionEnd, SessionReply, SessionValue};
 
 /// Longest session id that is looked up, in bytes.
@@ -49,6 +57,23 @@ pub struct Policy {
     outage: Outage,
     /// The fields that the upstream is told of by a token.
     asserted: Vec<String>,
+    /// With what sessions are sealed in the store.
+    seal: Vec<SealKey>,
+    /// Whether the session that says who calls is all that is looked at.
+    for_caller: bool,
+}
+
+/// What the store has said of a session.
+#[derive(Debug, Default)]
+pub struct Said<'k> {
+    /// The session, where one was asked for.
+    pub reply: Option<Reply<Option<SessionReply>>>,
+    /// What it keeps beside it, where that was asked.
+    pub end: Option<SessionEnd>,
+    /// Under which key it stands.
+    pub key: &'k str,
+    /// Until when it was judged to be in force (Unix seconds), where it says who calls.
+    pub callers_until_s: Option<i64>,
 }
 
 /// A session ready for the upstream.
@@ -85,7 +110,22 @@ impl Policy {
             required: usage == SessionUse::Required,
             outage,
             asserted: Vec::new(),
+            seal: session.make.iter().flat_map(|make| make.seal.iter().cloned()).collect(),
+            for_caller: false,
         })
+    }
+
+    /// What holds of the sessions by which callers are known, on a route that attaches none: they
+    /// are prolonged by use, and end what goes on behind a response. `required`: also of a caller
+    /// who is known by nothing else.
+    pub fn of_callers(session: &Session, required: bool) -> Option<Self> {
+        let (usage, outage) = match required {
+            true => (SessionUse::Required, Outage::Refuse),
+            false => (SessionUse::Attach, Outage::Allow),
+        };
+        let policy = Self::compile(session, usage, outage)?;
+        let (id_from, header, fields) = (Vec::new(), None, Vec::new());
+        Some(Self { id_from, header, fields, for_caller: true, ..policy })
     }
 
     /// The same, of which a token tells the upstream these fields.
@@ -99,22 +139,45 @@ impl Policy {
         self.idle_timeout.is_some()
     }
 
-    /// Longest session, in bytes.
+    /// Longest session as it lies in the store, in bytes.
     pub fn bytes_max(&self) -> u64 {
-        self.bytes_max as u64
+        self.bytes_max as u64 + if self.seal.is_empty() { 0 } else { sealed::SEAL_BYTES }
+    }
+
+    /// Whether the session that says who calls is all that is looked at.
+    pub fn is_for_caller(&self) -> bool {
+        self.for_caller
+    }
+
+    /// Whether the session of a request is looked at whose caller is known so.
+    pub fn looks(&self, caller: &Caller) -> bool {
+        let is_by_session = || {
+            let credential = caller.as_deref().map(|identity| &identity.credential);
+            matches!(credential, Some(Credential::Session { .. }))
+        };
+        !self.for_caller || self.required || is_by_session()
     }
 
     /// Whether an answer depends on why a session ended that is not there any more. Only where
     /// one is required: elsewhere the request goes on without.
     pub fn asks_end(&self) -> bool {
-        self.renews() && self.required
+        self.renews() && (self.required || self.for_caller)
     }
 }
 
-/// The id of the caller's session, from the first place that has one. A claim that is a string
+/// The id of the caller's session: of the one whose cookie the request has shown, else from the
+/// first place that has one. A claim that is a string
 /// stands as it is, another one by its JSON text, as the application writes it into its key; null
 /// says that there is none.
-pub fn id<'a>(policy: &Policy, caller: &'a Caller, headers: &'a HeaderMap) -> Option<Cow<'a, str>> {
+pub fn id<'a>(
+    policy: &Policy,
+    caller: &'a Caller,
+    headers: &'a HeaderMap,
+    shown: Option<&Shown>,
+) -> Option<Cow<'a, str>> {
+    if let Some(shown) = shown.and_then(Shown::one) {
+        return Some(Cow::Owned(shown.id()));
+    }
     let found = policy.id_from.iter().find_map(|place| match place {
         SessionId::Claim(name) => {
             let claim = caller.as_ref()?.find(name)?;
@@ -150,35 +213,43 @@ pub fn strip_ids(places: &[SessionId], headers: &mut HeaderMap) {
     }
 }
 
-/// Judges the store's answer (`None`: the request named no session) at `now` and prepares the
-/// headers; `end` is what the store keeps beside the session, where it was asked. A route without a
-/// policy attaches nothing.
+/// Judges what the store has said (`reply` is `None`: the request named no session) at `now`, and
+/// prepares the headers. A route without a policy attaches nothing.
 ///
 /// # Errors
 /// Why the request may not pass. A session that is there and not in force is refused on every
 /// route: an application that suspends one means it.
 pub fn attach(
     policy: Option<&Policy>,
-    (reply, end): (Option<Reply<Option<SessionReply>>>, Option<SessionEnd>),
+    said: Said<'_>,
     now: impl Fn() -> SystemTime,
 ) -> Result<Attached, NoSession> {
     let Some(policy) = policy else { return Ok(Attached::default()) };
+    let Said { reply, end, key, callers_until_s } = said;
+    let is_callers = callers_until_s.is_some();
     let found = match reply {
         None => None,
         Some(Ok(found)) => found,
-        Some(Err(error)) if policy.outage == Outage::Refuse => {
+        Some(Err(error)) if policy.outage == Outage::Refuse || is_callers => {
             return Err(NoSession::Unknown(error));
         }
         Some(Err(_)) => return Ok(Attached::default()),
     };
     let Some(found) = found else {
-        return if policy.required { Err(ended(end, now())) } else { Ok(Attached::default()) };
+        let is_needed = policy.required || is_callers;
+        return if is_needed { Err(ended(end, now())) } else { Ok(Attached::default()) };
     };
     let mut headers = Vec::with_capacity(1 + policy.fields.len());
-    let until_ms = attach_value(policy, &found.value, &now, &mut headers)?;
-    let asserted = match policy.asserted.is_empty() {
-        true => None,
-        false => Some(asserted::object(&policy.asserted, &found.value)?),
+    let (until_ms, asserted) = match callers_until_s.filter(|_| policy.for_caller) {
+        // It was judged when it was read, and is the same still.
+        Some(until_s) => (u64::try_from(until_s).ok().and_then(|it| it.checked_mul(1000)), None),
+        None => {
+            let opened = open(&policy.seal, key, &found.value)?;
+            let until_ms = attach_value(policy, &opened, &now, &mut headers)?;
+            let is_told = !policy.asserted.is_empty();
+            let told = is_told.then(|| asserted::object(&policy.asserted, &opened)).transpose()?;
+            (until_ms, told)
+        }
     };
     let renew = policy.idle_timeout.and_then(|idle| {
         let kept = policy.ended_for;

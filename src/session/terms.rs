@@ -87,16 +87,42 @@ impl Terms {
     }
 }
 
+impl Terms {
+    /// When a session was created, Unix seconds, where it says so.
+    pub(super) fn created_s(&self, session: &Map<String, Value>) -> Option<i64> {
+        seconds(session.get(&self.created_field)?).and_then(|it| i64::try_from(it).ok())
+    }
+
+    /// When the first timeout ends a session that is in force, Unix seconds; `i64::MAX` where none
+    /// does.
+    pub(super) fn judged_until_s(&self, session: &Map<String, Value>) -> i64 {
+        let of = |field: &str| session.get(field).and_then(seconds);
+        let created = of(&self.created_field);
+        let absolute = self.absolute.zip(created);
+        let rolling = self.rolling.zip(of(&self.renewed_field).or(created));
+        let ends = [absolute, rolling].into_iter().flatten();
+        let first = ends.map(|(timeout, since)| since.saturating_add(timeout.as_secs())).min();
+        first.map_or(i64::MAX, |end| i64::try_from(end).unwrap_or(i64::MAX))
+    }
+}
+
 /// A field with Unix seconds, as an integer or a string of digits. Applications that keep hashes
 /// have only strings.
 fn time(session: &Map<String, Value>, field: &str, now: Duration) -> Result<Duration, NoSession> {
-    let seconds = match session.get(field) {
-        Some(Value::Number(number)) => number.as_u64(),
-        Some(Value::String(text)) => text.parse().ok(),
-        _ => None,
-    };
-    let time = seconds.map(Duration::from_secs).filter(|time| *time <= now + AHEAD_MAX);
+    let time = session
+        .get(field)
+        .and_then(seconds)
+        .map(Duration::from_secs)
+        .filter(|time| *time <= now + AHEAD_MAX);
     time.ok_or_else(|| NoSession::Undated { field: field.to_owned() })
+}
+
+fn seconds(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
 }
 
 /// Whether a field that is there suspends the session. Whoever wrote something else than a plain

@@ -18,6 +18,7 @@ fn now() -> SystemTime {
 
 fn session() -> Session {
     Session {
+        make: None,
         id_from: vec![
             SessionId::Cookie("sid".into()),
             SessionId::Header(HeaderName::from_static("x-sid")),
@@ -47,7 +48,7 @@ fn attach(
     policy: Option<&Policy>,
     reply: Option<Reply<Option<SessionReply>>>,
 ) -> Result<Attached, NoSession> {
-    super::attach(policy, (reply, None), now)
+    super::attach(policy, Said { reply, ..Said::default() }, now)
 }
 
 fn stored(value: SessionValue, ttl: Option<u64>) -> Option<Reply<Option<SessionReply>>> {
@@ -124,7 +125,7 @@ fn two_different_cookies_are_no_session() {
         for line in lines {
             headers.append(COOKIE, line.parse().unwrap());
         }
-        id(&policy(false, Outage::Refuse), &None, &headers).map(Cow::into_owned)
+        id(&policy(false, Outage::Refuse), &None, &headers, None).map(Cow::into_owned)
     };
     assert_eq!(id_of(&["a=1; sid=s1; b=2"]).as_deref(), Some("s1"));
     assert_eq!(id_of(&["sid=s1", "sid=s1"]).as_deref(), Some("s1"));
@@ -144,7 +145,7 @@ fn a_header_names_a_session_and_is_not_passed_on() {
         headers
     };
     let id_of =
-        |lines: &[&str]| id(&policy, &None, &headers(lines)).map(|found| found.into_owned());
+        |lines: &[&str]| id(&policy, &None, &headers(lines), None).map(|found| found.into_owned());
     assert_eq!(id_of(&["s1"]).as_deref(), Some("s1"));
     assert_eq!(id_of(&["s1", "s1"]).as_deref(), Some("s1"));
     assert_eq!(id_of(&["s1", "s2"]), None, "nobody can say which");

@@ -10,4 +10,4 @@ mod tokens;
 pub use self::assertion::{Assertion, Session};
 pub use self::request::{Refused, refresh_token};
 pub use self::signer::{Flaw, Signer, new_key};
-pub use self::tokens::{Access, RefreshToken, Secret, claims_text, random};
+pub use self::tokens::{Access, OWN_CLAIMS, RefreshToken, Secret, claims_text, random};

@@ -33,7 +33,7 @@ const ID_BYTES: usize = 16;
 /// Most bytes of the claims that an application adds, as JSON.
 const CLAIMS_BYTES_MAX: usize = 4 * 1024;
 /// What an access token says by itself.
-const OWN_CLAIMS: [&str; 9] = ["iss", "sub", "aud", "iat", "exp", "nbf", "jti", "sid", "cnf"];
+pub const OWN_CLAIMS: [&str; 9] = ["iss", "sub", "aud", "iat", "exp", "nbf", "jti", "sid", "cnf"];
 
 /// 32 random bytes, or what is derived from such.
 pub type Secret = [u8; SECRET_BYTES];

@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, Request, Response};
 
 use crate::support::{AUTH, Edge, Gateway, PATIENCE, Upstream, eventually, response};
 
-async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
+pub(crate) async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     let stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
     let (client, connection) = h2::client::handshake(stream).await.expect("a handshake");
     tokio::spawn(connection);
@@ -21,9 +21,9 @@ async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
 }
 
 /// A response, its body and its trailers.
-type Answer = (Response<()>, String, HeaderMap);
+pub(crate) type Answer = (Response<()>, String, HeaderMap);
 
-async fn exchange(
+pub(crate) async fn exchange(
     client: &mut SendRequest<Bytes>,
     request: Request<()>,
     body: Option<&'static str>,

@@ -103,6 +103,8 @@ mod limits;
 mod log_files;
 /// Upstreams that read paths more loosely than the gateway.
 mod loose_paths;
+/// Sessions that the gateway makes, from the log-in to the log-out.
+mod made;
 /// `/metrics` as a scraper reads it.
 mod metrics;
 /// Copies of requests for another upstream, and faults on purpose.

@@ -92,7 +92,7 @@ impl House {
 }
 
 /// The whole session as the upstream reads it.
-fn attached(seen: &Recorded) -> Option<Value> {
+pub(crate) fn attached(seen: &Recorded) -> Option<Value> {
     let encoded = seen.header("x-session")?;
     let bytes = URL_SAFE_NO_PAD.decode(encoded).expect("base64url without padding");
     Some(serde_json::from_slice(&bytes).expect("JSON"))

@@ -62,7 +62,7 @@ impl<'a> Checks<'a, '_> {
                 meter.token(verifier.and_then(|it| Verifier::meter(it)), TokenResult::Revoked);
             }
             Credential::ApiKey { .. } => meter.api_key(ApiKeyResult::Revoked),
-            Credential::Certificate => {}
+            Credential::Certificate | Credential::Session { .. } => {}
         }
     }
 
@@ -91,7 +91,7 @@ impl<'a> Checks<'a, '_> {
         });
     }
 
-    fn meter(&self) -> Option<&'a IdentityMeter> {
+    pub(super) fn meter(&self) -> Option<&'a IdentityMeter> {
         let request = self.request;
         (self.mode == Mode::Charge).then(|| request.gateway().observer.metrics.identity())
     }

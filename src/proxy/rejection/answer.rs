@@ -55,7 +55,10 @@ impl Rejection {
     /// What the log tells of it and nobody else: why credentials were refused, and what went wrong
     /// where the client is not to blame.
     pub(in crate::proxy) fn internal(&self) -> Option<String> {
-        let has_cause = matches!(self, Self::Denied(denied) if denied.cause().is_some());
+        let has_cause = match self {
+            Self::Denied(denied) => denied.cause().is_some(),
+            other => matches!(other, Self::CrossSite(_)),
+        };
         (has_cause || self.row().fault != Fault::Client).then(|| with_sources(self))
     }
 

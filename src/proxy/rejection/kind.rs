@@ -11,7 +11,8 @@ use crate::guard::{BadHandshake, Malformed};
 use crate::idempotency::NotOnce;
 use crate::limit::Exceeded;
 use crate::route::NoRoute;
-use crate::session::NoSession;
+use crate::runtime::NotMade;
+use crate::session::{CrossSite, NoSession};
 use crate::signing;
 use crate::store::StoreError;
 use crate::tunnel::End;
@@ -92,6 +93,12 @@ pub enum Rejection {
     /// No tokens are issued for what it shows.
     #[error(transparent)]
     Refresh(#[from] signing::Refused),
+    /// A page of another site may have sent it, and a session would say who calls.
+    #[error(transparent)]
+    CrossSite(#[from] CrossSite),
+    /// Its answer was to log the caller in.
+    #[error(transparent)]
+    NotLoggedIn(#[from] NotMade),
     /// The gateway fails on purpose, for a test.
     #[error("the route's faults have chosen this request")]
     Injected(StatusCode),

@@ -7,6 +7,7 @@ mod answer;
 mod delivery_rows;
 mod event_rows;
 mod kind;
+mod login_rows;
 mod row;
 mod rows;
 mod signed_rows;

@@ -7,6 +7,7 @@ use http::StatusCode;
 use super::delivery_rows::delivery_row;
 use super::event_rows::event_row;
 use super::kind::Rejection;
+use super::login_rows::{cross_site_row, not_logged_in_row};
 use super::row::{Adds, Bound, Fault, Public, Row, UNREACHABLE};
 use super::signed_rows::{not_asserted_row, refresh_row};
 use crate::auth::{Denied, KeyFault, ProofFault, Reason};
@@ -80,6 +81,8 @@ impl Rejection {
             Self::Event(refused) => event_row(refused),
             Self::NotAsserted(_) => not_asserted_row(),
             Self::Refresh(refused) => refresh_row(refused),
+            Self::CrossSite(_) => cross_site_row(),
+            Self::NotLoggedIn(fault) => not_logged_in_row(fault),
             Self::Handshake(bad) => handshake_row(*bad).spoils_connection(),
             Self::UpgradeRefused(_) => {
                 let text = Text(UNUSABLE);
@@ -171,6 +174,8 @@ fn denied_row(denied: &Denied) -> Row<'_> {
         | Denied::ApiKey(_)
         | Denied::NoCertificate
         | Denied::Certificate(_)
+        | Denied::NoSession
+        | Denied::SessionRevoked
         | Denied::Unbound => refused,
         Denied::Unproven { fault: ProofFault::Time, .. } => {
             refused.bound(Bound::Auth("dpop.window"))

@@ -22,6 +22,10 @@ fn judge(session: &Value) -> Result<Attached, NoSession> {
     attach(Some(&strict()), stored(text(&session.to_string()), Some(60)))
 }
 
+fn said(reply: Option<Reply<Option<SessionReply>>>, end: Option<SessionEnd>) -> Said<'static> {
+    Said { reply, end, ..Said::default() }
+}
+
 fn undated(field: &str) -> Result<(), NoSession> {
     Err(NoSession::Undated { field: field.to_owned() })
 }
@@ -142,7 +146,7 @@ fn a_renewal_ends_with_the_absolute_timeout() {
         let value = text(&json!({"created_at": created, "renewed_at": NOW}).to_string());
         let end = SessionEnd { at_ms: (NOW + left) * 1000, why: Ending::Idle };
         let reply = stored(value, Some(left));
-        super::super::attach(Some(&strict()), (reply, Some(end)), now).unwrap().renew
+        super::super::attach(Some(&strict()), said(reply, Some(end)), now).unwrap().renew
     };
     let created = NOW - 12 * HOUR + 30;
     let renewal = renew(created, 10).expect("twenty seconds are to be won");
@@ -157,7 +161,7 @@ fn a_renewal_ends_with_the_absolute_timeout() {
 fn a_required_session_that_is_gone_says_why() {
     let gone = |required: bool, end: Option<SessionEnd>| {
         let policy = policy(required, Outage::Refuse);
-        super::super::attach(Some(&policy), (Some(Ok(None)), end), now)
+        super::super::attach(Some(&policy), said(Some(Ok(None)), end), now)
     };
     let end = |why, at: u64| Some(SessionEnd { at_ms: at * 1000, why });
     assert_eq!(gone(true, None), Err(NoSession::Required));
@@ -174,7 +178,7 @@ fn a_session_without_its_end_beside_it_gets_one() {
     let renew = |required: bool, end: Option<SessionEnd>| {
         let policy = policy(required, Outage::Refuse);
         let reply = stored(text("{}"), Some(600));
-        super::super::attach(Some(&policy), (reply, end), now).unwrap().renew
+        super::super::attach(Some(&policy), said(reply, end), now).unwrap().renew
     };
     assert!(renew(true, None).is_some());
     assert_eq!(renew(true, Some(SessionEnd { at_ms: NOW * 1000, why: Ending::Idle })), None);

@@ -277,6 +277,11 @@ fn the_page_on_sessions_is_true() {
 }
 
 #[test]
+fn the_page_on_log_ins_is_true() {
+    run_pages(&["docs/login.md"]);
+}
+
+#[test]
 fn the_page_on_tokens_is_true() {
     run_pages(&["docs/tokens.md"]);
 }

@@ -390,6 +390,11 @@ fn codes(
 const IDENTITY: &str = r#"
 [session]
 id_from = ["cookie:sid"]
+make = {}
+[routes.signin]
+path = "/signin"
+upstream = "shop"
+issues = { session = true, sub = "/id" }
 [auth.partners]
 from = ["header:x-api-key"]
 api_keys = true
@@ -496,6 +501,8 @@ endpoint = "http://127.0.0.1:1"
     });
     get("/keys").header("x-api-key", "nobody's").send();
     get("/session").send();
+    // No answer that says who it is.
+    get("/signin").send();
     for (path, body) in [
         ("/v1/revocations", r#"{"jti": "a"}"#),
         ("/v1/cache/purge", r#"{"tag": "a"}"#),

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 pub(crate) use browser::{Browser, ENTER, ESCAPE, TAB};
 pub(crate) use certificates::{Authority, Certificate};
-pub(crate) use client::{Client, Reply, Session, raw, raw_until_close};
+pub(crate) use client::{Client, Reply, Request, Session, raw, raw_until_close};
 pub(crate) use collector::Collector;
 pub(crate) use dns::{NameServer, Record};
 pub(crate) use edge::{Edge, SMUGGLED, post, status};
