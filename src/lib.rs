@@ -23,6 +23,7 @@
 //! | 4 | `events` | what applications tell, and what it means |
 //! | 4 | `signing` | tokens that the gateway issues |
 //! | 4 | `idempotency` | requests that take effect once |
+//! | 4 | `oidc` | how browsers log in at an OpenID provider |
 //! | 4 | `tunnel` | connections that changed to WebSocket |
 //! | 4 | `traffic` | which of several upstreams takes a request |
 //! | 3 | `store`, `net` | the outside world: one question, one answer; this node as a client |
@@ -71,6 +72,7 @@ pub mod forwarding;
 pub mod guard;
 pub mod idempotency;
 pub mod limit;
+pub mod oidc;
 pub mod route;
 pub mod session;
 pub mod signing;

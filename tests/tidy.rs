@@ -543,7 +543,6 @@ fn every_code_of_a_refusal_is_met_in_a_test() {
     for file in [
         "src/proxy/rejection/rows.rs",
         "src/proxy/rejection/delivery_rows.rs",
-        "src/proxy/rejection/login_rows.rs",
         "src/proxy/rejection/signed_rows.rs",
         "src/auth/challenge.rs",
     ] {
@@ -658,8 +657,16 @@ fn shown_keys() -> BTreeSet<String> {
         let line = line.strip_prefix("# ").unwrap_or(line);
         if line.starts_with('[') && line.ends_with(']') {
             let mut parts: Vec<&str> = line.trim_matches(['[', ']']).split('.').collect();
-            const NAMED: [&str; 7] =
-                ["auth", "signers", "limits", "queues", "events", "upstreams", "routes"];
+            const NAMED: [&str; 8] = [
+                "auth",
+                "providers",
+                "signers",
+                "limits",
+                "queues",
+                "events",
+                "upstreams",
+                "routes",
+            ];
             if NAMED.contains(&parts[0]) && parts.len() > 1 {
                 parts[1] = "NAME";
             }

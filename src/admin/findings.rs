@@ -383,11 +383,12 @@ fn of_unused(seen: &Seen, all: &mut Vec<Finding>) {
 
 fn of_files(seen: &Seen, all: &mut Vec<Finding>) {
     for (name, [failure, remedy]) in &seen.no_keys {
-        let what = format!("The keys of auth.{name} were never fetched: {failure}.");
-        let why = "Requests with its tokens are answered with 503.".to_owned();
+        let at = if name.contains('.') { name.clone() } else { format!("auth.{name}") };
+        let what = format!("The keys of {at} were never fetched: {failure}.");
+        let why = "Requests that need them are answered with 503.".to_owned();
         let remedy = match remedy.as_str() {
             "" => "portcullis doctor fetches them, and says more.".to_owned(),
-            remedy => format!("{remedy} (auth.{name}; portcullis doctor fetches them again)"),
+            remedy => format!("{remedy} ({at}; portcullis doctor fetches them again)"),
         };
         let id = format!("issuer_keys_missing_{name}");
         all.push(finding(id, Level::Poor, "identity", [what, why, remedy]));

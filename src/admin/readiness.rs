@@ -130,7 +130,7 @@ fn takes_sessions(route: &Route) -> bool {
 
 /// Whether the route makes, tells or ends sessions, or issues tokens.
 fn logs_in_or_out(route: &Route) -> bool {
-    route.edge.as_ref().is_some_and(|edge| edge.login.is_some())
+    route.edge.as_ref().is_some_and(|edge| edge.login.is_some() || edge.oidc.is_some())
 }
 
 /// Whether the route exchanges refresh tokens.

@@ -60,7 +60,7 @@ pub use self::proof_fault::ProofFault;
 pub use self::rules::Mistake;
 pub use self::session_verifier::{ReadClaims, SessionVerifier};
 pub use self::sign::sign;
-pub use self::verifier::{Missing, SharedWith, Unasked, Verifier};
+pub use self::verifier::{Missing, NotVerified, SharedWith, Unasked, Verifier};
 
 use self::carrier::Form;
 use crate::base::claim::Found;
@@ -103,6 +103,11 @@ pub struct Requirement {
     pub claim: String,
     /// One of these is needed.
     pub any_of: Vec<String>,
+}
+
+/// The `typ` and the algorithm of a token that was verified.
+pub fn header_of(token: &str) -> Option<(Option<String>, jsonwebtoken::Algorithm)> {
+    token::header(token)
 }
 
 /// A JSON object that names each member once, at any depth; nothing of anything else.

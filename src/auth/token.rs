@@ -85,6 +85,17 @@ pub(super) fn claimed(token: &str, name: &str) -> Option<Value> {
     claims.remove(name)
 }
 
+/// What the header of a token says of it: `typ` in lower case, without `application/`, and its
+/// algorithm. Who has verified the token can believe it.
+pub(super) fn header(token: &str) -> Option<(Option<String>, Algorithm)> {
+    let bytes = decode(split(token).ok()?.header).ok()?;
+    let members = json::object(&bytes).ok()?;
+    let algorithm = members.get("alg").and_then(Value::as_str).and_then(by_name)?;
+    let kind = members.get("typ").and_then(Value::as_str).map(str::to_ascii_lowercase);
+    let kind = kind.map(|kind| kind.strip_prefix("application/").unwrap_or(&kind).to_owned());
+    Some((kind, algorithm))
+}
+
 pub(super) fn split(token: &str) -> Result<Parts<'_>, Reason> {
     let (signing_input, signature) = token.rsplit_once('.').ok_or(Reason::Parts)?;
     let (header, payload) = signing_input.split_once('.').ok_or(Reason::Parts)?;

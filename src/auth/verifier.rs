@@ -1,6 +1,7 @@
 //! One named verifier, compiled: what `[auth.NAME]` means. It must not know routes, nor what they
 //! require.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -72,6 +73,15 @@ pub(super) enum Unverified<'p> {
     KeyUnknown(Missing<'p>),
     /// It is opaque, and a server has to say what it is worth.
     Unasked(Box<Unasked<'p>>),
+}
+
+/// Why a token that no request carries is not read.
+#[derive(Debug)]
+pub enum NotVerified<'v> {
+    /// It never will be.
+    Refused(Reason),
+    /// It names a key that its issuer may have published since the keys were fetched.
+    KeyUnknown(Missing<'v>),
 }
 
 /// An opaque token of which nothing is remembered.
@@ -192,6 +202,12 @@ impl Verifier {
     /// The name after `auth.`.
     pub fn name(&self) -> &str {
         &self.rules.name
+    }
+
+    /// Where it stands in the configuration: below `auth`, or where its name says.
+    pub fn path(&self) -> Cow<'_, str> {
+        let name = self.name();
+        if name.contains('.') { name.into() } else { format!("auth.{name}").into() }
     }
 
     /// The headers that claims are written to; the gateway takes them out of what a client sends.
@@ -328,6 +344,21 @@ impl Verifier {
     /// Whether the token stands in one of this verifier's own places.
     pub(super) fn reads(&self, token: &Raw<'_>, places: Places<'_>) -> bool {
         matches!(carrier::find(&self.from, Form::Token, places), Ok(Some(found)) if found == *token)
+    }
+
+    /// What a token says whose signature, issuer, audience and times are good: one that no request
+    /// carries, so that it is not remembered.
+    ///
+    /// # Errors
+    /// It is not, or its key is not known here.
+    pub fn read(&self, token: &str, now: i64) -> Result<Identity, NotVerified<'_>> {
+        let current = self.current.load();
+        token::verify(&self.rules, &current.keys, token, now).map_err(|reason| match reason {
+            Reason::KeyUnknown => {
+                NotVerified::KeyUnknown(Missing { verifier: self, seen: current.fingerprint })
+            }
+            reason => NotVerified::Refused(reason),
+        })
     }
 
     #[cfg(test)]

@@ -43,30 +43,71 @@ impl Discovery {
     /// What is wrong with it, and what to do.
     pub fn keys_at(&self, document: &KeysUrl, jwks_uri: &str) -> Result<KeysUrl, (String, String)> {
         const BY_HAND: &str = "ask who runs the issuer, or write jwks_url";
-        let refused = |what: String, remedy: &str| Err((what, remedy.to_owned()));
-        let authority = jwks_uri.split_once("://").map(|(_, rest)| rest.split(['/', '?']).next());
-        let has_user = authority.flatten().is_some_and(|authority| authority.contains('@'));
-        let found = (jwks_uri.len() <= JWKS_URI_BYTES_MAX && !has_user).then(|| url(jwks_uri));
-        let Some(keys) = found.flatten().filter(|keys| !is_number(&keys.host)) else {
-            let what = format!("jwks_uri {} is not the URL of a JWK set", echo(jwks_uri));
-            return refused(what, BY_HAND);
-        };
-        let shown = echo(&keys.to_string());
-        let is_inside = is_private(&keys.host);
-        if is_inside && !self.allow_http && !is_private(&document.host) {
-            let what = format!("jwks_uri {shown} is on a private network, and the issuer is not");
-            return refused(what, "write it as jwks_url if it is right");
-        }
-        let may_be_clear = self.allow_http || (!document.tls && is_this_machine(&keys.host));
-        if !(keys.tls || is_inside && may_be_clear) {
-            let what = format!(
-                "jwks_uri {shown} is http://, and whoever is on the way could put in keys of their \
-                 own"
-            );
-            return refused(what, "have the issuer name https://, or write jwks_url");
-        }
-        Ok(keys)
+        self.place(document, jwks_uri).map_err(|objection| match objection {
+            Objection::NoUrl => {
+                let what = format!("jwks_uri {} is not the URL of a JWK set", echo(jwks_uri));
+                (what, BY_HAND.to_owned())
+            }
+            Objection::Inside(keys) => {
+                let shown = echo(&keys.to_string());
+                let what =
+                    format!("jwks_uri {shown} is on a private network, and the issuer is not");
+                (what, "write it as jwks_url if it is right".to_owned())
+            }
+            Objection::Clear(keys) => {
+                let shown = echo(&keys.to_string());
+                let what = format!(
+                    "jwks_uri {shown} is http://, and whoever is on the way could put in keys of \
+                     their own"
+                );
+                (what, "have the issuer name https://, or write jwks_url".to_owned())
+            }
+        })
     }
+
+    /// Another place that the document names, as its member of this name, by the same rules.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn endpoint_at(
+        &self,
+        document: &KeysUrl,
+        member: &str,
+        uri: &str,
+    ) -> Result<KeysUrl, String> {
+        self.place(document, uri).map_err(|objection| match objection {
+            Objection::NoUrl => format!("its {member} {} is no URL", echo(uri)),
+            Objection::Inside(_) => {
+                format!("its {member} {} is on a private network, and the issuer is not", echo(uri))
+            }
+            Objection::Clear(_) => {
+                format!("its {member} {} is http://, where tokens would go in clear", echo(uri))
+            }
+        })
+    }
+
+    fn place(&self, document: &KeysUrl, uri: &str) -> Result<KeysUrl, Objection> {
+        let authority = uri.split_once("://").map(|(_, rest)| rest.split(['/', '?']).next());
+        let has_user = authority.flatten().is_some_and(|authority| authority.contains('@'));
+        let found = (uri.len() <= JWKS_URI_BYTES_MAX && !has_user).then(|| url(uri)).flatten();
+        let place = found.filter(|place| !is_number(&place.host)).ok_or(Objection::NoUrl)?;
+        let is_inside = is_private(&place.host);
+        if is_inside && !self.allow_http && !is_private(&document.host) {
+            return Err(Objection::Inside(place));
+        }
+        let may_be_clear = self.allow_http || (!document.tls && is_this_machine(&place.host));
+        if !(place.tls || is_inside && may_be_clear) {
+            return Err(Objection::Clear(place));
+        }
+        Ok(place)
+    }
+}
+
+/// What is wrong with a place that a document names.
+enum Objection {
+    NoUrl,
+    Inside(KeysUrl),
+    Clear(KeysUrl),
 }
 
 /// Whether a system would read a host as an address that is written oddly, such as `127.1`.

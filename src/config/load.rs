@@ -12,8 +12,8 @@ use super::source::{File, Source};
 use super::value::text;
 use super::walk::Reader;
 use super::{
-    Config, admin, auth, events, limit, log, queue, route, server, session, signer, store,
-    telemetry, upstream,
+    Config, admin, auth, events, limit, log, provider, queue, route, server, session, signer,
+    store, telemetry, upstream,
 };
 use crate::base::file::{self, FileFault};
 
@@ -158,6 +158,7 @@ pub(super) fn root(file: &mut Section<'_>) -> Config {
         store,
         traces: file.section("telemetry", telemetry::read),
         auth: file.named("auth", auth::read),
+        providers: file.named("providers", provider::read),
         signers: file.named("signers", signer::read),
         session: file.optional("session", session::read),
         limits: file.named("limits", limit::read),

@@ -41,6 +41,7 @@ mod origin;
 mod pem_file;
 mod pools;
 mod problem;
+mod provider;
 mod query;
 mod queue;
 mod queue_ends;
@@ -117,6 +118,7 @@ pub use origin::Origin;
 pub use pem_file::{PemFile, reread_secret};
 pub use pools::{Pools, Position};
 pub use problem::{Problem, Problems, distance};
+pub use provider::{ClientAuthentication, Provider, RedirectUri};
 pub use query::{Parameters, Query};
 pub use queue::{Answers, Deliver, OrderBy, QUEUE_SHARDS_MAX, Queue, QueueDurability, QueueWarn};
 pub use queue_ends::{CALLBACKS, QueueEnds};
@@ -162,6 +164,8 @@ pub struct Config {
     pub traces: Option<Traces>,
     /// `[auth.NAME]`
     pub auth: BTreeMap<String, Verifier>,
+    /// `[providers.NAME]`
+    pub providers: BTreeMap<String, Provider>,
     /// `[signers.NAME]`
     pub signers: BTreeMap<String, Signer>,
     /// `[session]`

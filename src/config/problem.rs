@@ -2,8 +2,8 @@
 //! what to do about it.
 
 /// The tables whose keys are names.
-pub(super) const NAMED_TABLES: [&str; 7] =
-    ["auth", "signers", "limits", "queues", "events", "upstreams", "routes"];
+pub(super) const NAMED_TABLES: [&str; 8] =
+    ["auth", "providers", "signers", "limits", "queues", "events", "upstreams", "routes"];
 
 /// What is said of a key that is none.
 pub(super) const UNKNOWN_KEY: &str = "unknown key";

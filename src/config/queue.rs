@@ -373,6 +373,12 @@ pub enum Answers {
     Jwks,
     /// A new pair of tokens for a refresh token.
     Refresh,
+    /// The way to a provider's log-in.
+    Login,
+    /// What comes of a log-in at a provider.
+    Callback,
+    /// That sessions have ended of which a provider tells.
+    BackchannelLogout,
     /// What a session says, to its own browser.
     Session,
     /// The end of a session.
@@ -386,6 +392,9 @@ pub(super) fn read_answers(route: &mut Section<'_>) -> Option<Answers> {
         ("events", Answers::Events),
         ("jwks", Answers::Jwks),
         ("refresh", Answers::Refresh),
+        ("login", Answers::Login),
+        ("callback", Answers::Callback),
+        ("backchannel_logout", Answers::BackchannelLogout),
         ("session", Answers::Session),
         ("logout", Answers::Logout),
     ];

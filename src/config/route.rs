@@ -95,6 +95,12 @@ pub struct Route {
     /// Whose keys are published, or whose tokens are issued; `None`: the keys of all, or the only
     /// one that issues some.
     pub signer: Option<String>,
+    /// The provider at which it has browsers log in, or of which it hears.
+    pub provider: Option<String>,
+    /// Where browsers without a session are sent: the path of a route with `answers = "login"`.
+    pub login_at: Option<String>,
+    /// Whether a log-out goes on at the provider from which the session comes.
+    pub provider_logout: bool,
     /// What its upstream is told of the caller by a token of the gateway's own.
     pub assertion: Option<Assertion>,
     /// What it says of sessions that the gateway makes.
@@ -187,6 +193,9 @@ pub(super) fn read(route: &mut Section<'_>) -> Route {
         answers: queue::read_answers(route),
         events: events::read_names(route),
         signer: route.get("signer", text),
+        provider: route.get("provider", text),
+        login_at: route.get("login", text),
+        provider_logout: route.or("provider_logout", false, flag),
         assertion: route.optional("assertion", signer::read_assertion).flatten(),
         login: login::read(route),
     }

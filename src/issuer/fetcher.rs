@@ -12,6 +12,7 @@ use super::place::{Discovered, Place};
 use crate::auth::{Flaw, Verifier};
 use crate::config::RemoteKeys;
 use crate::observe::{IssuerMeter, Metrics};
+use crate::oidc::Metadata;
 
 /// Pause after the first failed fetch; it doubles up to `jwks.cooldown`.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
@@ -170,6 +171,11 @@ impl Fetcher {
         waited.is_err() || lock(&self.progress).failure.is_some()
     }
 
+    /// See [`Place::metadata`].
+    pub(super) fn metadata(&self) -> Result<Arc<Metadata>, String> {
+        self.place.metadata()
+    }
+
     pub(super) fn state(&self) -> State {
         let has_keys = self.document().is_some();
         let progress = lock(&self.progress);
@@ -247,14 +253,14 @@ impl Fetcher {
                 Ok(ignored) => {
                     of_use = true;
                     if !ignored.is_empty() {
-                        let (url, name) = (&self.source.url, verifier.name());
+                        let (url, path) = (&self.source.url, verifier.path());
                         let ignored = told(&ignored);
-                        tracing::warn!(%url, "auth.{name} leaves keys of the set out: {ignored}");
+                        tracing::warn!(%url, "{path} leaves keys of the set out: {ignored}");
                     }
                 }
                 Err(flaws) => {
-                    let name = verifier.name();
-                    faults.push(format!("no key of the set serves auth.{name}: {}", told(&flaws)));
+                    let path = verifier.path();
+                    faults.push(format!("no key of the set serves {path}: {}", told(&flaws)));
                 }
             }
         }

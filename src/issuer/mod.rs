@@ -3,6 +3,7 @@
 //! last stays in force while the issuer is away. Where the keys are, the issuer may say itself
 //! (`place`). It must not know requests, nor tokens.
 
+mod calls;
 mod fetch;
 mod fetcher;
 mod place;
@@ -10,6 +11,7 @@ mod place;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use self::calls::Calls;
 pub use self::fetcher::State;
 pub use self::place::Discovered;
 
@@ -21,6 +23,7 @@ use self::fetcher::told;
 use crate::auth::{KeySet, Verifier};
 use crate::config::RemoteKeys;
 use crate::observe::Metrics;
+use crate::oidc::Metadata;
 
 /// The fetchers that the verifiers of one plan need.
 #[derive(Debug, Default)]
@@ -81,6 +84,15 @@ impl Issuers {
             Some(fetcher) => fetcher.ask().await,
             None => false,
         }
+    }
+
+    /// What the issuer of a verifier says of itself, for those who log in there.
+    ///
+    /// # Errors
+    /// Why nobody can.
+    pub fn metadata(&self, verifier: &str) -> Result<Arc<Metadata>, String> {
+        let fetcher = self.fetchers.get(verifier);
+        fetcher.map_or_else(|| Err("it is not fetched".to_owned()), |it| it.metadata())
     }
 
     /// What is known of each place.

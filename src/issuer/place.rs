@@ -2,7 +2,7 @@
 //! document does (OpenID Connect Discovery 1.0 §4). What a document named last counts while no
 //! better one can be read.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::fetch::{Fault, Sought, Why, fetch};
 use crate::config::{Discovery, KeysUrl, RemoteKeys};
 use crate::observe::IssuerMeter;
+use crate::oidc::Metadata;
 
 /// Most characters of a wrong issuer that are told.
 const ISSUER_CHARS_MAX: usize = 200;
@@ -32,6 +33,8 @@ struct Known {
     read: Option<Instant>,
     /// Why the last one was not.
     failure: Option<String>,
+    /// What the last one that was read well says beside that, or why nobody logs in by it.
+    metadata: Option<Result<Arc<Metadata>, String>>,
 }
 
 /// What is known of the place that an issuer names.
@@ -87,16 +90,18 @@ impl Place {
         // Where the place is known, its keys must not wait for a document that does not come.
         let within = if known.is_some() { source.timeout / 2 } else { source.timeout };
         let document = fetch(source, Sought::Document, &source.url, within).await;
-        let named = document.and_then(|bytes| named(source, discovery, &bytes));
+        let named = document.and_then(|bytes| Ok((named(source, discovery, &bytes)?, bytes)));
         let failed_before = self.with(|it| it.failure.is_some());
         let fault = match named {
-            Ok(keys) => {
+            Ok((keys, bytes)) => {
                 if known.as_ref() != Some(&keys) {
                     tracing::info!(issuer = %source.url, %keys, "the issuer names its keys");
                 }
+                let metadata = Metadata::parse(&source.url, discovery, &bytes).map(Arc::new);
                 self.with(|it| {
-                    let now = Some(Instant::now());
-                    *it = Known { keys: Some(keys.clone()), asked: now, read: now, failure: None };
+                    let (asked, read) = (Some(Instant::now()), Some(Instant::now()));
+                    let (keys, metadata) = (Some(keys.clone()), Some(metadata));
+                    *it = Known { keys, asked, read, failure: None, metadata };
                 });
                 return Ok(keys);
             }
@@ -114,6 +119,15 @@ impl Place {
             tracing::warn!(%url, "{fault}; the keys are fetched from where it said last: {known}");
         }
         Ok(known)
+    }
+
+    /// What the issuer says of itself beside where its keys are.
+    ///
+    /// # Errors
+    /// Why nothing is known, or why nobody logs in by it.
+    pub(super) fn metadata(&self) -> Result<Arc<Metadata>, String> {
+        let unread = |it: &Known| it.failure.clone().unwrap_or("it was not read yet".to_owned());
+        self.with(|it| it.metadata.clone().unwrap_or_else(|| Err(unread(it))))
     }
 
     /// What is known; nothing where the configuration names the place.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::AUTHORIZATION;
 
 use super::names::names;
+use super::providers::Providers;
 use super::signers::{self, Signers};
 use crate::auth::{
     self, CertificateVerifier, KeyVerifier, Requirement, SessionVerifier, SharedWith, Verifier,
@@ -23,6 +24,7 @@ pub(super) struct Verifiers {
     pub(super) api_keys: BTreeMap<String, Arc<KeyVerifier>>,
     pub(super) certificates: BTreeMap<String, Arc<CertificateVerifier>>,
     pub(super) sessions: BTreeMap<String, Arc<SessionVerifier>>,
+    pub(super) providers: Providers,
 }
 
 /// The keys of the store, beside which those of some verifiers are qualified by their names.

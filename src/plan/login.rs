@@ -71,9 +71,16 @@ pub(super) fn of_route(
             then: login.then.as_deref().and_then(|path| HeaderValue::try_from(path).ok()),
             clear_site_data: login.clear_site_data,
         }),
-        Some(Answers::Deliveries | Answers::Events | Answers::Jwks | Answers::Refresh) | None => {
-            None
-        }
+        Some(
+            Answers::Deliveries
+            | Answers::Events
+            | Answers::Jwks
+            | Answers::Refresh
+            | Answers::Login
+            | Answers::Callback
+            | Answers::BackchannelLogout,
+        )
+        | None => None,
     };
     (issues.is_some() || answers.is_some()).then(|| Box::new(Login { issues, answers }))
 }

@@ -17,6 +17,7 @@ mod names;
 mod nats;
 mod own_answer;
 mod pools;
+mod providers;
 mod purging;
 mod queue_bodies;
 mod queue_ends;
@@ -44,6 +45,7 @@ pub use self::events::EventRule;
 pub use self::jetstream::Streamed;
 pub use self::login::{Given, Issue, Login, LoginAnswer};
 pub use self::pools::{Pool, RoutePools};
+pub use self::providers::{OidcRoute, OidcStep, Provider};
 pub use self::purging::{distinct, sites};
 pub use self::queue_ends::{Undo, callback_of, callback_upstream};
 pub use self::queues::{Deferred, durability, queue_bounds, share};
@@ -104,6 +106,8 @@ pub struct Plan {
     pub session_verifiers: BTreeMap<String, Arc<SessionVerifier>>,
     /// How the gateway makes sessions; nothing where it makes none.
     pub made: Option<session::Made>,
+    /// At which providers browsers log in, by their names.
+    pub providers: BTreeMap<String, Arc<Provider>>,
     /// Who sign tokens of the gateway's own, by their names.
     pub signers: BTreeMap<String, Arc<Signer>>,
     /// The routes.
@@ -150,6 +154,11 @@ impl Plan {
     pub fn store_keys(&self, verifier: &str) -> Option<&Keys> {
         let of_tokens = self.verifiers.get(verifier).map(|it| it.store_keys());
         of_tokens.or_else(|| self.certificate_verifiers.get(verifier).map(|it| it.store_keys()))
+    }
+
+    /// Those who verify tokens, of callers and of providers: the keys of some are published.
+    pub fn verifiers_of_published(&self) -> impl Iterator<Item = &Arc<Verifier>> {
+        self.verifiers.values().chain(self.providers.values().map(|it| &it.verifier))
     }
 
     /// The names of those who verify tokens or certificates.
@@ -229,6 +238,7 @@ impl Plan {
             certificate_verifiers: verifiers.certificates,
             session_verifiers: verifiers.sessions,
             made: made(&config).map(session::Made::of),
+            providers: verifiers.providers,
             signers,
             upstreams: named,
             pools,
@@ -271,7 +281,8 @@ fn guarding(config: &Config) -> guard::Policy {
 /// Who sign tokens, and who verify some.
 fn compile_signers(config: &Config, keys: &Keys, problems: &mut Problems) -> (Signers, Verifiers) {
     let signers = signers::compile(config, problems);
-    let verifiers = access::verifiers((config, &signers), keys, problems);
+    let mut verifiers = access::verifiers((config, &signers), keys, problems);
+    verifiers.providers = providers::compile(config, keys, problems);
     (signers, verifiers)
 }
 
@@ -324,8 +335,9 @@ fn compile_routes(
             Clauses::compile((written, &pattern), matcher, at, problems)
         });
         let signed = signers::of_route((config, signers), written, at, problems);
+        let oidc = providers::of_route((config, &verifiers.providers), written, at, problems);
         let login = login::of_route((config, signers), written, at, problems);
-        let edge = RouteEdge::with(edge, signed, login);
+        let edge = RouteEdge::with(edge, (signed, login, oidc));
         let invalidates = compile_scopes(written, at, problems);
         let (Some(matcher), Some(upstream)) = (matcher, upstream) else { continue };
         let route = Route {
@@ -418,7 +430,7 @@ fn compile_matcher(
         Some(config::Answers::Logout) if methods.is_empty() => {
             methods.extend([Method::GET, Method::POST]);
         }
-        _ => {}
+        _ => methods.extend(providers::methods(written)),
     }
     Some(Matcher { host: host?, path: path?, methods, reading })
 }
@@ -487,6 +499,8 @@ fn owned_headers(config: &Config, verifiers: &Verifiers) -> Vec<String> {
     let of_sessions = verifiers.sessions.values().flat_map(|it| it.owned_headers());
     let of_verifiers = of_tokens.chain(of_keys).chain(of_certificates).chain(of_sessions);
     let mut owned: Vec<String> = of_verifiers.map(|name| name.as_str().to_owned()).collect();
+    let of_providers = config.providers.values().filter_map(|it| it.forward_access_token.as_ref());
+    owned.extend(of_providers.map(|name| name.as_str().to_owned()));
     if let Some(session) = &config.session {
         owned.extend(session.header.iter().cloned());
         owned.extend(session.fields_to_headers.keys().cloned());

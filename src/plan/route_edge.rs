@@ -10,6 +10,7 @@ use super::jetstream::Streamed;
 use super::login::{Issue, Login};
 use super::nats;
 use super::pools::{self, RoutePools};
+use super::providers::OidcRoute;
 use super::queues::{self, Deferred};
 use super::respond::Respond;
 use super::signers::Signed;
@@ -63,6 +64,8 @@ pub struct RouteEdge {
     pub brings: Option<Box<[String]>>,
     /// What it does with signers.
     pub signed: Option<Box<Signed>>,
+    /// What it does with a provider.
+    pub oidc: Option<Box<OidcRoute>>,
     /// What it does with sessions that the gateway makes.
     pub login: Option<Box<Login>>,
 }
@@ -105,6 +108,7 @@ impl RouteEdge {
             tells_at: queues::telling(written, &at, problems),
             brings: events::check_route(config, written, &at, problems),
             signed: None,
+            oidc: None,
             login: None,
         };
         let is_some = edge.respond.is_some()
@@ -130,17 +134,16 @@ impl RouteEdge {
 }
 
 impl RouteEdge {
-    /// The same, with what the route does with signers and with sessions.
+    /// The same, with what the route does with signers, with sessions and with providers.
     pub(super) fn with(
         edge: Option<Box<Self>>,
-        signed: Option<Box<Signed>>,
-        login: Option<Box<Login>>,
+        (signed, login, oidc): (Option<Box<Signed>>, Option<Box<Login>>, Option<OidcRoute>),
     ) -> Option<Box<Self>> {
-        if signed.is_none() && login.is_none() {
+        if signed.is_none() && login.is_none() && oidc.is_none() {
             return edge;
         }
-        let edge = edge.unwrap_or_default();
-        Some(Box::new(Self { signed, login, ..*edge }))
+        let (edge, oidc) = (edge.unwrap_or_default(), oidc.map(Box::new));
+        Some(Box::new(Self { signed, login, oidc, ..*edge }))
     }
 
     /// What the answers of its upstream give to callers; nothing on most routes.
@@ -154,6 +157,7 @@ impl RouteEdge {
             || self.streamed.is_some()
             || self.tells_at.is_some()
             || self.brings.is_some()
+            || self.oidc.is_some()
             || self.signed.as_ref().is_some_and(|signed| signed.answers())
             || self.login.as_ref().is_some_and(|login| login.answers.is_some())
     }

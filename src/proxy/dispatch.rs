@@ -34,6 +34,7 @@ use crate::caching::Write;
 use crate::config::WriteThrough;
 use crate::forwarding::fields;
 use crate::observe::Took;
+use crate::oidc;
 use crate::runtime::Running;
 use crate::store::EpochChange;
 use crate::upstream::{Attempts, Download, Failure, OnInterim, Sender, TimeLimit, Upstream};
@@ -361,6 +362,9 @@ impl<'a> Outline<'a> {
         }
         if let Some(policy) = &request.route.session {
             session::strip(policy, fields.to_mut());
+        }
+        if !request.plan().providers.is_empty() {
+            oidc::strip_cookies(&mut fields);
         }
         Self { request: *request, fields, added }
     }

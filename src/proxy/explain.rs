@@ -24,7 +24,7 @@ use super::resolve::{By, Resolution, resolve};
 use super::walk::admit;
 use crate::base::facts::{Caller, ClientAddr, Encryption, Peer};
 use crate::base::http::authority::Authority;
-use crate::plan::{LoginAnswer, Route, RouteEdge};
+use crate::plan::{LoginAnswer, OidcStep, Route, RouteEdge};
 use crate::runtime::Gateway;
 use crate::session::NoSession;
 use crate::upstream::Foreseen;
@@ -209,6 +209,12 @@ fn own_answer(edge: &RouteEdge) -> Option<String> {
         own(match answers {
             LoginAnswer::Session => "session",
             LoginAnswer::Logout { .. } => "logout",
+        })
+    } else if let Some(route) = &edge.oidc {
+        own(match route.step {
+            OidcStep::Login => "login",
+            OidcStep::Callback => "callback",
+            OidcStep::BackchannelLogout => "backchannel_logout",
         })
     } else if edge.signed.as_ref().is_some_and(|signed| signed.refresh.is_some()) {
         own("refresh")

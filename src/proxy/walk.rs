@@ -24,8 +24,10 @@ use super::dispatch::{self, Dispatch, Fields, Outbound, Outline};
 use super::faults;
 use super::login;
 use super::mirror;
+use super::oidc;
 use super::once::{self, Before, First, Turn};
 use super::pools;
+use super::provider_tokens;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::request::{Received, Request, Resolved};
@@ -143,7 +145,7 @@ async fn answer(
 
     // Serve: what is stored answers it, or its upstream does.
     let outcome = match found {
-        Err(rejection) => Err(rejection),
+        Err(rejection) => oidc::led(&request, head, rejection),
         Ok(Some(Found::OnlyIfCached)) => Err(Rejection::OnlyIfCached),
         Ok(Some(Found::Hit(served, stale))) => {
             refresh(&request, head, added, stale);
@@ -169,14 +171,12 @@ async fn answer(
                     let write = (write, degraded.cache_is_away);
                     // The one place that calls it: a second one costs 400 instructions a request.
                     let sent = dispatch::forward(&request, outbound, write, record).await;
-                    match first {
-                        None => match login::issues(&request) {
-                            None => sent.map(Answer::fetched),
-                            Some(issue) => {
-                                boxed::rare(|| login::issue(&request, issue, sent)).await
-                            }
-                        },
-                        Some(first) => once::keep(first, sent).await,
+                    match (first, login::issues(&request)) {
+                        (None, None) => sent.map(Answer::fetched),
+                        (Some(first), _) => once::keep(first, sent).await,
+                        (None, Some(issue)) => {
+                            boxed::rare(|| login::issue(&request, issue, sent)).await
+                        }
                     }
                 }
             };
@@ -332,6 +332,9 @@ async fn answered(
     if let Some(names) = &edge.brings {
         return webhook::take(request, names, (head, body.take())).await;
     }
+    if let Some(route) = &edge.oidc {
+        return Box::pin(oidc::answer(request, route, (head, body.take()))).await;
+    }
     if let Some(answers) = edge.login.as_ref().and_then(|login| login.answers.as_ref()) {
         return Box::pin(login::answer(request, answers, head)).await;
     }
@@ -411,7 +414,7 @@ async fn check<'a>(
     let mut checks = Checks::new(request, head, Mode::Charge);
     let mut turn = Turn::Any;
     let (admitted, found) = match admit(&mut checks, caller, record, slot).await {
-        Ok(admitted) => match abort(&checks.request) {
+        Ok(mut admitted) => match allowed(&checks.request, &mut admitted, abort).await {
             Ok(()) => match checks.turn(record).await {
                 Ok(its) => {
                     turn = its;
@@ -428,6 +431,21 @@ async fn check<'a>(
     let waited = checks.waited();
     let request = Request { session: session.as_ref(), waited, ..checks.request };
     Checked { request, admitted, turn, found, degraded }
+}
+
+/// What an admitted request may still fail of: faults on purpose, and a provider that has ended
+/// what its session rests on.
+async fn allowed<'a>(
+    request: &Request<'a>,
+    admitted: &mut Admitted<'a>,
+    abort: impl Fn(&Request<'_>) -> Result<(), Rejection>,
+) -> Result<(), Rejection> {
+    abort(request)?;
+    if provider_tokens::concerns(request) {
+        // Rare: boxed, it takes no room in the other requests.
+        return boxed::rare(|| provider_tokens::add(request, admitted)).await;
+    }
+    Ok(())
 }
 
 /// What a request is about.

@@ -11,6 +11,7 @@ mod event_effects;
 mod events;
 mod families;
 mod fleet;
+mod logins;
 mod looking;
 mod made;
 mod node;
@@ -18,15 +19,18 @@ mod nodes;
 mod operated;
 mod parcels;
 mod pools;
+mod provider_tokens;
 mod reload;
 mod seen;
 mod tickets;
 mod ticks;
+mod token_memory;
 mod traffic;
 mod tunnels;
 mod upstreams;
+mod watching;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -42,7 +46,7 @@ use crate::background::Background;
 use crate::caching::{HttpCache, RouteCache};
 use crate::config::{Problems, Source};
 use crate::encode;
-use crate::issuer::Issuers;
+use crate::issuer::{Calls, Issuers};
 use crate::limit::Limiter;
 use crate::observe::{LimitMeter, Metrics, Observer, RouteMeter, Took, Tracer};
 use crate::plan::{Plan, Route};
@@ -59,6 +63,7 @@ pub use self::deliveries::{Deliveries, QueueState, Room, Waiting};
 pub use self::descriptors::{Descriptors, warn_of_descriptors};
 pub use self::events::{Event as AppEvent, Events, EventsNow, EventsSeen, Poison};
 pub use self::families::Issued;
+pub use self::logins::{Begun, LoggedIn, NotLoggedIn};
 pub use self::looking::{Event, Looking, STREAMS_MAX, Viewer, time_of};
 pub use self::made::{LogIn, MadeSession, NotMade};
 pub use self::node::Node;
@@ -70,15 +75,10 @@ pub use self::reload::{
     Change, LastReload, Looked, Names, NotReloaded, look_at, read_plan, warn_of,
 };
 use self::reload::{ConfigFile, NotAdopted};
+pub use self::token_memory::ProviderTokens;
 pub use self::traffic::RouteTraffic;
 use self::traffic::Traffic;
-use self::tunnels::Look;
 pub use self::tunnels::{Entry, Grant, Kind, OpenTunnel, Terms, Tunnels};
-
-/// How often the store is asked about each tunnel.
-const TUNNELS_INTERVAL: Duration = Duration::from_secs(30);
-/// Shortest time between two looks at all tunnels: news come in crowds.
-const TUNNELS_PAUSE: Duration = Duration::from_millis(100);
 
 /// The running gateway.
 #[derive(Debug)]
@@ -102,6 +102,8 @@ pub struct Gateway {
     pub cache: Arc<HttpCache>,
     /// Sessions as they were read last.
     pub sessions: Copies,
+    /// Access tokens of providers as they were read last.
+    pub provider_tokens: ProviderTokens,
     /// Who has written lately.
     pub pools: Arc<Pools>,
     /// The idempotency keys of requests that run.
@@ -141,6 +143,8 @@ pub struct Running {
     traffic: Traffic,
     /// Whose keys are fetched.
     pub issuers: Issuers,
+    /// What providers are asked with, by their names.
+    calls: BTreeMap<String, Calls>,
     /// Certificates for clients, as their files are now; nothing where all is in clear.
     pub tls: Option<Arc<tls::Live>>,
     /// Who orders certificates; nothing where none is ordered.
@@ -182,6 +186,7 @@ impl Gateway {
             looking,
             cache,
             sessions,
+            provider_tokens: ProviderTokens::default(),
             pools,
             claims,
             tunnels: Arc::default(),
@@ -216,8 +221,7 @@ impl Gateway {
     fn look_after_the_rest(self: &Arc<Self>) {
         tokio::spawn(upstreams::every(upstreams::SWEEP, self.upstreams(Upstream::sweep)));
         tokio::spawn(upstreams::every(TICK, self.upstreams(Upstream::tick)));
-        tokio::spawn(follow_certificates(Arc::downgrade(self)));
-        tokio::spawn(watch_tunnels(Arc::downgrade(self)));
+        self.watch();
     }
 
     /// Has the fleet's gateways open each other's tickets, where that is configured.
@@ -431,7 +435,9 @@ impl Running {
         let tokens = metrics.tokens(plan.verifiers.keys().map(String::as_str));
         plan.verifiers.values().zip(&tokens).for_each(|(it, meter)| it.count_with(meter));
         let former = current.map(|current| &current.issuers);
-        let issuers = Issuers::open(plan.verifiers.values(), former, metrics);
+        let issuers = Issuers::open(plan.verifiers_of_published(), former, metrics);
+        let calls = plan.providers.iter();
+        let calls = calls.map(|(name, it)| (name.clone(), Calls::new(&it.written))).collect();
         let mut route_caches = vec![None; meters.len()];
         for route in plan.routes.policies() {
             if let (Some(slot), Some(meter)) =
@@ -458,6 +464,7 @@ impl Running {
             limit_meters,
             traffic,
             issuers,
+            calls,
             tracer,
             plan,
         }
@@ -557,40 +564,5 @@ fn warn_of_qualified(former: &Plan, plan: &Plan) {
              revoked under keys with its name, such as …:auth:blacklist:{name}:JTI; revoke again \
              what was revoked by jti, sid or sub before"
         );
-    }
-}
-
-/// Looks after tunnels until the gateway is gone: at once where there is news, and regularly.
-async fn watch_tunnels(gateway: std::sync::Weak<Gateway>) {
-    let Some(news) = gateway.upgrade().map(|gateway| gateway.store.news()) else { return };
-    let mut ask_at = Instant::now() + TUNNELS_INTERVAL;
-    loop {
-        let look = tokio::select! {
-            () = news.revoked.notified() => Look::Told,
-            () = news.changed.notified() => Look::Ask,
-            () = tokio::time::sleep_until(ask_at) => {
-                ask_at = Instant::now() + TUNNELS_INTERVAL;
-                Look::Ask
-            }
-        };
-        let Some(gateway) = gateway.upgrade() else { return };
-        let outage = gateway.running().plan.on_outage;
-        gateway.tunnels.look(&gateway.store, outage, look).await;
-        drop(gateway);
-        tokio::time::sleep(TUNNELS_PAUSE).await;
-    }
-}
-
-/// Looks at the files of the certificates in force, and at the keys of tickets, until the gateway
-/// is gone.
-async fn follow_certificates(gateway: std::sync::Weak<Gateway>) {
-    let mut ticks = tokio::time::interval(certificates::PERIOD);
-    loop {
-        ticks.tick().await;
-        let Some(gateway) = gateway.upgrade() else { return };
-        if let Some(live) = &gateway.running().tls {
-            certificates::look(live, &gateway.observer.metrics.tls).await;
-        }
-        gateway.look_after_tickets().await;
     }
 }

@@ -321,6 +321,7 @@ impl Change {
             ("admin", old.admin == new.admin),
             ("store", old.store == new.store),
             ("session", old.session == new.session),
+            ("providers", old.providers == new.providers),
             ("signers", old.signers == new.signers),
             ("telemetry", old.traces == new.traces),
         ];

@@ -161,7 +161,7 @@ impl Policy {
     /// Whether an answer depends on why a session ended that is not there any more. Only where
     /// one is required: elsewhere the request goes on without.
     pub fn asks_end(&self) -> bool {
-        self.renews() && (self.required || self.for_caller)
+        self.renews() && self.required && !self.for_caller
     }
 }
 

@@ -4,6 +4,8 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 
+use crate::base::http::form::{self, Misread};
+
 /// Why no tokens are issued.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -66,22 +68,12 @@ pub fn refresh_token(fields: &HeaderMap, body: &[u8]) -> Result<String, Refused>
 const NO_TOKEN: Refused = Refused::Malformed("Send one refresh_token.");
 
 fn of_form(body: &[u8]) -> Result<String, Refused> {
-    let (mut grant_type, mut token) = (None, None);
-    for pair in body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
-        let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-        let (name, value) = pair.split_at(at);
-        let value = value.strip_prefix(b"=").unwrap_or_default();
-        let place = match decoded(name)?.as_str() {
-            "grant_type" => &mut grant_type,
-            "refresh_token" => &mut token,
-            // RFC 6749 §3.2: what is not known is ignored.
-            _ => continue,
-        };
-        // The same: none may be included more than once.
-        if place.replace(decoded(value)?).is_some() {
-            return Err(Refused::Malformed("Send each parameter once."));
-        }
-    }
+    // RFC 6749 §3.2: none may be included more than once, and what is not known is ignored.
+    let [grant_type, token] =
+        form::read(body, ["grant_type", "refresh_token"]).map_err(|misread| match misread {
+            Misread::Repeated => Refused::Malformed("Send each parameter once."),
+            Misread::Escape => Refused::Malformed("The form has an escape that is none."),
+        })?;
     let grant_type = grant_type.ok_or(Refused::Malformed("Send grant_type=refresh_token."))?;
     of_parts(Some(&grant_type), token)
 }
@@ -102,25 +94,6 @@ fn of_parts(grant_type: Option<&str>, token: Option<String>) -> Result<String, R
         return Err(Refused::GrantType);
     }
     token.filter(|token| !token.is_empty()).ok_or(NO_TOKEN)
-}
-
-/// A name or a value of a form.
-fn decoded(text: &[u8]) -> Result<String, Refused> {
-    const WRONG: Refused = Refused::Malformed("The form has an escape that is none.");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.iter().copied();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let mut digit = || rest.next().and_then(|it| char::from(it).to_digit(16));
-                let (high, low) = digit().zip(digit()).ok_or(WRONG)?;
-                u8::try_from(high * 16 + low).map_err(|_| WRONG)?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).map_err(|_| WRONG)
 }
 
 #[cfg(test)]

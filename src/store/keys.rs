@@ -11,6 +11,7 @@ mod cache;
 mod events;
 mod family;
 mod kind;
+mod login;
 mod queue;
 mod revoked;
 mod session;

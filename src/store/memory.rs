@@ -12,6 +12,7 @@ mod certificates;
 mod claims;
 mod families;
 mod idempotent;
+mod logins;
 mod marks;
 mod queue;
 mod queue_shard;

@@ -113,6 +113,8 @@ mod mirrors;
 mod names;
 /// Upstreams over NATS: what becomes of requests, replies and lost connections.
 mod nats;
+/// Logging in at an OpenID provider, a real one, and hostile ones.
+mod oidc;
 /// Upstreams of HTTP/1.0, and heads of upstreams that say too much.
 mod old_upstreams;
 /// What operators are told once, by name.

@@ -16,6 +16,13 @@ pub fn values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'
     pairs.filter(move |(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
 }
 
+/// The names of all cookies, in order, as often as they stand there.
+pub fn names(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(COOKIE).iter();
+    let pairs = lines.flat_map(|line| segments(line.as_bytes())).filter_map(pair);
+    pairs.filter_map(|(name, _)| std::str::from_utf8(name).ok())
+}
+
 /// A cookie line without the pairs called `name`, the others byte for byte; nothing when none is
 /// left.
 pub fn without(line: &HeaderValue, name: &str) -> Option<HeaderValue> {

@@ -4,6 +4,7 @@ pub mod authority;
 pub mod cookie;
 pub mod credentials;
 pub mod fields;
+pub mod form;
 pub mod hex;
 pub mod path;
 pub mod percent;

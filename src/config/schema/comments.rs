@@ -12,8 +12,8 @@ const REFERENCE: &str = include_str!("../../../gateway.toml");
 /// The tables in which every value that is not commented out is the default; a test compares them.
 const WITH_DEFAULTS: [&str; 4] = ["server", "log", "admin", "store"];
 /// The tables below which there are names.
-const WITH_NAMES: [&str; 7] =
-    ["auth", "signers", "limits", "queues", "events", "upstreams", "routes"];
+const WITH_NAMES: [&str; 8] =
+    ["auth", "providers", "signers", "limits", "queues", "events", "upstreams", "routes"];
 
 /// What is said of one key.
 #[derive(Default)]

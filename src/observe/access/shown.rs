@@ -149,7 +149,8 @@ impl Shown {
     fn page(&self, url: &str) -> String {
         let url = url.split('#').next().unwrap_or_default();
         let Some((page, query)) = url.split_once('?') else { return url.to_owned() };
-        let query = self.query(Some(query), |_| false);
+        // Of whatever page: another service's log-in may lead here.
+        let query = self.query(Some(query), |name| matches!(name, "code" | "state"));
         query.map_or_else(|| page.to_owned(), |query| format!("{page}?{query}"))
     }
 }

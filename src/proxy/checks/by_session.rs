@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Checks;
 use super::known::{By, Known, digest_of};
-use crate::auth::{self, Places, ReadClaims, SessionVerifier};
+use crate::auth::{self, Places, Policy, ReadClaims, SessionVerifier};
 use crate::base::facts::Caller;
 use crate::observe::LoginOutcome;
 use crate::proxy::clauses;
@@ -53,21 +53,24 @@ impl<'a> Checks<'a, '_> {
             let missing = || Err(policy.missing().into());
             return Known::at_once(if policy.optional { Ok(None) } else { missing() });
         };
-        let gateway = self.request.gateway();
-        let known = match by {
-            By::Memory => gateway.auth.recall_session(verifier, value.digest()),
-            By::Store => None,
-        };
-        let mut known = match known {
-            Some(identity) => Known::at_once(Ok(Some(identity))),
-            None => self.read_session(verifier, value).await,
-        };
-        known.caller = known.caller.and_then(|caller| {
-            let permitted = auth::permit(policy, &caller).map(|()| caller);
-            let permitted = permitted.and_then(|caller| clauses::judge(&self.request, caller));
-            permitted.map_err(|denied| Box::new(denied.into()))
-        });
+        if by == By::Memory {
+            let known = self.request.gateway().auth.recall_session(verifier, value.digest());
+            let permitted = known.map(|identity| self.permit(policy, Some(identity)));
+            // What is remembered lets in, and keeps nobody out: he may be somebody else by now.
+            if let Some(Ok(caller)) = permitted {
+                return Known::at_once(Ok(caller));
+            }
+        }
+        let mut known = self.read_session(verifier, value).await;
+        known.caller = known.caller.and_then(|caller| self.permit(policy, caller));
         known
+    }
+
+    /// The caller, where what his session says suffices for the route.
+    fn permit(&self, policy: &Policy, caller: Caller) -> Result<Caller, Box<Rejection>> {
+        let permitted = auth::permit(policy, &caller).map(|()| caller);
+        let permitted = permitted.and_then(|caller| clauses::judge(&self.request, caller));
+        permitted.map_err(|denied| Box::new(denied.into()))
     }
 
     /// Reads a session from the store, and judges it.
@@ -131,9 +134,9 @@ impl<'a> Checks<'a, '_> {
             return None;
         }
         auth.forget_session(verifier, digest);
-        // One that is gone is refused as such, where it is needed.
-        let is_refused = found.is_none() && !policy.optional;
         let shown = self.request.received.shown.as_deref()?;
+        // One that is gone is refused as such, where no more than that can be told.
+        let is_refused = found.is_none() && self.claim.is_some();
         (!is_refused).then_some((verifier, shown))
     }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::judged::counted;
 use crate::observe::LoginOutcome;
 use crate::proxy::content::Content;
+use crate::proxy::oidc;
 use crate::proxy::own_cookie::OwnCookie;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::request::Request;
@@ -34,6 +35,9 @@ pub(super) async fn log_out(
     if request.route.written.login.refuses_others() {
         counted(request, judge(request, head))?;
     }
+    // While it is there to be read; a log-out does not fail of it.
+    let leads = oidc::end_session(request).await;
+    let then = leads.as_ref().or(then);
     let mut is_any = false;
     for value in request.received.shown.iter().flat_map(|shown| shown.all()) {
         is_any |= end(request, value).await.map_err(NotMade::from)?;

@@ -15,7 +15,7 @@ use crate::observe::access::{Line, Shown};
 use crate::observe::{AskedUrl, CacheReport, Marks, Stage};
 use crate::plan::Plan;
 use crate::proxy::edged::Side;
-use crate::proxy::request::Received;
+use crate::proxy::request::{Received, Resolved};
 
 impl Record {
     /// Tells of a request that took so long, as far as anybody wants to know.
@@ -133,7 +133,7 @@ impl Record {
             query: resolved
                 .target
                 .as_ref()
-                .and_then(|target| query(shown, target, received.plan())),
+                .and_then(|target| query(shown, target, (received.plan(), resolved))),
             protocol: Some(protocol(received.version)),
             route: resolved.route_name(received.plan()),
             status: self.status,
@@ -198,8 +198,14 @@ fn protocol(version: Version) -> &'static str {
 }
 
 /// What lines show of the query; no token is in that, wherever the configuration expects one.
-fn query(shown: &Shown, target: &Target, plan: &Plan) -> Option<String> {
+fn query(shown: &Shown, target: &Target, (plan, resolved): (&Plan, &Resolved)) -> Option<String> {
+    let edge = resolved.route(plan).and_then(|route| route.edge.as_ref());
+    let is_oidc = edge.is_some_and(|edge| edge.oidc.is_some());
     let is_token = |name: &str| {
+        // RFC 9700 §4.2.3: whoever reads the log ends no log-in.
+        if is_oidc && matches!(name, "code" | "state") {
+            return true;
+        }
         let mut places = plan.config.auth.values().flat_map(|verifier| &verifier.from);
         places.any(|place| matches!(place, TokenSource::Query(it) if it == name))
     };

@@ -10,6 +10,7 @@ use crate::events;
 use crate::guard::{BadHandshake, Malformed};
 use crate::idempotency::NotOnce;
 use crate::limit::Exceeded;
+use crate::oidc;
 use crate::route::NoRoute;
 use crate::runtime::NotMade;
 use crate::session::{CrossSite, NoSession};
@@ -99,6 +100,9 @@ pub enum Rejection {
     /// Its answer was to log the caller in.
     #[error(transparent)]
     NotLoggedIn(#[from] NotMade),
+    /// Nobody has logged in at a provider, or is not logged out by it.
+    #[error(transparent)]
+    Oidc(#[from] oidc::Fault),
     /// The gateway fails on purpose, for a test.
     #[error("the route's faults have chosen this request")]
     Injected(StatusCode),

@@ -8,6 +8,7 @@ mod delivery_rows;
 mod event_rows;
 mod kind;
 mod login_rows;
+mod oidc_rows;
 mod row;
 mod rows;
 mod signed_rows;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Serialize;
@@ -93,6 +94,8 @@ pub(super) enum Adds<'a> {
     Allow(&'a str),
     Quota(&'a Quota, Duration),
     RetryAfter(Duration),
+    /// Its address is told to no other page.
+    NoReferrer,
     /// The version of WebSocket that is spoken (RFC 6455 §4.4).
     WebSocketVersion,
 }
@@ -233,6 +236,10 @@ impl<'a> Row<'a> {
             Adds::Quota(quota, retry_after) => {
                 quota.stamp(headers, std::time::SystemTime::now);
                 headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
+            }
+            Adds::NoReferrer => {
+                headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             }
             Adds::RetryAfter(after) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));

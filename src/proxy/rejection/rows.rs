@@ -8,6 +8,7 @@ use super::delivery_rows::delivery_row;
 use super::event_rows::event_row;
 use super::kind::Rejection;
 use super::login_rows::{cross_site_row, not_logged_in_row};
+use super::oidc_rows::oidc_row;
 use super::row::{Adds, Bound, Fault, Public, Row, UNREACHABLE};
 use super::signed_rows::{not_asserted_row, refresh_row};
 use crate::auth::{Denied, KeyFault, ProofFault, Reason};
@@ -64,10 +65,7 @@ impl Rejection {
             Self::Exceeded(exceeded) => exceeded_row(exceeded),
             Self::NoSession { why, takes_credentials } => session_row(why, *takes_credentials),
             Self::NotOnce(not_once) => not_once_row(not_once),
-            Self::OnlyIfCached => {
-                let text = Text("No cached response; retry without only-if-cached.");
-                Row::new(StatusCode::GATEWAY_TIMEOUT, "not_cached", Client, text)
-            }
+            Self::OnlyIfCached => not_cached_row(),
             Self::CacheLost => {
                 let text = Text("A stored response was evicted while it was used. Retry.");
                 Row::new(StatusCode::BAD_GATEWAY, "cache_chunk_lost", Store, text)
@@ -83,6 +81,7 @@ impl Rejection {
             Self::Refresh(refused) => refresh_row(refused),
             Self::CrossSite(_) => cross_site_row(),
             Self::NotLoggedIn(fault) => not_logged_in_row(fault),
+            Self::Oidc(fault) => oidc_row(fault),
             Self::Handshake(bad) => handshake_row(*bad).spoils_connection(),
             Self::UpgradeRefused(_) => {
                 let text = Text(UNUSABLE);
@@ -91,6 +90,11 @@ impl Rejection {
             }
         }
     }
+}
+
+fn not_cached_row() -> Row<'static> {
+    let text = Public::Text("No cached response; retry without only-if-cached.");
+    Row::new(StatusCode::GATEWAY_TIMEOUT, "not_cached", Fault::Client, text)
 }
 
 fn no_route_row(no_route: &NoRoute) -> Row<'_> {

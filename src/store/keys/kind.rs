@@ -5,6 +5,10 @@ use crate::config::StoreUse;
 /// What keys of [`Kind::Tls`] go on with.
 const OF_THE_FLEET: [&str; 5] = ["{tls}:", "canary:", "canary-answers:", "fleet:", "nodes:"];
 
+/// What keys of sessions and of log-ins may go on with beside `session`.
+const OF_LOG_INS: [&str; 4] =
+    ["auth:refresh", "auth:login:", "auth:logout-token:", "auth:provider-"];
+
 /// What lies under a key of the embedded store, counters of limits aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -51,7 +55,7 @@ impl Kind {
             Self::Mark
         } else if rest.starts_with("auth:key") {
             Self::ApiKey
-        } else if rest.starts_with("auth:refresh") {
+        } else if OF_LOG_INS.iter().any(|family| rest.starts_with(family)) {
             Self::Session
         } else if rest.starts_with("auth:") {
             Self::Revocation

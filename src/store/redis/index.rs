@@ -17,6 +17,11 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// One that the gateway has written.
+    pub(super) fn new(part: &str, created_s: u64) -> Self {
+        Self { id: part.as_bytes().to_vec(), score: created_s.to_string().into_bytes() }
+    }
+
     /// The id as it stands in keys.
     pub(super) fn part(&self) -> String {
         String::from_utf8_lossy(&self.id).into_owned()

@@ -46,6 +46,7 @@ mod index;
 mod journal;
 mod lanes;
 mod link;
+mod logins;
 mod looking;
 mod map;
 mod marks;

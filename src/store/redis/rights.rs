@@ -181,12 +181,16 @@ pub(super) const RIGHTS: [Right; 78] = [
     right("evalsha", &[Limits, Sessions, Cache, Queues], ""),
     right(
         "set",
-        &[Limits, Revocation, Sessions, ApiKeys, Cache, Pools, Idempotency, Queues],
+        &[Limits, Revocation, Sessions, ApiKeys, Tokens, Cache, Pools, Idempotency, Queues],
         "SET $string 1 PX 5000",
     ),
     right("setrange", &[Limits, Cache], "SETRANGE $string 0 1"),
-    right("get", &[Limits, Revocation, Idempotency, Queues], "GET $string"),
-    right("getrange", &[Sessions, ApiKeys, Cache, Certificates, Pools], "GETRANGE $string 0 1"),
+    right("get", &[Limits, Revocation, Tokens, Idempotency, Queues], "GET $string"),
+    right(
+        "getrange",
+        &[Sessions, ApiKeys, Tokens, Cache, Certificates, Pools],
+        "GETRANGE $string 0 1",
+    ),
     right("mget", &[Cache, Certificates, Events], "MGET $string"),
     right(
         "exists",
@@ -200,7 +204,7 @@ pub(super) const RIGHTS: [Right; 78] = [
     right("pexpireat", &[Sessions], "PEXPIREAT $string 1 GT"),
     right(
         "del",
-        &[Limits, Revocation, Sessions, ApiKeys, Cache, Idempotency, Queues],
+        &[Limits, Revocation, Sessions, ApiKeys, Tokens, Cache, Idempotency, Queues],
         "DEL $string",
     ),
     right("hset", &[Sessions, Tokens, Cache, Fleet, Queues], "HSET $hash f 1"),

@@ -143,7 +143,7 @@ fn a_revoked_sub_and_a_revoked_sid_are_refused_while_the_session_is_there() {
     house.redis.cli(&["SET", "app:auth:not-before:42", &(created + 1).to_string()]);
     let revoke = |sid: &str| {
         let body = json!({ "sid": sid }).to_string();
-        assert_eq!(operate(&house.gateway, "POST", "/v1/revocations", &body).status, 200);
+        assert!(operate(&house.gateway, "POST", "/v1/revocations", &body).status < 300);
     };
     revoke("of-seven");
     revoke(&by_id.id());

@@ -70,7 +70,7 @@ fn what_has_changed_counts_from_the_next_request_on() {
     assert_eq!(role().as_deref(), Some("guest"), "told at once");
     // What was taken for who he was is given back: one of these was the guest's.
     let left = |role: &str| {
-        let path = format!("/v1/limits?policy=each&key=claim:role={role}");
+        let path = format!("/v1/limits?policy=each&key=web/claim:role={role}");
         operate(&house.gateway, "GET", &path, "").text()
     };
     assert!(left("guest").contains("99"), "{}", left("guest"));
@@ -82,6 +82,8 @@ fn one_round_trip_more_is_made_once() {
     let proxy = TcpProxy::start(house.redis.address());
     let gateway = Gateway::start(&config(&proxy.url(), &house.upstream, "", ""));
     let browser = house.login("42", "user");
+    // Longer than use would prolong it, however slow all this is.
+    house.redis.cli(&["EXPIRE", &house.key(&browser), "7200"]);
     let ask = || {
         proxy.reset_count();
         assert_eq!(browser.ask(&gateway, "GET", "/me").send().status, 200);

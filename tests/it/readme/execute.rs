@@ -344,6 +344,7 @@ fn every_configuration_is_one() {
         let config = config.replace("env:NATS_PASSWORD", "secret");
         let config = config.replace("env:WEBHOOK_SECRET", "0123456789abcdef");
         let config = config.replace("env:JWT_SECRET", "32-random-bytes-32-random-bytes-!");
+        let config = config.replace("env:OIDC_SECRET", "secret");
         let mut config = config.replace("env:SENTINEL_PASSWORD", "secret");
         for (table, lines) in REST {
             if !config.contains(table) {
@@ -360,6 +361,7 @@ fn every_configuration_is_one() {
         folder.write("gateway.pem", &site.cert);
         folder.write("gateway.key", &site.key);
         folder.write("signing.pem", &signing);
+        folder.write("session.key", "ab".repeat(32));
         folder.write("tls.key", "0123456789abcdef".repeat(4));
         folder.write("admin.token", "0123456789abcdef".repeat(4));
         let ran = run(&folder, &["check"]);

@@ -310,6 +310,7 @@ fn proxy_codes() -> BTreeSet<(String, String)> {
     let mut all = beside_statuses(&rows);
     all.extend(beside_statuses(&source("src/proxy/rejection/delivery_rows.rs")));
     all.extend(beside_statuses(&source("src/proxy/rejection/event_rows.rs")));
+    all.extend(beside_statuses(&source("src/proxy/rejection/login_rows.rs")));
     all.extend(beside_statuses(&source("src/proxy/rejection/signed_rows.rs")));
     // Some have the status that the configuration says.
     let configured = rows.split("Row::new(*status, \"").skip(1);

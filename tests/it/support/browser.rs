@@ -31,8 +31,17 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts one. `gw.test` is a name of this machine.
+    /// Starts one. `gw.test` and what is below it are names of this machine.
     pub(crate) fn start() -> Self {
+        Self::start_with(false)
+    }
+
+    /// The same, which takes any certificate.
+    pub(crate) fn start_without_authorities() -> Self {
+        Self::start_with(true)
+    }
+
+    fn start_with(takes_any: bool) -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -51,9 +60,10 @@ impl Browser {
             "--no-sandbox",
             "--disable-dev-shm-usage",
             "--disable-gpu",
-            "--host-resolver-rules=MAP gw.test 127.0.0.1",
+            "--host-resolver-rules=MAP gw.test 127.0.0.1, MAP *.gw.test 127.0.0.1",
         ] });
         let wanted = json!({ "capabilities": { "alwaysMatch": {
+            "acceptInsecureCerts": takes_any,
             "goog:loggingPrefs": { "browser": "ALL" }, "goog:chromeOptions": options,
         } } });
         let mut browser = Self { driver, address, session: String::new() };
@@ -105,6 +115,12 @@ impl Browser {
     /// Runs the body of a function in the page; it may return a promise.
     pub(crate) fn run(&self, script: &str) -> Value {
         self.command("/execute/sync", &json!({ "script": script, "args": [] }))
+    }
+
+    /// The cookies that it would send to the page.
+    pub(crate) fn cookies(&self) -> Vec<Value> {
+        let all = self.ask("GET", &format!("{}/cookie", self.session), &Value::Null);
+        all.as_array().expect("a list").clone()
     }
 
     /// The text of the first element of a selector; nothing if there is none.

@@ -15,6 +15,7 @@ mod http2_upstream;
 mod issuer;
 mod nats;
 pub(crate) mod nkeys;
+mod oidc_provider;
 mod pebble;
 mod proxy;
 mod redis;
@@ -41,6 +42,7 @@ pub(crate) use gateway::{BINARY, Gateway, Refused, kill, operate, run, run_with}
 pub(crate) use http2_upstream::{Act, GoingAway, Http2Upstream};
 pub(crate) use issuer::{Issuer, Signer, jwk_set};
 pub(crate) use nats::{Nats, STREAMS, Said, Service, said};
+pub(crate) use oidc_provider::{Jar, OidcProvider};
 pub(crate) use pebble::Pebble;
 pub(crate) use proxy::TcpProxy;
 pub(crate) use redis::{Redis, TLS_NAMES};
