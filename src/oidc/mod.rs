@@ -1,7 +1,7 @@
 //! How browsers log in at an OpenID provider (OpenID Connect Core 1.0, RFC 6749, RFC 9700): what is
 //! asked of it, what comes back, and what must hold of that. Pure: whoever calls has the answers,
-//! and says what time it is. Signatures are verified elsewhere. It must not know routes, the store, nor
-//! sessions.
+//! and says what time it is. Signatures are verified elsewhere. It must not know routes, the store,
+//! nor sessions.
 
 mod attempt;
 mod authorization;

@@ -39,8 +39,8 @@ fn the_commented_examples_are_keys_of_their_tables() {
     // rewritten both ways, TLS for servers and for four stores in clear, a split beside an
     // upstream, sentinels and other addresses of four stores that have none, the store of queues
     // named both ways, a health check by path and by gRPC, which HTTP/1.1 does not carry, lines on
-    // stdout that a file of them rotates, a log-in that gives two things, and a provider's token that
-    // is passed on and not renewed.
+    // stdout that a file of them rotates, a log-in that gives two things, and a provider's token
+    // that is passed on and not renewed.
     assert_eq!(loaded.problems.len(), 99, "{report}");
 }
 
