@@ -143,8 +143,10 @@ fn a_person_logs_in_is_kept_safe_and_is_logged_out() {
          .then((it) => it.type)"
     );
     assert_eq!(browser.run(&script), "opaque");
-    let lines = walk.gateway.access_lines();
-    let line = lines.iter().find(|it| it["path"] == "/private/order").expect("a line");
+    let order =
+        || walk.gateway.access_lines().into_iter().find(|it| it["path"] == "/private/order");
+    eventually("its line is written", || order().is_some());
+    let line = order().expect("a line");
     assert_eq!((&line["status"], &line["reason"]), (&json!(403), &json!("cross_site_request")));
     assert!(walk.upstream.recorded().is_empty(), "it has reached the upstream");
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{House, api, code, dump};
-use crate::support::{Client, Gateway};
+use crate::support::{Client, Gateway, eventually};
 
 #[test]
 fn a_browser_logs_in_at_a_provider_and_comes_back_to_its_page() {
@@ -129,12 +129,16 @@ fn tokens_reach_neither_the_browser_nor_the_store_nor_the_log() {
     };
     let (state, code) = (value(&location, "state"), value(&back, "code"));
     let cookie = browser.shop.starting("__Host-session").expect("a session").to_owned();
-    let log = house.gateway.access_lines().iter().map(|it| it.to_string()).collect::<String>();
+    let said = || house.gateway.access_lines().iter().map(ToString::to_string).collect::<String>();
+    eventually("the log tells of both requests", || {
+        let log = said();
+        log.contains("state=[redacted]") && log.contains("code=[redacted]")
+    });
+    let log = said();
     let all = format!("{log}{}{during}{}", house.gateway.stderr(), dump(&house.redis));
     for secret in [&state, &code, &cookie, "eyJ", "ada@shop.test"] {
         assert!(!all.contains(secret), "{secret} in {all}");
     }
-    assert!(log.contains("state=[redacted]") && log.contains("code=[redacted]"), "{log}");
     let answer = format!("{:?}{}", done.headers, done.text());
     assert!(!answer.contains("eyJ") && !answer.contains("access_token"), "{answer}");
 }
