@@ -506,6 +506,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         let mut said = session::Said {
             reply: self.answers.session.take(),
             end: self.answers.session_end.take(),
+            keeps_end: self.answers.keeps_end,
             key: self.session.as_ref().map_or("", |keys| &keys.session),
             callers_until_s: known::until_s(self.request.caller),
         };

@@ -274,8 +274,7 @@ impl Entry {
             Some(Err(_)) => Ok(()),
             found => {
                 let key = self.terms.grant.session.as_ref().map_or("", |keys| &keys.session);
-                let (reply, end) = (found, answers.session_end);
-                let said = Said { reply, end, key, callers_until_s: None };
+                let said = Said { reply: found, key, ..Said::default() };
                 session::attach(policy, said, SystemTime::now).map_err(|_| End::Session)?;
                 Ok(())
             }

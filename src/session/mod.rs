@@ -68,8 +68,10 @@ pub struct Policy {
 pub struct Said<'k> {
     /// The session, where one was asked for.
     pub reply: Option<Reply<Option<SessionReply>>>,
-    /// What it keeps beside it, where that was asked.
+    /// When it ended and why, where that was asked and it is gone.
     pub end: Option<SessionEnd>,
+    /// Whether that is kept beside it.
+    pub keeps_end: bool,
     /// Under which key it stands.
     pub key: &'k str,
     /// Until when it was judged to be in force (Unix seconds), where it says who calls.
@@ -166,9 +168,8 @@ impl Policy {
 }
 
 /// The id of the caller's session: of the one whose cookie the request has shown, else from the
-/// first place that has one. A claim that is a string
-/// stands as it is, another one by its JSON text, as the application writes it into its key; null
-/// says that there is none.
+/// first place that has one. A claim that is a string stands as it is, another one by its JSON
+/// text, as the application writes it into its key; null says that there is none.
 pub fn id<'a>(
     policy: &Policy,
     caller: &'a Caller,
@@ -225,7 +226,7 @@ pub fn attach(
     now: impl Fn() -> SystemTime,
 ) -> Result<Attached, NoSession> {
     let Some(policy) = policy else { return Ok(Attached::default()) };
-    let Said { reply, end, key, callers_until_s } = said;
+    let Said { reply, end, keeps_end, key, callers_until_s } = said;
     let is_callers = callers_until_s.is_some();
     let found = match reply {
         None => None,
@@ -258,7 +259,7 @@ pub fn attach(
         let step = RENEWAL_STEP.min(idle / 10);
         let is_due = found.ttl.is_none_or(|ttl| ttl + step < wanted);
         // Without its end beside it, nobody could tell later why it is gone.
-        (is_due || policy.asks_end() && end.is_none()).then_some(renewal)
+        (is_due || policy.asks_end() && !keeps_end).then_some(renewal)
     });
     Ok(Attached { headers, renew, asserted })
 }

@@ -226,15 +226,16 @@ impl MemoryStore {
         let settled =
             !questions.pending_purges.is_empty() && self.settle(questions.pending_purges).is_ok();
         let session = questions.session.map(|asked| self.session(asked.key));
-        let ended = questions.session.filter(|_| session == Some(None));
+        let end = questions.session.and_then(|asked| self.session_end(asked.end?));
         let (revocation, unproven) = self.judge(questions.revocation);
         Answers {
             revocation,
             unproven,
             charges: questions.charges.map(|charges| self.take(charges)),
             leases: questions.leases.map(|leases| Ok(self.lease(leases))),
+            keeps_end: end.is_some(),
+            session_end: end.filter(|_| session == Some(None)),
             session: session.map(Ok),
-            session_end: ended.and_then(|asked| self.session_end(asked.end?)),
             cached: questions.cached.map(|cached| Ok(self.cached(cached))),
             marks: questions.marks.map(|asked| Ok(self.marks(asked))),
             claim: questions.claim.map(|asked| self.claim(asked)),

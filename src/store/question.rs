@@ -136,6 +136,8 @@ pub struct Answers {
     pub session: Option<Reply<Option<SessionReply>>>,
     /// When it ended and why, if that was asked, is known, and the session is not there.
     pub session_end: Option<SessionEnd>,
+    /// Whether that is kept beside the session, where it was asked.
+    pub keeps_end: bool,
     /// See [`Questions::cached`].
     pub cached: Option<Reply<CachedReply>>,
     /// See [`Questions::marks`].
@@ -166,6 +168,7 @@ impl Answers {
             leases: questions.leases.map(|_| Err(error.clone())),
             session: questions.session.map(|_| Err(error.clone())),
             session_end: None,
+            keeps_end: false,
             cached: questions.cached.map(|_| Err(error.clone())),
             marks: questions.marks.map(|_| Err(error.clone())),
             claim: questions.claim.map(|_| Err(error.clone())),

@@ -23,7 +23,7 @@ fn judge(session: &Value) -> Result<Attached, NoSession> {
 }
 
 fn said(reply: Option<Reply<Option<SessionReply>>>, end: Option<SessionEnd>) -> Said<'static> {
-    Said { reply, end, ..Said::default() }
+    Said { reply, keeps_end: end.is_some(), end, ..Said::default() }
 }
 
 fn undated(field: &str) -> Result<(), NoSession> {
@@ -175,12 +175,13 @@ fn a_required_session_that_is_gone_says_why() {
 
 #[test]
 fn a_session_without_its_end_beside_it_gets_one() {
-    let renew = |required: bool, end: Option<SessionEnd>| {
+    let renew = |required: bool, keeps_end: bool| {
         let policy = policy(required, Outage::Refuse);
-        let reply = stored(text("{}"), Some(600));
-        super::super::attach(Some(&policy), said(reply, end), now).unwrap().renew
+        // Of a session that lives, nobody reads when it ends.
+        let said = Said { keeps_end, ..said(stored(text("{}"), Some(600)), None) };
+        super::super::attach(Some(&policy), said, now).unwrap().renew
     };
-    assert!(renew(true, None).is_some());
-    assert_eq!(renew(true, Some(SessionEnd { at_ms: NOW * 1000, why: Ending::Idle })), None);
-    assert_eq!(renew(false, None), None, "where it is not asked for, nobody knows");
+    assert!(renew(true, false).is_some());
+    assert_eq!(renew(true, true), None);
+    assert_eq!(renew(false, false), None, "where it is not asked for, nobody knows");
 }

@@ -340,7 +340,7 @@ impl<'a> Part<'a> {
                 answers.session = Some(plain_session(text, &ttl));
             }
             Self::AnySession(_) => answers.session = Some(session(next())),
-            Self::EndLength(_) => {}
+            Self::EndLength(_) => answers.keeps_end = matches!(next(), Value::Int(1..)),
             Self::End(_) => {
                 answers.session_end = match next() {
                     Value::BulkString(text) => SessionEnd::parse(&text),

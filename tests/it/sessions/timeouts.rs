@@ -167,6 +167,23 @@ fn nobody_asks_for_an_end_that_decides_nothing() {
 }
 
 #[test]
+fn a_session_that_is_not_due_is_renewed_once_and_its_end_is_kept() {
+    let house = House::start();
+    // It lives for longer than use would have it live.
+    house.write("s1", &json!({"created_at": now()}), 7200);
+    house.passes("/required", "s1");
+    let end = "app:session-end:{app:session:s1}";
+    eventually("its end is kept", || house.redis.cli(&["HEXISTS", end, "ends"]).trim() == "1");
+    let seen = house.redis.cli(&["HGET", end, "seen"]);
+    for _ in 0..5 {
+        house.passes("/required", "s1");
+    }
+    // What was asked of Redis behind these requests has been done once this one is renewed.
+    house.use_one("last");
+    assert_eq!(house.redis.cli(&["HGET", end, "seen"]), seen, "a request more has renewed it");
+}
+
+#[test]
 fn an_idle_end_is_told_apart_from_a_log_out_and_from_no_session() {
     let house = House::start();
     let missing = (401, "session_missing".to_owned());
