@@ -45,13 +45,7 @@ pub struct TokenMemory {
     /// Opaque tokens, of which a server has said what they are worth.
     pub(super) answers: Arc<AnswerMemory>,
     /// Sessions that the gateway has made, by the SHA-256 of their cookies.
-    pub(super) sessions: SessionMemory,
-}
-
-/// What sessions said when they were read.
-#[derive(Debug)]
-pub(super) struct SessionMemory {
-    sessions: Cache<RecordId, ReadSession, ByBytes>,
+    pub(super) sessions: ByDigest<ReadSession>,
 }
 
 /// Whose a session is, and the value that said so.
@@ -76,13 +70,16 @@ pub(super) struct Answered {
     pub(super) bytes: usize,
 }
 
-/// The records of keys that were presented.
+/// What was read of credentials that are found by their SHA-256.
 #[derive(Debug)]
-pub(super) struct KeyMemory {
-    records: Cache<RecordId, ReadRecord, ByBytes>,
+pub(super) struct ByDigest<V> {
+    read: Cache<RecordId, V, ByBytes>,
 }
 
-/// Which record: by whom the key is verified, and the key's SHA-256.
+/// The records of keys that were presented.
+pub(super) type KeyMemory = ByDigest<ReadRecord>;
+
+/// Of which credential: by whom it is verified, and its SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct RecordId {
     pub(super) verifier: Fingerprint,
@@ -129,7 +126,7 @@ impl Equivalent<VerifiedToken> for TokenRef<'_> {
 }
 
 #[derive(Debug, Clone)]
-struct ByBytes;
+pub(super) struct ByBytes;
 
 impl Weighter<VerifiedToken, Arc<Identity>> for ByBytes {
     fn weight(&self, key: &VerifiedToken, _: &Arc<Identity>) -> u64 {
@@ -144,7 +141,12 @@ impl TokenMemory {
     pub fn new() -> Self {
         let tokens = Cache::with_weighter(TOKENS_MAX, TOKEN_BYTES_MAX, ByBytes);
         let answers = Arc::new(AnswerMemory::new());
-        Self { tokens, api_keys: KeyMemory::new(), answers, sessions: SessionMemory::new() }
+        Self {
+            tokens,
+            api_keys: KeyMemory::new(),
+            answers,
+            sessions: ByDigest::holding(SESSIONS_MAX, SESSIONS_BYTES_MAX),
+        }
     }
 
     /// What the token said, unless its time is over, when it is forgotten.
@@ -171,37 +173,29 @@ impl TokenMemory {
 impl KeyMemory {
     /// Remembers nothing yet.
     pub(super) fn new() -> Self {
-        Self { records: Cache::with_weighter(RECORDS_MAX, RECORDS_BYTES_MAX, ByBytes) }
-    }
-
-    pub(super) fn get(&self, id: &RecordId) -> Option<ReadRecord> {
-        self.records.get(id)
-    }
-
-    pub(super) fn insert(&self, id: RecordId, record: ReadRecord) {
-        self.records.insert(id, record);
-    }
-
-    pub(super) fn remove(&self, id: &RecordId) {
-        self.records.remove(id);
+        Self::holding(RECORDS_MAX, RECORDS_BYTES_MAX)
     }
 }
 
-impl SessionMemory {
-    fn new() -> Self {
-        Self { sessions: Cache::with_weighter(SESSIONS_MAX, SESSIONS_BYTES_MAX, ByBytes) }
+impl<V: Clone> ByDigest<V>
+where
+    ByBytes: Weighter<RecordId, V>,
+{
+    /// Room for so many, and for so many bytes of them.
+    fn holding(most: usize, bytes: u64) -> Self {
+        Self { read: Cache::with_weighter(most, bytes, ByBytes) }
     }
 
-    pub(super) fn get(&self, id: &RecordId) -> Option<ReadSession> {
-        self.sessions.get(id)
+    pub(super) fn get(&self, id: &RecordId) -> Option<V> {
+        self.read.get(id)
     }
 
-    pub(super) fn insert(&self, id: RecordId, read: ReadSession) {
-        self.sessions.insert(id, read);
+    pub(super) fn insert(&self, id: RecordId, read: V) {
+        self.read.insert(id, read);
     }
 
     pub(super) fn remove(&self, id: &RecordId) {
-        self.sessions.remove(id);
+        self.read.remove(id);
     }
 }
 
