@@ -157,6 +157,9 @@ pub(super) fn check_route(
     at: &impl Fn(&str) -> String,
     problems: &mut Problems,
 ) -> Option<Box<[String]>> {
+    if written.answers_events() {
+        own_answer::alone(written, at, problems);
+    }
     let mut problem = |key: &str, what: String, remedy: &str| {
         problems.push(at(key), what, remedy.to_owned());
     };
@@ -166,10 +169,6 @@ pub(super) fn check_route(
             problem("events", what, "add answers = \"events\", or remove it");
         }
         return None;
-    }
-    for key in own_answer::beside(written) {
-        let what = "the gateway itself answers on this route".to_owned();
-        problem(key, what, "remove it, or answers");
     }
     if written.methods.iter().any(|method| *method != http::Method::POST) {
         let what = "webhooks come by POST".to_owned();

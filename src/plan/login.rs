@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::own_answer;
-use super::signers::{Signers, unknown};
+use super::signers::{Signers, issuing};
 use crate::config::{self, Answers, Config, Gives, Problems};
 use crate::signing::{OWN_CLAIMS, Signer};
 
@@ -100,10 +100,7 @@ fn check_answers(
     let (answers, login) = (written.answers, &written.login);
     let is_own = matches!(answers, Some(Answers::Session | Answers::Logout));
     if is_own {
-        for key in own_answer::beside(written) {
-            let what = "the gateway itself answers on this route".to_owned();
-            problems.push(at(key), what, "remove it, or answers".to_owned());
-        }
+        own_answer::alone(written, at, problems);
         if !makes_sessions(config) {
             let what = "the gateway makes no sessions".to_owned();
             problems.push(at("answers"), what, "add make = {} to [session]".to_owned());
@@ -158,16 +155,7 @@ fn issues(
             Given::Session
         }
         Gives::Tokens(name) => {
-            let Some(signer) = signers.get(name) else {
-                unknown(config, name, at("issues.signer"), problems);
-                return None;
-            };
-            if signer.tokens.is_none() {
-                let what = format!("signers.{name} issues no tokens");
-                let remedy = "add tokens = { audience = [\"shop\"] } to it".to_owned();
-                problems.push(at("issues.signer"), what, remedy);
-            }
-            Given::Tokens(Arc::clone(signer))
+            Given::Tokens(issuing((config, signers), name, &at("issues.signer"), problems)?)
         }
     };
     let claims = issues.claims.clone().into_iter().collect();

@@ -1,9 +1,21 @@
 //! Routes on which the gateway itself answers: what they cannot have beside that.
 
-use crate::config;
+use crate::config::{self, Problems};
+
+/// Refuses what a route says of an upstream, or of its answers.
+pub(super) fn alone(
+    written: &config::Route,
+    at: &impl Fn(&str) -> String,
+    problems: &mut Problems,
+) {
+    for key in beside(written) {
+        let what = "the gateway itself answers on this route".to_owned();
+        problems.push(at(key), what, "remove it, or answers".to_owned());
+    }
+}
 
 /// The keys of a route that say something of an upstream, or of its answers, and are written.
-pub(super) fn beside(written: &config::Route) -> impl Iterator<Item = &'static str> {
+fn beside(written: &config::Route) -> impl Iterator<Item = &'static str> {
     let others = [
         ("cache", written.cache.is_some()),
         ("grpc", written.grpc.is_some()),

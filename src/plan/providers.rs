@@ -255,10 +255,7 @@ pub(super) fn of_route(
         }
         return None;
     };
-    for key in own_answer::beside(written) {
-        let what = "the gateway itself answers on this route".to_owned();
-        problems.push(at(key), what, "remove it, or answers".to_owned());
-    }
+    own_answer::alone(written, &at, problems);
     let closed =
         [("auth", written.auth.is_some()), ("session", written.session != SessionUse::Off)];
     for (key, _) in closed.into_iter().filter(|(_, is_written)| *is_written) {

@@ -171,16 +171,12 @@ pub(super) fn telling(
     if !written.answers_deliveries() {
         return None;
     }
-    let mut problem = |key: &str, what: &str, remedy: &str| {
-        problems.push(at(key), what.to_owned(), remedy.to_owned());
-    };
-    for key in own_answer::beside(written) {
-        problem(key, "the gateway itself answers on this route", "remove it, or answers");
-    }
+    own_answer::alone(written, at, problems);
     let prefix = prefix(&written.path);
     if prefix.is_none() && !written.path.is_empty() {
         let what = "a delivery is asked for by its id, and nothing else in the path is chosen";
-        problem("path", what, "write one like \"/deliveries/{id}\"");
+        let remedy = "write one like \"/deliveries/{id}\"".to_owned();
+        problems.push(at("path"), what.to_owned(), remedy);
     }
     prefix
 }

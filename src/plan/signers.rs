@@ -87,7 +87,7 @@ pub(super) fn verifier<'w>(
 }
 
 /// Reports a signer that nobody describes; one that cannot be compiled was reported.
-pub(super) fn unknown(config: &Config, name: &str, at: String, problems: &mut Problems) {
+fn unknown(config: &Config, name: &str, at: String, problems: &mut Problems) {
     if config.signers.contains_key(name) {
         return;
     }
@@ -126,7 +126,7 @@ fn key_set(
     if written.answers != Some(Answers::Jwks) {
         return None;
     }
-    answers_alone(written, at, problems);
+    own_answer::alone(written, at, problems);
     if config.signers.is_empty() {
         let what = "there is no signer whose keys could be published".to_owned();
         problems.push(at("answers"), what, "add [signers.NAME] with issuer and keys".to_owned());
@@ -144,13 +144,6 @@ fn key_set(
     Some(set.into())
 }
 
-fn answers_alone(written: &config::Route, at: &impl Fn(&str) -> String, problems: &mut Problems) {
-    for key in own_answer::beside(written) {
-        let what = "the gateway itself answers on this route".to_owned();
-        problems.push(at(key), what, "remove it, or answers".to_owned());
-    }
-}
-
 /// Whose refresh tokens a route exchanges: those of the signer that it names, or of the only one
 /// that issues some.
 fn refresh(
@@ -162,13 +155,13 @@ fn refresh(
     if written.answers != Some(Answers::Refresh) {
         return None;
     }
-    answers_alone(written, at, problems);
+    own_answer::alone(written, at, problems);
     if written.methods.iter().any(|method| *method != http::Method::POST) {
         let what = "refresh tokens come by POST".to_owned();
         problems.push(at("methods"), what, "leave it out".to_owned());
     }
-    let issuing = |(_, signer): &(&String, &config::Signer)| signer.tokens.is_some();
-    let mut all = config.signers.iter().filter(issuing).map(|(name, _)| name);
+    let issues_tokens = |(_, signer): &(&String, &config::Signer)| signer.tokens.is_some();
+    let mut all = config.signers.iter().filter(issues_tokens).map(|(name, _)| name);
     let name = match (&written.signer, all.next(), all.next()) {
         (Some(name), ..) => name,
         (None, Some(only), None) => only,
@@ -184,14 +177,24 @@ fn refresh(
             return None;
         }
     };
+    issuing((config, signers), name, &at("signer"), problems)
+}
+
+/// The signer of this name, which issues tokens; `at` is where it is named.
+pub(super) fn issuing(
+    (config, signers): (&Config, &Signers),
+    name: &str,
+    at: &str,
+    problems: &mut Problems,
+) -> Option<Arc<Signer>> {
     let Some(signer) = signers.get(name) else {
-        unknown(config, name, at("signer"), problems);
+        unknown(config, name, at.to_owned(), problems);
         return None;
     };
     if signer.tokens.is_none() {
         let what = format!("signers.{name} issues no tokens");
         let remedy = "add tokens = { audience = [\"shop\"] } to it".to_owned();
-        problems.push(at("signer"), what, remedy);
+        problems.push(at.to_owned(), what, remedy);
     }
     Some(Arc::clone(signer))
 }
