@@ -13,8 +13,8 @@ use super::jwks::{self, Bounds, RemoteKeys};
 use super::reader::Section;
 use super::sender::{self, Sender};
 use super::value::{
-    Flaw, MIB, Mistake, Read, choice, claim_name, cookie_name, duration, duration_or_zero, echo,
-    flag, header_name, parameter_name, size, string, text,
+    Flaw, MIB, Mistake, Read, at_most, choice, claim_name, cookie_name, duration, duration_or_zero,
+    echo, flag, header_name, parameter_name, size, string, text,
 };
 use crate::base::algorithm::by_name;
 use crate::base::units::Secret;
@@ -332,10 +332,9 @@ fn token_source(value: &DeValue<'_>) -> Read<TokenSource> {
 }
 
 fn leeway(value: &DeValue<'_>) -> Read<Duration> {
-    let leeway = duration_or_zero(value)?;
-    if leeway > LEEWAY_MAX {
-        let what = "lets expired tokens live for more than an hour";
-        return Err(Mistake::new(what, "write at most 1h; 30s is enough for synchronised clocks"));
-    }
-    Ok(leeway)
+    const SAID: (&str, &str) = (
+        "lets expired tokens live for more than an hour",
+        "write at most 1h; 30s is enough for synchronised clocks",
+    );
+    at_most(duration_or_zero, LEEWAY_MAX, SAID)(value)
 }

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::jwks::{KeysUrl, in_clear, url};
 use super::reader::Section;
 use super::value::{
-    KIB, MIB, Mistake, Read, count, duration, duration_or_zero, flag, size, string, text,
+    KIB, MIB, Mistake, Read, at_most, count, duration, duration_or_zero, flag, size, string, text,
 };
 use crate::base::pem;
 use crate::base::units::Secret;
@@ -102,18 +102,14 @@ fn place(value: &DeValue<'_>, allow_http: bool) -> Read<KeysUrl> {
 }
 
 fn cached(value: &DeValue<'_>) -> Read<Duration> {
-    let cached = duration_or_zero(value)?;
-    if cached > CACHE_MAX {
-        let what = "lets a token live on for more than 10 minutes after it was taken back";
-        return Err(Mistake::new(what, "write at most 10m; 0s asks for each request"));
-    }
-    Ok(cached)
+    const SAID: (&str, &str) = (
+        "lets a token live on for more than 10 minutes after it was taken back",
+        "write at most 10m; 0s asks for each request",
+    );
+    at_most(duration_or_zero, CACHE_MAX, SAID)(value)
 }
 
 fn timeout(value: &DeValue<'_>) -> Read<Duration> {
-    let timeout = duration(value)?;
-    if timeout > TIMEOUT_MAX {
-        return Err(Mistake::new("would hold up requests", "write at most 30s"));
-    }
-    Ok(timeout)
+    const SAID: (&str, &str) = ("would hold up requests", "write at most 30s");
+    at_most(duration, TIMEOUT_MAX, SAID)(value)
 }

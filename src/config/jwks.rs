@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use toml::de::DeValue;
 
 use super::reader::Section;
-use super::value::{KIB, MIB, Mistake, Read, duration, flag, host_and_port, size, string};
+use super::value::{KIB, MIB, Mistake, Read, at_most, duration, flag, host_and_port, size, string};
 use crate::base::pem;
 
 /// Shortest `refresh` and `cooldown`: below it, one gateway would be a burden for the issuer.
@@ -150,12 +150,8 @@ fn pause(value: &DeValue<'_>) -> Read<Duration> {
 }
 
 fn timeout(value: &DeValue<'_>) -> Read<Duration> {
-    let timeout = duration(value)?;
-    if timeout > TIMEOUT_MAX {
-        let what = "would hold up the start of the gateway";
-        return Err(Mistake::new(what, "write at most 1m"));
-    }
-    Ok(timeout)
+    const SAID: (&str, &str) = ("would hold up the start of the gateway", "write at most 1m");
+    at_most(duration, TIMEOUT_MAX, SAID)(value)
 }
 
 /// Reads `jwks_url`. The URL is not echoed: it may have a secret in any part. `allow_http`: keys

@@ -12,8 +12,8 @@ use super::discovery;
 use super::jwks::{self, RemoteKeys, is_this_machine, url};
 use super::reader::Section;
 use super::value::{
-    Flaw, KIB, MIB, Mistake, Read, choice, count, duration, duration_or_zero, echo, field_name,
-    flag, header_name, size, string, text,
+    Flaw, KIB, MIB, Mistake, Read, at_most, choice, count, duration, duration_or_zero, echo,
+    field_name, flag, header_name, size, string, text,
 };
 use crate::base::algorithm::by_name;
 use crate::base::units::Secret;
@@ -250,28 +250,19 @@ fn redirect_uri(value: &DeValue<'_>) -> Read<RedirectUri> {
 }
 
 fn timeout(value: &DeValue<'_>) -> Read<Duration> {
-    let timeout = duration(value)?;
-    if timeout > TIMEOUT_MAX {
-        return Err(Mistake::new("would hold up browsers", "write at most 30s"));
-    }
-    Ok(timeout)
+    const SAID: (&str, &str) = ("would hold up browsers", "write at most 30s");
+    at_most(duration, TIMEOUT_MAX, SAID)(value)
 }
 
 fn login_timeout(value: &DeValue<'_>) -> Read<Duration> {
-    let timeout = duration(value)?;
-    if timeout > LOGIN_TIMEOUT_MAX {
-        let what = "keeps what was never used for more than an hour";
-        return Err(Mistake::new(what, "write at most 1h"));
-    }
-    Ok(timeout)
+    const SAID: (&str, &str) =
+        ("keeps what was never used for more than an hour", "write at most 1h");
+    at_most(duration, LOGIN_TIMEOUT_MAX, SAID)(value)
 }
 
 fn up_to_leeway(value: &DeValue<'_>) -> Read<Duration> {
-    let read = duration_or_zero(value)?;
-    if read > LEEWAY_MAX {
-        return Err(Mistake::new("is more than five minutes", "write at most 5m"));
-    }
-    Ok(read)
+    const SAID: (&str, &str) = ("is more than five minutes", "write at most 5m");
+    at_most(duration_or_zero, LEEWAY_MAX, SAID)(value)
 }
 
 #[cfg(test)]

@@ -138,6 +138,19 @@ pub(super) fn duration_or_zero(value: &DeValue<'_>) -> Read<Duration> {
     duration_by(value, DURATION, parse_duration)
 }
 
+/// What `read` reads, up to `max`; beyond that the value is what the first text says, and the
+/// second one what to write.
+pub(super) fn at_most(
+    read: impl Fn(&DeValue<'_>) -> Read<Duration>,
+    max: Duration,
+    (what, remedy): (&'static str, &'static str),
+) -> impl Fn(&DeValue<'_>) -> Read<Duration> {
+    move |value| match read(value)? {
+        long if long > max => Err(Mistake::new(what, remedy)),
+        read => Ok(read),
+    }
+}
+
 fn duration_by(
     value: &DeValue<'_>,
     form: &'static str,
