@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Browser, COOKIE, House, config, cookie, in_memory, log_in};
 use crate::auth::code;
-use crate::support::{Client, Gateway, operate};
+use crate::support::{Client, Gateway, eventually, operate};
 
 #[test]
 fn an_answer_that_says_who_it_is_begins_a_session() {
@@ -57,6 +57,8 @@ fn the_cookie_goes_to_no_upstream_on_any_route() {
         assert_eq!(reply.status, 200, "{}", reply.text());
         assert_eq!(house.upstream.only().headers_named("cookie"), ["x=1; y=2"], "{path}");
     }
+    // Of the log-in, and of each path.
+    eventually("all lines are written", || house.gateway.access_lines().len() == 5);
     let lines = house.gateway.access_lines();
     let text = format!("{lines:?}{}", house.gateway.stderr());
     assert!(!text.contains(&browser.value));
