@@ -205,8 +205,12 @@ fn servers_may_have_addresses_of_ipv6() {
 
 #[test]
 fn an_address_that_another_cluster_has_got_is_not_believed() {
-    // Long enough that nobody finds the server failed before the gateway has called it again.
-    let mut cluster = RedisCluster::start_so(3, &["--cluster-node-timeout", "60000"]);
+    let mut cluster = RedisCluster::start(3);
+    // Long enough that nobody finds the server failed before the gateway has called it again. It is
+    // set late, since servers with such a timeout take as long to get to know each other.
+    for server in &cluster.servers {
+        assert_eq!(server.cli(&["CONFIG", "SET", "cluster-node-timeout", "60000"]), "OK");
+    }
     let house = House::start(Folder::new(), &format!("url = \"{}\"", cluster.url()));
     house.serves();
     let user = |server: usize| {
