@@ -6,6 +6,7 @@ usage: scripts/bench cost                     build, count, compare with scripts
        scripts/bench cost --scenario api,miss
        scripts/bench cost --functions api     what costs most in one scenario, per function
        scripts/bench cost --features          what each thing costs when it is on
+       scripts/bench cost --identity          what callers cost, by how they show who they are
        scripts/bench cost --watching          what an open dashboard and traces cost
        scripts/bench cost --functions api --than BINARY     where another build costs more or less
 
@@ -54,6 +55,7 @@ import time
 
 import features
 import harness
+import identity
 import watching
 
 FILES = pathlib.Path(__file__).resolve().parent / "bench.d"
@@ -85,6 +87,7 @@ def options(arguments):
     parser.add_argument("--functions", metavar="NAME", help="list one scenario's functions")
     parser.add_argument("--than", metavar="BINARY", help="another build, for --functions")
     parser.add_argument("--features", action="store_true", help="what each thing costs")
+    parser.add_argument("--identity", action="store_true", help="what kinds of callers cost")
     parser.add_argument("--watching", action="store_true",
                         help="what an open dashboard and traces cost")
     parser.add_argument("--lines", type=int, default=40, help="lines of --functions (40)")
@@ -110,8 +113,8 @@ def options(arguments):
 class Origin:
     """An upstream that answers every request alike, as fresh."""
 
-    def __init__(self):
-        self.requests = 0
+    def __init__(self, body=BODY):
+        self.requests, self.body = 0, body
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
@@ -134,8 +137,8 @@ class Origin:
                     waiting = waiting.split(b"\r\n\r\n", 1)[1]
                     self.requests += 1
                     date = email.utils.formatdate(usegmt=True)
-                    head = HEAD.format(date=date, length=len(BODY))
-                    connection.sendall(head.encode() + BODY)
+                    head = HEAD.format(date=date, length=len(self.body))
+                    connection.sendall(head.encode() + self.body)
         except OSError:
             pass
         finally:
@@ -153,9 +156,12 @@ class Http1:
 
     def status(self, path, token):
         """Sends a request and reads its whole answer: the status."""
-        credential = f"Authorization: Bearer {token}\r\n" if token else ""
+        return self.send(path, f"Authorization: Bearer {token}\r\n" if token else "")[0]
+
+    def send(self, path, fields):
+        """The same with these lines of fields: the status and the head."""
         self.socket.sendall((f"GET {path} HTTP/1.1\r\nHost: gateway.example\r\n"
-                             f"User-Agent: cost\r\nAccept: */*\r\n{credential}\r\n").encode())
+                             f"User-Agent: cost\r\nAccept: */*\r\n{fields}\r\n").encode())
         answer = b""
         while b"\r\n\r\n" not in answer:
             answer += receive(self.socket)
@@ -165,7 +171,7 @@ class Http1:
             harness.stop(f"an answer without Content-Length:\n{head.decode(errors='replace')}")
         while len(body) < int(length[1]):
             body += receive(self.socket)
-        return int(head.split(None, 2)[1])
+        return int(head.split(None, 2)[1]), head
 
     def close(self):
         self.socket.close()
@@ -429,6 +435,10 @@ def main(arguments):
     if o.features:
         with harness.Children() as children:
             features.measure(o, children, binary)
+        return 0
+    if o.identity:
+        with harness.Children() as children:
+            identity.measure(o, children, binary)
         return 0
     if o.watching:
         with harness.Children() as children:
