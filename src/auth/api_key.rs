@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::json;
 use crate::base::claim::Exact;
 use crate::base::http::credentials::API_KEY as PREFIX;
 use crate::base::http::hex;
+use crate::base::json;
 
 /// Random bytes of a key.
 const SECRET_BYTES: usize = 32;

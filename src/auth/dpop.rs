@@ -21,13 +21,14 @@ use super::jwk::{self, PublicKey};
 use super::key::Key;
 use super::proof_fault::ProofFault;
 use super::rules::{Rules, unix_seconds};
+use super::token;
 use super::verifier::Verifier;
-use super::{json, token};
 use crate::base::algorithm::by_name;
 use crate::base::facts::{Credential, Identity};
 use crate::base::http::authority::Authority;
 use crate::base::http::hex;
 use crate::base::http::path::canonical;
+use crate::base::json;
 use crate::store::ProofKey;
 
 /// Largest proof that is looked at, in bytes: one with the longest accepted key has less.

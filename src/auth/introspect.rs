@@ -20,11 +20,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::challenge::{Denied, Reason};
+use super::claims;
 use super::memory::{self, AnswerMemory, Answered, RecordId};
 use super::rules::{Rules, unix_seconds};
-use super::{claims, json};
 use crate::base::facts::Identity;
 use crate::base::http::percent;
+use crate::base::json;
 use crate::config::Introspect;
 use crate::net::{self, Connection};
 

@@ -12,10 +12,10 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::flaw::Flaw;
-use super::json;
 use super::key::{CANDIDATES_MAX, Key};
 use super::material::{Curve, Material};
 use crate::base::algorithm::by_name;
+use crate::base::json;
 
 /// Most keys in one set.
 const KEYS_MAX: usize = 256;

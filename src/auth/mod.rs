@@ -15,7 +15,6 @@ mod flaw;
 mod header_value;
 mod identify;
 mod introspect;
-mod json;
 mod judged;
 mod jwk;
 mod key;
@@ -108,11 +107,6 @@ pub struct Requirement {
 /// The `typ` and the algorithm of a token that was verified.
 pub fn header_of(token: &str) -> Option<(Option<String>, jsonwebtoken::Algorithm)> {
     token::header(token)
-}
-
-/// A JSON object that names each member once, at any depth; nothing of anything else.
-pub fn strict_object(bytes: &[u8]) -> Option<serde_json::Map<String, Value>> {
-    json::object(bytes).ok()
 }
 
 /// Chooses the cryptographic library for signatures. Compiling a verifier and signing do it too;

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use http::HeaderName;
 
 use super::header_value::{self, ClaimHeader};
-use super::json;
 use super::memory::{self, Fingerprint, ReadSession, RecordId, TokenMemory};
 use super::rules::{Mistake, compile_headers};
 use crate::base::facts::{Credential, Identity};
+use crate::base::json;
 use crate::config;
 use crate::store::SessionValue;
 use crate::store::keys::Keys;

@@ -8,11 +8,12 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use super::challenge::Reason;
+use super::claims;
 use super::keys::KeySet;
 use super::rules::Rules;
-use super::{claims, json};
 use crate::base::algorithm::by_name;
 use crate::base::facts::Identity;
+use crate::base::json;
 
 /// Longest `kid`, in bytes.
 const KID_BYTES_MAX: usize = 256;

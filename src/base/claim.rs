@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
 
 /// The text of a value whose numbers `Value` does not keep as they were written, and of what is
 /// within it, by name or index. Most documents have none.
@@ -16,6 +17,41 @@ pub struct Exact {
     pub text: Box<str>,
     /// What of it needs a text of its own.
     pub within: BTreeMap<String, Exact>,
+}
+
+/// A JSON object, with what is kept of its numbers.
+#[derive(Debug, Clone, Default)]
+pub struct Object {
+    /// Its members; numbers may be rounded.
+    pub members: Map<String, Value>,
+    /// The exact text of those that are.
+    pub exact: Exact,
+}
+
+/// Members of an object, each with its JSON text.
+pub type Texts = BTreeMap<String, Box<RawValue>>;
+
+impl Object {
+    /// A member.
+    pub fn get(&self, name: &str) -> Option<Found<'_>> {
+        Some(Found { value: self.members.get(name)?, exact: self.exact.within.get(name) })
+    }
+
+    /// What stands at a JSON Pointer (RFC 6901), but for the object itself.
+    pub fn pointer(&self, pointer: &str) -> Option<Found<'_>> {
+        let path = pointer.strip_prefix('/')?;
+        let (name, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
+        let found = self.get(&unescaped(name))?;
+        let value = found.value.pointer(rest)?;
+        let within = rest.split('/').skip(1);
+        let exact = within.fold(found.exact, |exact, name| exact?.within.get(&unescaped(name)));
+        Some(Found { value, exact })
+    }
+}
+
+/// A name of a JSON Pointer (RFC 6901 §4).
+fn unescaped(name: &str) -> String {
+    name.replace("~1", "/").replace("~0", "~")
 }
 
 /// A value that was found among claims.
@@ -63,6 +99,15 @@ impl<'a> Found<'a> {
             Value::Null | Value::Array(_) | Value::Object(_) => None,
             Value::String(_) | Value::Number(_) | Value::Bool(_) => Some(self.text()),
         }
+    }
+
+    /// Its JSON text.
+    pub fn json(self) -> Box<RawValue> {
+        let text = match self.exact {
+            Some(exact) => RawValue::from_string(exact.text.to_string()),
+            None => to_raw_value(self.value),
+        };
+        text.unwrap_or_else(|_| RawValue::NULL.to_owned())
     }
 
     /// The value as a part of a key.

@@ -10,7 +10,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
-use crate::base::claim::Exact;
+use super::claim::{Exact, Object};
 
 /// Deepest nesting of a document that is read number by number, as `serde_json` has it.
 const DEPTH_MAX: usize = 127;
@@ -19,7 +19,10 @@ const DIGITS_SAFE: usize = 18;
 
 /// Reads one JSON object and nothing after it. Depth is bounded by serde_json's own recursion
 /// limit.
-pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
+///
+/// # Errors
+/// It is no object, or one that names a member twice.
+pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
     match serde_json::from_slice::<Strict>(bytes)?.0 {
         Value::Object(members) => Ok(members),
         _ => Err(de::Error::custom("a JSON object is needed")),
@@ -28,7 +31,10 @@ pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Err
 
 /// The same, with the exact text of what [`Value`] would round: also numbers beyond a double, which
 /// stand as the largest of them.
-pub(super) fn exact_object(bytes: &[u8]) -> Result<(Map<String, Value>, Exact), serde_json::Error> {
+///
+/// # Errors
+/// See [`object`].
+pub fn exact_object(bytes: &[u8]) -> Result<(Map<String, Value>, Exact), serde_json::Error> {
     if has_plain_numbers(bytes) {
         return Ok((object(bytes)?, Exact::default()));
     }
@@ -37,6 +43,11 @@ pub(super) fn exact_object(bytes: &[u8]) -> Result<(Map<String, Value>, Exact), 
         Value::Object(members) => Ok((members, exact)),
         _ => Err(de::Error::custom("a JSON object is needed")),
     }
+}
+
+/// The same as one value; nothing of what is no such object.
+pub fn read_object(bytes: &[u8]) -> Option<Object> {
+    exact_object(bytes).ok().map(|(members, exact)| Object { members, exact })
 }
 
 /// Whether all numbers are integers of few digits, so that no reader changes them.
@@ -217,7 +228,7 @@ mod tests {
     fn text(json: &str) -> String {
         let document = format!("{{\"x\":{json}}}");
         let (claims, exact) = exact_object(document.as_bytes()).unwrap();
-        let found = crate::base::claim::Found::new(&claims["x"], exact.within.get("x"));
+        let found = super::super::claim::Found::new(&claims["x"], exact.within.get("x"));
         found.text().into_owned()
     }
 

@@ -20,6 +20,7 @@ pub mod grpc_web;
 pub mod http;
 pub mod instance;
 pub mod interim;
+pub mod json;
 pub mod nkey;
 pub mod pace;
 pub mod packed;

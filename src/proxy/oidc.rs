@@ -142,7 +142,7 @@ pub(super) async fn end_session(request: &Request<'_>) -> Option<HeaderValue> {
     let value = request.received.shown.as_deref()?.one().filter(|_| written.provider_logout)?;
     let (gateway, plan) = (request.gateway(), request.plan());
     let session = gateway.read_made(plan, value).await.ok()??;
-    let provider = plan.providers.get(session.get("provider")?.as_str()?)?;
+    let provider = plan.providers.get(session.members.get("provider")?.as_str()?)?;
     let endpoint = gateway.end_session_endpoint(request.running(), provider)?;
     let id_token = gateway.id_token(plan, &value.id()).await.ok().flatten();
     let settings = &provider.written;

@@ -10,12 +10,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Map, Value};
-
 use super::Gateway;
 use crate::base::http::hex;
 use crate::config::Tokens;
-use crate::observe::{AUDIT, RefreshOutcome};
+use crate::observe::RefreshOutcome;
 use crate::plan::Plan;
 use crate::signing::{Access, RefreshToken, Refused, Secret, Signer, random};
 use crate::store::keys::{FamilyKeys, Keys, hex_digest};
@@ -286,20 +284,7 @@ impl Gateway {
         const OPERATION: &str = "end family: refresh token reused";
         let digest = hex_digest(id.as_bytes());
         let sid = format!("sha256:{}", digest.get(..DIGITS_SHOWN).unwrap_or_default());
-        tracing::info!(
-            target: AUDIT,
-            "audit by=gateway operation={OPERATION:?} sid={sid:?} sub={subject:?} result=done"
-        );
-        let now = format!("{:.3}", jiff::Timestamp::now());
-        let members: [(&str, Value); 5] = [
-            ("t", now.into()),
-            ("by", "gateway".into()),
-            ("operation", OPERATION.into()),
-            ("object", serde_json::json!({ "sid": sid, "sub": subject })),
-            ("result", "done".into()),
-        ];
-        let members = members.into_iter().map(|(name, value)| (name.to_owned(), value));
-        self.looking.operated(members.collect::<Map<String, Value>>());
+        self.looking.operated_itself(OPERATION, &[("sid", &sid), ("sub", subject)]);
     }
 }
 

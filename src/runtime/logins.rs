@@ -8,14 +8,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Map, Value};
+use serde_json::value::to_raw_value;
 
 use super::made::{LogIn, MadeSession, NotMade};
 use super::{Gateway, Running};
 use crate::auth::{self, NotVerified};
+use crate::base::claim::{Object, Texts};
 use crate::base::facts::Identity;
 use crate::issuer::Calls;
-use crate::observe::AUDIT;
 use crate::oidc::{
     self, Attempt, Callback, Expected, Fault, Grant, Header, LoggedOut, Metadata, Outcome, Secrets,
     Tokens,
@@ -66,7 +66,8 @@ pub enum NotLoggedIn {
 /// Who has logged in, as the provider calls him, and what it says of him.
 struct Known {
     user: oidc::LoggedIn,
-    claims: Map<String, Value>,
+    /// The claims that the session gets.
+    claims: Texts,
 }
 
 impl From<StoreError> for Fault {
@@ -131,7 +132,7 @@ impl Gateway {
         let grant = Grant::Code { code, verifier: &attempt.verifier };
         let tokens = running.tokens(provider, &metadata, grant).await?;
         let known = running.known((provider, &metadata), &attempt, &tokens).await?;
-        let fields = fields(provider, &known);
+        let fields = fields(provider, &known)?;
         let subject = provider.subject(&known.user.subject);
         let login = LogIn { subject: &subject, fields, shown };
         let session = self.make_session(&running.plan, login).await?;
@@ -211,8 +212,11 @@ impl Gateway {
         let left = told.expires_at.saturating_sub(unix_seconds());
         let left = Duration::from_secs(u64::try_from(left).unwrap_or_default());
         self.store.put(&once, b"1", left.saturating_add(MARGIN)).await?;
-        let (provider, sid) = (&provider.name, told.sid.is_some());
-        tracing::info!(target: AUDIT, %provider, by_sid = sid, ended, "provider log-out");
+        const OPERATION: &str = "end sessions: provider log-out";
+        let (provider, count) = (&*provider.name, ended.to_string());
+        let of = if told.sid.is_some() { "session" } else { "user" };
+        let object = [("provider", provider), ("of", of), ("sessions", &count)];
+        self.looking.operated_itself(OPERATION, &object);
         Ok(ended)
     }
 
@@ -266,18 +270,15 @@ fn indexes(keys: &Keys, provider: &Provider, user: &oidc::LoggedIn) -> Vec<Strin
 }
 
 /// What the session has of the log-in.
-fn fields(provider: &Provider, known: &Known) -> Map<String, Value> {
-    let mut fields = Map::new();
-    for claim in &provider.written.claims {
-        if let Some(value) = known.claims.get(claim) {
-            fields.insert(claim.clone(), value.clone());
-        }
+fn fields(provider: &Provider, known: &Known) -> Result<Texts, Fault> {
+    let mut fields = known.claims.clone();
+    let said = [("provider", Some(&provider.name)), ("provider_sid", known.user.sid.as_ref())];
+    for (name, text) in said {
+        let Some(text) = text else { continue };
+        let text = to_raw_value(text).map_err(|error| Fault::answer(error.to_string()))?;
+        fields.insert(name.to_owned(), text);
     }
-    fields.insert("provider".to_owned(), provider.name.clone().into());
-    if let Some(sid) = &known.user.sid {
-        fields.insert("provider_sid".to_owned(), sid.clone().into());
-    }
-    fields
+    Ok(fields)
 }
 
 impl Running {
@@ -312,18 +313,20 @@ impl Running {
             now: unix_seconds(),
         };
         let user = oidc::LoggedIn::of(&header, &identity.claims, &expected)?;
-        let mut claims = identity.claims;
+        // What is signed counts, and then what is said beside it.
+        let mut told = vec![Object { members: identity.claims, exact: identity.exact }];
         if provider.written.userinfo {
             let url = metadata.userinfo_endpoint.as_ref();
             let url = url.ok_or(Fault::answer("it names no userinfo_endpoint"))?;
             let asked = self.calls(provider)?.get(url, &tokens.access).await;
             let (status, body) = asked.map_err(Fault::Away)?;
-            for (name, value) in oidc::userinfo(status, &body, &user.subject)? {
-                // What is signed counts.
-                claims.entry(name).or_insert(value);
-            }
+            told.push(oidc::userinfo(status, &body, &user.subject)?);
         }
-        Ok(Known { user, claims })
+        let claim = |name: &String| {
+            let found = told.iter().find_map(|object| object.get(name))?;
+            Some((name.clone(), found.json()))
+        };
+        Ok(Known { user, claims: provider.written.claims.iter().filter_map(claim).collect() })
     }
 
     /// Asks the token endpoint.

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::operated::Operations;
 use super::reload::Change;
-use crate::observe::{History, Last, Metrics, Rates, Series};
+use crate::observe::{AUDIT, History, Last, Metrics, Rates, Series};
 
 /// Most streams at a time.
 pub const STREAMS_MAX: usize = 8;
@@ -103,6 +103,27 @@ impl Looking {
     pub fn operated(&self, told: Map<String, Value>) {
         let operation = self.operations.keep(told);
         self.tell("operation", || Value::Object(operation.told.clone()));
+    }
+
+    /// Tells of what nobody has asked the admin API for, here and in the log.
+    pub(super) fn operated_itself(&self, operation: &str, object: &[(&str, &str)]) {
+        let named = object.iter().map(|(name, value)| format!(" {name}={value:?}"));
+        let named: String = named.collect();
+        tracing::info!(
+            target: AUDIT,
+            "audit by=gateway operation={operation:?}{named} result=done"
+        );
+        let object = object.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
+        let now = format!("{:.3}", jiff::Timestamp::now());
+        let members: [(&str, Value); 5] = [
+            ("t", now.into()),
+            ("by", "gateway".into()),
+            ("operation", operation.into()),
+            ("object", Value::Object(object.collect())),
+            ("result", "done".into()),
+        ];
+        let members = members.into_iter().map(|(name, value)| (name.to_owned(), value));
+        self.operated(members.collect());
     }
 
     /// Tells of a reload, which was refused where nothing has changed.

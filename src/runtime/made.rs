@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::to_raw_value;
 use tokio::time::Instant;
 
 use super::Gateway;
+use crate::base::claim::{Exact, Object, Texts};
+use crate::base::json::read_object;
 use crate::config;
 use crate::plan::Plan;
 use crate::session::{self, CookieValue, ID_BYTES_MAX, Made, Shown, seal};
@@ -29,7 +32,7 @@ pub struct LogIn<'a> {
     pub subject: &'a str,
     /// What else is known: the members of the session. The gateway says `sub` and the times itself,
     /// whatever stands here.
-    pub fields: Map<String, Value>,
+    pub fields: Texts,
     /// The cookies that the request showed, whose sessions end.
     pub shown: Option<&'a Shown>,
 }
@@ -127,7 +130,7 @@ impl Gateway {
         &self,
         plan: &Plan,
         value: &CookieValue,
-    ) -> Result<Option<Map<String, Value>>, StoreError> {
+    ) -> Result<Option<Object>, StoreError> {
         let Some(settings) = &plan.config.session else { return Ok(None) };
         let key = plan.keys.session(&value.id());
         let session = Some(SessionKey {
@@ -143,10 +146,11 @@ impl Gateway {
         let opened = session::open(seal, &key, &found.value).map_err(|_| unreadable())?;
         match &*opened {
             SessionValue::Text(text) if text.is_empty() => Ok(None),
-            SessionValue::Text(text) => {
-                serde_json::from_slice(text).map(Some).map_err(|_| unreadable())
+            SessionValue::Text(text) => read_object(text).map(Some).ok_or_else(unreadable),
+            SessionValue::Fields(fields) => {
+                let (members, exact) = (session::object(fields), Exact::default());
+                Ok(Some(Object { members, exact }))
             }
-            SessionValue::Fields(fields) => Ok(Some(session::object(fields))),
         }
     }
 
@@ -174,15 +178,18 @@ impl Gateway {
 fn text(
     settings: &config::Session,
     subject: &str,
-    mut fields: Map<String, Value>,
+    mut fields: Texts,
     now: Duration,
 ) -> Result<Bytes, NotMade> {
+    let no_json = |_| NotMade::Unusable("what it says is no JSON object");
     for field in [&settings.created_field, &settings.renewed_field] {
-        fields.insert(field.clone(), now.as_secs().into());
+        fields.insert(field.clone(), to_raw_value(&now.as_secs()).map_err(no_json)?);
     }
-    fields.insert(SUB.to_owned(), subject.into());
-    let text = serde_json::to_vec(&fields)
-        .map_err(|_| NotMade::Unusable("what it says is no JSON object"))?;
+    fields.insert(SUB.to_owned(), to_raw_value(subject).map_err(no_json)?);
+    let text = serde_json::to_vec(&fields).map_err(no_json)?;
+    if serde_json::from_slice::<Value>(&text).is_err() {
+        return Err(NotMade::Unusable("a number in it is beyond those that JSON readers have"));
+    }
     if text.len() as u64 > settings.max_bytes {
         return Err(NotMade::Unusable("it would be longer than session.max_bytes"));
     }

@@ -10,6 +10,7 @@ mod charges;
 mod cluster_away;
 mod idempotency;
 mod leases;
+mod logins;
 mod marks;
 mod model;
 mod proofs;

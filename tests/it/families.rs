@@ -1,6 +1,8 @@
 //! Refresh tokens: each is exchanged once, whoever asks where; one that is used twice ends all that
 //! descends from its log-in; and nobody is locked out when something dies in between.
 
+mod killed;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};

@@ -125,7 +125,15 @@ fn what_is_told_of_another_user_is_not_taken() {
     let read = |status, body: &str| userinfo(status, body.as_bytes(), "ada");
     let ok = StatusCode::OK;
     assert!(read(ok, r#"{"sub":"ada","email":"a@b"}"#).is_ok());
-    for body in [r#"{"sub":"eve"}"#, "{}", "[]", r#"{"sub":7}"#, "eyJ.x.y", ""] {
+    for body in [
+        r#"{"sub":"eve"}"#,
+        "{}",
+        "[]",
+        r#"{"sub":7}"#,
+        "eyJ.x.y",
+        "",
+        r#"{"sub":"ada","sub":"ada"}"#,
+    ] {
         assert!(read(ok, body).is_err(), "{body}");
     }
     assert!(read(StatusCode::UNAUTHORIZED, r#"{"sub":"ada"}"#).is_err());

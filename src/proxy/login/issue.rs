@@ -6,9 +6,10 @@ use std::future::poll_fn;
 use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, TRAILER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::auth::strict_object;
+use crate::base::claim::Texts;
+use crate::base::json::read_object;
 use crate::observe::LoginOutcome;
 use crate::plan::{Given, Issue};
 use crate::proxy::content::Content;
@@ -23,7 +24,7 @@ use crate::signing::{Refused, Signer, claims_text};
 /// What an answer says of who logs in.
 struct Told {
     subject: String,
-    claims: Map<String, Value>,
+    claims: Texts,
 }
 
 /// Logs the caller in, where the answer of the upstream says so: it is a 200 or 201. Any other one
@@ -96,10 +97,9 @@ async fn tokens(
 
 impl Told {
     fn of(issue: &Issue, body: &[u8]) -> Result<Self, NotMade> {
-        let answer = strict_object(body)
-            .map(Value::Object)
+        let answer = read_object(body)
             .ok_or(NotMade::Unusable("it is no JSON object that names each member once"))?;
-        let subject = match answer.pointer(&issue.sub) {
+        let subject = match answer.pointer(&issue.sub).map(|found| found.value) {
             Some(Value::String(text)) => text.clone(),
             // A whole number, which no reader rounds.
             Some(Value::Number(number)) if number.is_u64() || number.is_i64() => number.to_string(),
@@ -110,8 +110,8 @@ impl Told {
             return Err(NotMade::Unusable("its sub is empty, or has control characters"));
         }
         let claim = |(name, at): &(String, String)| {
-            let value = answer.pointer(at).filter(|value| !value.is_null())?;
-            Some((name.clone(), value.clone()))
+            let found = answer.pointer(at).filter(|found| !found.value.is_null())?;
+            Some((name.clone(), found.json()))
         };
         let claims = issue.claims.iter().filter_map(claim).collect();
         Ok(Self { subject, claims })

@@ -84,7 +84,7 @@ async fn end(request: &Request<'_>, value: &CookieValue) -> Result<bool, StoreEr
         Err(error) if error.is_outage() => return Err(error),
         read => read.ok().flatten(),
     };
-    if let Some(sid) = session.as_ref().and_then(|it| it.get(SID)).and_then(Value::as_str) {
+    if let Some(sid) = session.as_ref().and_then(|it| it.members.get(SID)).and_then(Value::as_str) {
         gateway.end_family(sid).await?;
     }
     gateway.end_shown(plan, value).await

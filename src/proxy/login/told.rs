@@ -2,8 +2,9 @@
 
 use http::{Response, StatusCode};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::base::claim::Texts;
 use crate::proxy::accept;
 use crate::proxy::content::Content;
 use crate::proxy::rejection::Rejection;
@@ -20,7 +21,7 @@ struct Told<'a> {
     ends_at: Option<u64>,
     /// What unsafe requests show where their client says neither `Sec-Fetch-Site` nor `Origin`.
     csrf_token: String,
-    fields: Map<String, Value>,
+    fields: Texts,
 }
 
 /// Tells what the session says.
@@ -32,18 +33,18 @@ pub(super) async fn tell(request: &Request<'_>) -> Result<Response<Content>, Rej
     let shown = request.received.shown.as_deref().and_then(Shown::one).ok_or_else(missing)?;
     let plan = request.plan();
     let read = request.gateway().read_made(plan, shown).await.map_err(NotMade::from)?;
-    let mut session = read.ok_or_else(missing)?;
+    let session = read.ok_or_else(missing)?;
     let settings = plan.config.session.as_ref().ok_or_else(missing)?;
-    let created = session.get(&settings.created_field).and_then(Value::as_u64);
+    let created = session.members.get(&settings.created_field).and_then(Value::as_u64);
     let ends = created.zip(settings.absolute_timeout);
     let wanted = &request.route.written.login.fields;
-    let fields = wanted.iter().filter_map(|name| session.remove_entry(name)).collect();
+    let fields = wanted.iter().filter_map(|name| Some((name.clone(), session.get(name)?.json())));
     let told = Told {
-        sub: session.get("sub"),
+        sub: session.members.get("sub"),
         created_at: created,
         ends_at: ends.map(|(created, left)| created.saturating_add(left.as_secs())),
         csrf_token: shown.csrf_token(),
-        fields,
+        fields: fields.collect(),
     };
     Ok(accept::json(StatusCode::OK, &told))
 }

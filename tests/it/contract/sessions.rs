@@ -387,7 +387,7 @@ async fn an_index_outlives_its_sessions(it: Subject) {
 
 impl Subject {
     /// What is left of any key's life; nothing when it has no expiry, or is not there.
-    async fn life(&self, key: &str) -> Option<Duration> {
+    pub(crate) async fn life(&self, key: &str) -> Option<Duration> {
         match &self.redis {
             Some(redis) => {
                 let left: i64 = redis.cli(&["PTTL", key]).parse().expect("a number");

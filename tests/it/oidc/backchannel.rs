@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::hostile::{Trap, both, merged, now};
 use super::{Browser, House, api, code};
-use crate::support::{Client, Gateway, Reply, eventually};
+use crate::support::{Client, Gateway, Reply, eventually, operate};
 
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
@@ -83,6 +83,14 @@ fn a_session_at_the_provider_ends_what_came_from_it_and_a_user_all_of_his() {
     assert_eq!(statuses, [401, 401, 200, 200]);
     assert_eq!(tell(gateway, &trap.logout_token("j-2", &json!({"sub": "ada"}))).status, 200);
     assert_eq!([&three, &bob].map(|it| status(gateway, it)), [401, 200]);
+    let told = operate(gateway, "GET", "/v1/operations", "").json();
+    let told = told["operations"].as_array().expect("operations").clone();
+    let named =
+        |sessions: &str, of: &str| json!({"provider": "id", "of": of, "sessions": sessions});
+    let objects: Vec<&Value> = told.iter().map(|it| &it["object"]).collect();
+    assert_eq!(objects, [&named("1", "user"), &named("2", "session")], "{told:?}");
+    let line = "operation=\"end sessions: provider log-out\"";
+    eventually("the audit has a line of each", || gateway.stderr().matches(line).count() == 2);
     // Nobody's: the provider need not know what is here.
     for changes in [json!({"sid": "s-9"}), json!({"sub": "eve"}), json!({"sub": "a\u{1F511} b"})] {
         let token = trap.logout_token(&format!("j-{changes}"), &changes);

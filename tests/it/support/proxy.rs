@@ -2,13 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Pass,
     Swallow,
+    /// What is asked arrives, and what is answered does not.
+    Mute,
     Refuse,
 }
 
@@ -16,8 +18,12 @@ struct Shared {
     mode: Mutex<Mode>,
     changed: Condvar,
     batches: AtomicUsize,
-    /// What comes behind so many of them is swallowed.
+    /// What comes behind so many of them is not passed on.
     most: AtomicUsize,
+    /// What becomes of it.
+    then: Mutex<Mode>,
+    /// Whether something is held back.
+    holds: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -37,6 +43,8 @@ impl TcpProxy {
             changed: Condvar::new(),
             batches: AtomicUsize::new(0),
             most: AtomicUsize::new(usize::MAX),
+            then: Mutex::new(Mode::Swallow),
+            holds: AtomicBool::new(false),
             streams: Mutex::new(Vec::new()),
         });
         let accepting = Arc::clone(&shared);
@@ -74,8 +82,24 @@ impl TcpProxy {
 
     /// Counts from zero again, and swallows everything from what comes behind so many batches on.
     pub(crate) fn swallow_after(&self, batches: usize) {
+        self.after(batches, Mode::Swallow);
+    }
+
+    /// The same with answers alone, from that to what comes behind so many batches on.
+    pub(crate) fn mute_after(&self, batches: usize) {
+        self.after(batches, Mode::Mute);
+    }
+
+    fn after(&self, batches: usize, then: Mode) {
+        *self.shared.then.lock().unwrap() = then;
+        self.shared.holds.store(false, Ordering::SeqCst);
         self.reset_count();
         self.shared.most.store(batches, Ordering::SeqCst);
+    }
+
+    /// Whether something has been held back since that was asked for.
+    pub(crate) fn holds(&self) -> bool {
+        self.shared.holds.load(Ordering::SeqCst)
     }
 
     /// Everything flows, what was held back included.
@@ -128,12 +152,16 @@ fn join(client: &TcpStream, server: &TcpStream, shared: &Arc<Shared>) {
         let shared = Arc::clone(shared);
         std::thread::spawn(move || {
             let counted = Arc::clone(&shared);
-            pump(&from, &to, &shared, |bytes| {
+            let held: &[Mode] = match batches {
+                Some(_) => &[Mode::Swallow],
+                None => &[Mode::Swallow, Mode::Mute],
+            };
+            pump((&from, &to), &shared, held, |bytes| {
                 if let Some(batches) = &mut batches {
                     let ended = batches.ended_by(bytes);
                     let before = counted.batches.fetch_add(ended, Ordering::SeqCst);
                     if before + ended > counted.most.load(Ordering::SeqCst) {
-                        *counted.mode.lock().unwrap() = Mode::Swallow;
+                        *counted.mode.lock().unwrap() = *counted.then.lock().unwrap();
                     }
                 }
             });
@@ -203,7 +231,13 @@ fn number(bytes: &[u8], at: usize, mark: u8) -> Option<(usize, usize)> {
     Some((number, at + end + 2))
 }
 
-fn pump(mut from: &TcpStream, mut to: &TcpStream, shared: &Shared, mut seen: impl FnMut(&[u8])) {
+/// Moves bytes one way, but for the time of the modes in which they are held.
+fn pump(
+    (mut from, mut to): (&TcpStream, &TcpStream),
+    shared: &Shared,
+    held: &[Mode],
+    mut seen: impl FnMut(&[u8]),
+) {
     let mut buffer = [0; 64 * 1024];
     loop {
         let count = match from.read(&mut buffer) {
@@ -212,7 +246,10 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, shared: &Shared, mut seen: imp
         };
         seen(&buffer[..count]);
         let mode = shared.mode.lock().unwrap();
-        let mode = *shared.changed.wait_while(mode, |mode| *mode == Mode::Swallow).unwrap();
+        if held.contains(&mode) {
+            shared.holds.store(true, Ordering::SeqCst);
+        }
+        let mode = *shared.changed.wait_while(mode, |mode| held.contains(mode)).unwrap();
         if mode == Mode::Refuse || to.write_all(&buffer[..count]).is_err() {
             return;
         }

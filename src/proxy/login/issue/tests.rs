@@ -77,7 +77,24 @@ fn a_pointer_walks_as_rfc_6901_says() {
 fn claims_that_are_not_there_are_left_out() {
     let answer = br#"{"user":{"id":"1","role":null,"all":{"deep":[1,2]}}}"#;
     let told = Told::of(&issue("/user/id"), answer).unwrap_or_else(|_| panic!("not told"));
-    assert_eq!(Value::Object(told.claims), serde_json::json!({ "all": { "deep": [1, 2] } }));
+    let claims = serde_json::to_string(&told.claims).expect("JSON");
+    assert_eq!(claims, r#"{"all":{"deep":[1,2]}}"#);
+}
+
+#[test]
+fn a_number_of_a_claim_stands_as_it_was_written() {
+    let answer = br#"{"user":{"id":"1","role":12345678901234567890123,"all":[1.50,{"n":-0}]}}"#;
+    let told = Told::of(&issue("/user/id"), answer).unwrap_or_else(|_| panic!("not told"));
+    let text = serde_json::to_string(&told.claims).expect("JSON");
+    assert_eq!(text, r#"{"all":[1.50,{"n":-0}],"role":12345678901234567890123}"#);
+    let within =
+        Issue { claims: vec![("n".to_owned(), "/user/a~1b/1".to_owned())], ..issue("/user/id") };
+    let answer = br#"{"user":{"id":"1","a/b":[0,9007199254740993.0]}}"#;
+    let told = Told::of(&within, answer).unwrap_or_else(|_| panic!("not told"));
+    assert_eq!(
+        serde_json::to_string(&told.claims).ok().as_deref(),
+        Some(r#"{"n":9007199254740993.0}"#)
+    );
 }
 
 #[test]
