@@ -183,7 +183,7 @@ impl<'a, 'h> Checks<'a, 'h> {
         let state = &gateway.limits.state;
         let policy = route.session.as_ref().filter(|it| is_identified && it.looks(caller));
         let session_id = policy.and_then(|policy| {
-            let shown = request.received.shown.as_deref();
+            let shown = request.received.shown();
             session::id(policy, caller, &head.headers, shown)
         });
         let named = session_id.as_deref().filter(|_| route.limits.uses_session());

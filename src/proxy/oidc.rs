@@ -88,7 +88,7 @@ async fn callback(
     };
     let kept = std::str::from_utf8(kept).map_err(|_| Fault::StateUnknown)?;
     let (gateway, running) = (request.gateway(), request.running());
-    let shown = request.received.shown.as_deref();
+    let shown = request.received.shown();
     let ended = gateway.end_login(running, provider, (&callback, kept), shown).await;
     count(request, &ended);
     let logged_in = ended.map_err(|why| match why {
@@ -139,7 +139,7 @@ async fn logout(
 /// provider has no such place.
 pub(super) async fn end_session(request: &Request<'_>) -> Option<HeaderValue> {
     let written = &request.route.written;
-    let value = request.received.shown.as_deref()?.one().filter(|_| written.provider_logout)?;
+    let value = request.received.shown()?.one().filter(|_| written.provider_logout)?;
     let (gateway, plan) = (request.gateway(), request.plan());
     let session = gateway.read_made(plan, value).await.ok()??;
     let provider = plan.providers.get(session.members.get("provider")?.as_str()?)?;

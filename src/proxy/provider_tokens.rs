@@ -15,9 +15,6 @@ use std::sync::Arc;
 /// The provider of the caller's session and the session's id, where tokens are kept beside it.
 fn of_caller<'a>(request: &Request<'a>) -> Option<(&'a Arc<Provider>, String)> {
     let providers = &request.plan().providers;
-    if providers.is_empty() {
-        return None;
-    }
     let identity = request.caller.as_deref()?;
     let Credential::Session { digest } = identity.credential else { return None };
     let provider = providers.get(identity.claims.get("provider")?.as_str()?)?;
@@ -26,7 +23,7 @@ fn of_caller<'a>(request: &Request<'a>) -> Option<(&'a Arc<Provider>, String)> {
 
 /// Whether something is to be done for a request.
 pub(super) fn concerns(request: &Request<'_>) -> bool {
-    of_caller(request).is_some()
+    !request.plan().providers.is_empty() && of_caller(request).is_some()
 }
 
 /// Adds the access token for the upstream, renewed where that was due.

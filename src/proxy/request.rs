@@ -44,19 +44,34 @@ pub(super) struct Received {
     pub(super) told: Option<Box<access::Fields>>,
     /// What says that it goes on when its client leaves, where it may.
     pub(super) stays: Option<Arc<AtomicBool>>,
-    /// The cookies of the gateway's own sessions that it showed. They stand in it no more.
-    pub(super) shown: Option<Box<Shown>>,
+    /// Where it showed any. They stand in it no more.
+    pub(super) own_cookies: Option<Box<OwnCookies>>,
     /// Whether it is a call of gRPC-Web, and which; only routes with `grpc.web` care.
     web: Option<Box<Web>>,
 }
 
+/// The cookies of the gateway's own sessions that a request showed.
+#[derive(Debug)]
+pub(super) struct OwnCookies {
+    pub(super) shown: Shown,
+    /// Who calls, where the session that says so has changed while the store was asked.
+    pub(super) caller_of_now: OnceLock<Caller>,
+}
+
 impl Received {
+    /// The cookies of the gateway's own sessions that it showed.
+    pub(super) fn shown(&self) -> Option<&Shown> {
+        self.own_cookies.as_deref().map(|cookies| &cookies.shown)
+    }
+
     /// A request whose head has just been read.
     pub(super) fn new(connection: &Arc<Connection>, head: &mut Parts) -> Self {
         let running = connection.running();
         let plan = &running.plan;
         // First of all: from here on nobody can log, keep or send on what opens a session.
         let shown = plan.made.as_ref().and_then(|made| made.take(&mut head.headers));
+        let own_cookies =
+            shown.map(|shown| Box::new(OwnCookies { shown, caller_of_now: OnceLock::new() }));
         let is_trusted = || plan.client.trusts(connection.peer.address.ip());
         let ids = Ids::of(&head.headers, plan.sampling.as_ref(), is_trusted);
         let agent = ids.is_recorded.then(|| head.headers.get(USER_AGENT).cloned());
@@ -71,7 +86,7 @@ impl Received {
             is_grpc: is_grpc(&head.headers),
             told: connection.gateway.observer.access.shown.fields(&head.headers),
             stays: None,
-            shown,
+            own_cookies,
             web: Web::of(&head.headers).map(Box::new),
         }
     }
@@ -106,8 +121,6 @@ pub(super) struct Resolved {
     pub(super) origin: Option<HeaderValue>,
     /// What else is known of it, where the route looks at more.
     pub(super) edged: Option<Box<Edged>>,
-    /// Who calls, where the session that says so has changed while the store was asked.
-    pub(super) caller_of_now: OnceLock<Caller>,
 }
 
 impl Resolved {
@@ -115,15 +128,7 @@ impl Resolved {
     pub(super) fn new(connection: &Connection) -> Self {
         let client =
             Client { address: connection.address(), scheme: connection.peer.scheme(), via: None };
-        Self {
-            client,
-            target: None,
-            forwarded: None,
-            route: None,
-            origin: None,
-            edged: None,
-            caller_of_now: OnceLock::new(),
-        }
+        Self { client, target: None, forwarded: None, route: None, origin: None, edged: None }
     }
 
     /// The route, by the plan that the request keeps.

@@ -73,7 +73,7 @@ impl Made {
     }
 
     /// Takes the cookies of sessions out of the fields of a request.
-    pub fn take(&self, headers: &mut HeaderMap) -> Option<Box<Shown>> {
+    pub fn take(&self, headers: &mut HeaderMap) -> Option<Shown> {
         if !headers.contains_key(COOKIE) {
             return None;
         }
@@ -98,7 +98,7 @@ impl Made {
         for line in lines.iter().filter_map(|line| cookie::without(line, &self.cookie)) {
             headers.append(COOKIE, line);
         }
-        (is_odd || !values.is_empty()).then(|| Box::new(Shown { values, is_odd }))
+        (is_odd || !values.is_empty()).then_some(Shown { values, is_odd })
     }
 
     /// The field that sets the cookie; `left_s` seconds are left of the session.

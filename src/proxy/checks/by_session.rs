@@ -17,12 +17,13 @@ use crate::observe::LoginOutcome;
 use crate::proxy::clauses;
 use crate::proxy::record::Record;
 use crate::proxy::rejection::Rejection;
+use crate::proxy::request::OwnCookies;
 use crate::proxy::without_store;
 use crate::session::{CookieValue, InForce, NoSession, Shown, id_of};
 use crate::store::{Answers, Questions, SessionKey, StoreError};
 
 /// A verifier of sessions, and the cookies that a request shows it.
-type ShownTo<'a> = (&'a SessionVerifier, &'a Shown);
+type ShownTo<'a> = (&'a SessionVerifier, &'a OwnCookies);
 
 /// Whether a session is as good as one that never was: a new log-in is all that is needed.
 fn is_over(why: &NoSession) -> bool {
@@ -36,7 +37,7 @@ impl<'a> Checks<'a, '_> {
     /// Who verifies the session that says who calls: where the route takes one, the request shows
     /// one, and has no credential that its sender had to add himself.
     pub(in crate::proxy) fn decided_by_session(&self, places: Places<'_>) -> Option<ShownTo<'a>> {
-        let shown = self.request.received.shown.as_deref()?;
+        let shown = self.request.received.own_cookies.as_deref()?;
         let policy = self.request.route.auth.as_ref()?;
         let verifier = policy.session_verifier.as_deref()?;
         (!policy.finds_credential(places)).then_some((verifier, shown))
@@ -49,7 +50,7 @@ impl<'a> Checks<'a, '_> {
         by: By,
     ) -> Known {
         let Some(policy) = &self.request.route.auth else { return Known::at_once(Ok(None)) };
-        let Some(value) = shown.one() else {
+        let Some(value) = shown.shown.one() else {
             let missing = || Err(policy.missing().into());
             return Known::at_once(if policy.optional { Ok(None) } else { missing() });
         };
@@ -134,7 +135,7 @@ impl<'a> Checks<'a, '_> {
             return None;
         }
         auth.forget_session(verifier, digest);
-        let shown = self.request.received.shown.as_deref()?;
+        let shown = self.request.received.own_cookies.as_deref()?;
         // One that is gone is refused as such, where no more than that can be told.
         let is_refused = found.is_none() && self.claim.is_some();
         (!is_refused).then_some((verifier, shown))
@@ -162,7 +163,7 @@ impl<'a> Checks<'a, '_> {
             guard.give_back().await;
         }
         self.answers = Answers::default();
-        let caller = self.request.resolved.caller_of_now.get_or_init(|| caller);
+        let caller = shown.1.caller_of_now.get_or_init(|| caller);
         self.note_caller(caller, true, self.waited + known.waited);
         if let Err(exceeded) = self.collect() {
             return Some(Box::new(exceeded.into()));
@@ -179,7 +180,7 @@ impl<'a> Checks<'a, '_> {
         &self,
         caller: Caller,
     ) -> Result<Caller, Box<Rejection>> {
-        match self.request.received.shown.as_deref() {
+        match self.request.received.shown() {
             None => Ok(caller),
             Some(shown) => self.judge_sender(shown, &caller).map(|()| caller),
         }

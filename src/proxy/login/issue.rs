@@ -74,7 +74,7 @@ async fn give(
 
 async fn session(request: &Request<'_>, told: Told) -> Result<HeaderValue, NotMade> {
     let (subject, fields) = (&*told.subject, told.claims);
-    let shown = request.received.shown.as_deref();
+    let shown = request.received.shown();
     let login = LogIn { subject, fields, shown };
     let made = request.gateway().make_session(request.plan(), login).await?;
     Ok(made.set_cookie)

@@ -39,7 +39,7 @@ pub(super) async fn log_out(
     let leads = oidc::end_session(request).await;
     let then = leads.as_ref().or(then);
     let mut is_any = false;
-    for value in request.received.shown.iter().flat_map(|shown| shown.all()) {
+    for value in request.received.shown().into_iter().flat_map(|shown| shown.all()) {
         is_any |= end(request, value).await.map_err(NotMade::from)?;
     }
     if is_any {
@@ -69,7 +69,7 @@ fn judge(request: &Request<'_>, head: &Parts) -> Result<(), CrossSite> {
     if !sender.may_change() {
         return if sender.is_of_site() { Ok(()) } else { Err(CrossSite::Site) };
     }
-    match request.received.shown.as_deref() {
+    match request.received.shown() {
         Some(shown) => sender.judge(Some(shown), request.csrf_origins()),
         None => Ok(()),
     }

@@ -30,7 +30,7 @@ struct Told<'a> {
 /// There is none, or the store does not answer.
 pub(super) async fn tell(request: &Request<'_>) -> Result<Response<Content>, Rejection> {
     let missing = || Rejection::NoSession { why: NoSession::Required, takes_credentials: false };
-    let shown = request.received.shown.as_deref().and_then(Shown::one).ok_or_else(missing)?;
+    let shown = request.received.shown().and_then(Shown::one).ok_or_else(missing)?;
     let plan = request.plan();
     let read = request.gateway().read_made(plan, shown).await.map_err(NotMade::from)?;
     let session = read.ok_or_else(missing)?;

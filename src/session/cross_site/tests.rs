@@ -20,7 +20,7 @@ fn shown() -> (Shown, CookieValue) {
     let mut headers = HeaderMap::new();
     let line = format!("__Host-session={}", "a".repeat(43));
     headers.insert(http::header::COOKIE, line.parse().expect("a line"));
-    let shown = *made.take(&mut headers).expect("shown");
+    let shown = made.take(&mut headers).expect("shown");
     let value = *shown.one().expect("one");
     (shown, value)
 }
