@@ -74,6 +74,8 @@ impl Received {
             shown.map(|shown| Box::new(OwnCookies { shown, caller_of_now: OnceLock::new() }));
         let is_trusted = || plan.client.trusts(connection.peer.address.ip());
         let ids = Ids::of(&head.headers, plan.sampling.as_ref(), is_trusted);
+        // A call of gRPC is a POST; no other request pays two looks for its kind.
+        let may_call = head.method == Method::POST;
         let agent = ids.is_recorded.then(|| head.headers.get(USER_AGENT).cloned());
         Self {
             connection: Arc::clone(connection),
@@ -83,11 +85,11 @@ impl Received {
             method: head.method.clone(),
             version: head.version,
             agent: agent.flatten(),
-            is_grpc: is_grpc(&head.headers),
+            is_grpc: may_call && is_grpc(&head.headers),
             told: connection.gateway.observer.access.shown.fields(&head.headers),
             stays: None,
             own_cookies,
-            web: Web::of(&head.headers).map(Box::new),
+            web: if may_call { Web::of(&head.headers).map(Box::new) } else { None },
         }
     }
 

@@ -66,6 +66,7 @@ pub(super) fn keep_session(gateway: &Gateway, keys: &SessionKeys, answers: &Answ
 
 /// Puts a session as this node last read it, less than `max_stale` ago, in the place of what the
 /// store said, where that is away. True when there is one.
+#[inline]
 pub(super) fn recall_session(
     gateway: &Gateway,
     keys: Option<&SessionKeys>,

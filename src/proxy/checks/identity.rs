@@ -68,6 +68,7 @@ impl<'a> Checks<'a, '_> {
 
     /// Whether the store, which was asked for a session or not, has answered (`said`), and why the
     /// request may not pass.
+    #[inline]
     pub(super) fn count_session(&self, said: Option<bool>, refusal: Option<&NoSession>) {
         if self.request.route.session.is_none() {
             return;
