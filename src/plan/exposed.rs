@@ -3,7 +3,7 @@
 
 use ipnet::IpNet;
 
-use crate::config::{Config, KeySource, Problems, Store, StoreUrl, is_private};
+use crate::config::{Answers, Config, KeySource, Problems, Store, StoreUrl, is_private};
 
 /// Networks that are not part of the Internet: nobody reaches a gateway from there who is not let
 /// in.
@@ -29,6 +29,22 @@ pub(super) fn warn(config: &Config, warnings: &mut Problems) {
     admin_in_clear(config, warnings);
     redis_in_clear(config, warnings);
     cookies_in_clear(config, warnings);
+    log_ins_without_limit(config, warnings);
+}
+
+/// Log-ins that anybody may try as often as he likes.
+fn log_ins_without_limit(config: &Config, warnings: &mut Problems) {
+    for (name, route) in config.routes.iter().filter(|(_, route)| route.limits.is_empty()) {
+        let what = if route.login.issues.is_some() {
+            "anybody may try passwords here as often as he likes"
+        } else if route.answers == Some(Answers::Login) {
+            "anybody may begin log-ins here as fast as he likes, and each is kept for a while"
+        } else {
+            continue;
+        };
+        let remedy = "write limits = [\"…\"] with a limit whose key is \"address\", such as 20/1m";
+        warnings.push(format!("routes.{name}.limits"), what, remedy);
+    }
 }
 
 /// Cookies of sessions that may be sent in clear, where strangers could listen.
@@ -183,6 +199,23 @@ mod tests {
                 let text = format!("[server]\n{key} = [\"{network}\"]");
                 assert_eq!(warned(&text), Vec::from_iter(expected), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn a_log_in_has_a_limit() {
+        let login = "upstream = 'shop'\nissues = { session = true, sub = '/id' }";
+        for (route, expected) in [
+            (login.to_owned(), true),
+            (format!("{login}\nlimits = ['few']"), false),
+            ("upstream = 'shop'".to_owned(), false),
+        ] {
+            let said = warned(&format!(
+                "[session]\nmake = {{}}\n[limits.few]\nkey = ['address']\nallow = ['9/1m']\n\
+                 [routes.login]\npath = '/login'\n{route}"
+            ));
+            let expected = expected.then_some("routes.login.limits");
+            assert_eq!(said, Vec::from_iter(expected), "{route}");
         }
     }
 
