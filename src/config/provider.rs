@@ -73,6 +73,9 @@ pub struct Provider {
     pub acr_values: Vec<String>,
     /// Whether its refresh token is kept and used behind the session.
     pub refresh: bool,
+    /// Whether a log-out there shows the `id_token`, which the browser carries then (OpenID Connect
+    /// RP-Initiated Logout 1.0 §2).
+    pub id_token_hint: bool,
     /// How long before the end of an access token a new one is asked for.
     pub renew_before: Duration,
     /// The field that carries the access token to upstreams.
@@ -149,6 +152,7 @@ pub(super) fn read(provider: &mut Section<'_>) -> Provider {
         ),
         acr_values: provider.list_or_empty("acr_values", token),
         refresh: provider.or("refresh", false, flag),
+        id_token_hint: provider.or("id_token_hint", false, flag),
         renew_before: provider.or("renew_before", Duration::from_secs(30), up_to_leeway),
         forward_access_token: provider.get("forward_access_token", |value| {
             header_name(string(value, "the name of a header in quotes")?)

@@ -102,7 +102,7 @@ pub(super) fn compile(config: &Config, keys: &Keys, problems: &mut Problems) -> 
                     written: written.clone(),
                     verifier: Arc::new(verifier),
                     credentials: oidc::client_credentials(written),
-                    keeps_tokens: written.refresh || hints(config),
+                    keeps_tokens: written.refresh || written.id_token_hint,
                 };
                 providers.insert(name.clone(), Arc::new(provider));
             }
@@ -116,13 +116,6 @@ pub(super) fn compile(config: &Config, keys: &Keys, problems: &mut Problems) -> 
     subjects(config, problems);
     redirects(config, problems);
     providers
-}
-
-/// Whether a log-out shows the provider whose it is: where that can be kept sealed.
-fn hints(config: &Config) -> bool {
-    let make = config.session.as_ref().and_then(|session| session.make.as_ref());
-    make.is_some_and(|make| !make.seal.is_empty())
-        && config.routes.values().any(|route| route.provider_logout)
 }
 
 /// What its tokens must be like: issued by it, for the gateway, and signed by its own keys.
@@ -161,11 +154,19 @@ fn check(config: &Config, written: &config::Provider, path: &str, problems: &mut
                             that has just begun";
                 problem("redirect_uri", what, "write same_site = \"lax\" in session.make");
             }
-            if written.refresh && make.seal.is_empty() {
-                let what = "keeps tokens in the store, where they must not lie in clear";
-                problem("refresh", what, "add seal = [\"file:session.key\"] to session.make");
+            for (key, keeps) in
+                [("refresh", written.refresh), ("id_token_hint", written.id_token_hint)]
+            {
+                if keeps && make.seal.is_empty() {
+                    let what = "keeps tokens in the store, where they must not lie in clear";
+                    problem(key, what, "add seal = [\"file:session.key\"] to session.make");
+                }
             }
         }
+    }
+    if written.id_token_hint && !config.routes.values().any(|route| route.provider_logout) {
+        let what = "is for log-outs that go on at the provider, and no route has one";
+        problem("id_token_hint", what, "add provider_logout = true to a log-out, or remove it");
     }
     let times = config.session.as_ref().map(|it| [&*it.created_field, &*it.renewed_field]);
     let own: Vec<&str> = OWN_FIELDS.into_iter().chain(times.into_iter().flatten()).collect();
@@ -323,5 +324,126 @@ impl Provider {
     /// How long what is on its way may take.
     pub fn login_timeout(&self) -> Duration {
         self.written.login_timeout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plan::tests::problems_of;
+
+    const GOOD: &str = r#"
+[session]
+make = { seal = ["env:SEAL_KEY"] }
+[providers.id]
+issuer = "https://id.example"
+client_id = "shop"
+redirect_uri = "https://shop.example/callback"
+claims = ["email"]
+[auth.web]
+session = true
+[upstreams.shop]
+servers = ["http://127.0.0.1:1"]
+[routes.login]
+path = "/login"
+answers = "login"
+[routes.callback]
+path = "/callback"
+answers = "callback"
+[routes.ended]
+path = "/ended"
+answers = "backchannel_logout"
+[routes.logout]
+path = "/logout"
+answers = "logout"
+provider_logout = true
+[routes.pages]
+path = "/*"
+upstream = "shop"
+auth = "web"
+login = "/login"
+"#;
+    const OTHER: &str = "[providers.other]\nissuer = \"https://other.example\"\n\
+                         client_id = \"shop\"\nredirect_uri = \"https://shop.example/other\"\n";
+
+    fn refused(from: &str, to: &str) -> Vec<String> {
+        assert!(GOOD.contains(from), "{from}");
+        problems_of(&GOOD.replacen(from, to, 1))
+    }
+
+    #[test]
+    fn what_nobody_could_log_in_by_is_refused() {
+        assert_eq!(problems_of(GOOD), [""; 0]);
+        for (from, to, expected) in [
+            ("[session]\nmake = {", "[session]\nmake = { same_site = \"strict\",", "redirect_uri"),
+            ("claims = [\"email\"]", "claims = [\"sub\"]", "claims"),
+            ("claims = [\"email\"]", "userinfo = true", "userinfo"),
+            (
+                "claims = [\"email\"]",
+                "refresh = true\nforward_access_token = \"host\"",
+                "forward_access_token",
+            ),
+            ("path = \"/callback\"", "path = \"/back\"", "redirect_uri"),
+        ] {
+            assert_eq!(refused(from, to), [format!("providers.id.{expected}")], "{to}");
+        }
+        for (from, to, expected) in [
+            ("answers = \"login\"", "answers = \"login\"\nauth = \"web\"", "login.auth"),
+            ("answers = \"login\"", "answers = \"login\"\nmethods = [\"POST\"]", "login.methods"),
+            ("answers = \"login\"", "answers = \"login\"\nprovider = \"no\"", "login.provider"),
+            ("login = \"/login\"", "login = \"/enter\"", "pages.login"),
+            ("auth = \"web\"\nlogin", "login", "pages.login"),
+            ("provider_logout = true\n[", "provider = \"id\"\n[", "logout.provider"),
+            (
+                "auth = \"web\"\nlogin",
+                "auth = \"web\"\nprovider_logout = true\nlogin",
+                "pages.provider_logout",
+            ),
+        ] {
+            assert_eq!(refused(from, to), [format!("routes.{expected}")], "{to}");
+        }
+    }
+
+    #[test]
+    fn tokens_do_not_lie_in_clear() {
+        let clear = GOOD.split("[providers.id]").nth(1).expect("the rest");
+        let clear = format!("[session]\nmake = {{}}\n[providers.id]{clear}");
+        assert_eq!(problems_of(&clear), [""; 0]);
+        for key in ["refresh", "id_token_hint"] {
+            let kept = clear.replacen("claims =", &format!("{key} = true\nclaims ="), 1);
+            assert_eq!(problems_of(&kept), [format!("providers.id.{key}")]);
+        }
+        // Shown to nobody.
+        let kept = GOOD.replace("provider_logout = true", "");
+        let kept = kept.replacen("claims =", "id_token_hint = true\nclaims =", 1);
+        assert_eq!(problems_of(&kept), ["providers.id.id_token_hint"]);
+    }
+
+    #[test]
+    fn two_providers_do_not_share_names_or_places() {
+        let more = "[routes.other]\npath = \"/other\"\nanswers = \"callback\"\n\
+                    provider = \"other\"\n";
+        let named = GOOD
+            .replace("answers = \"login\"", "answers = \"login\"\nprovider = \"id\"")
+            .replace("answers = \"callback\"", "answers = \"callback\"\nprovider = \"id\"")
+            .replace("\"backchannel_logout\"", "\"backchannel_logout\"\nprovider = \"id\"");
+        let both = |one: &str, other: &str| {
+            let one =
+                named.replacen("claims =", &format!("subject_prefix = \"{one}\"\nclaims ="), 1);
+            problems_of(&format!("{one}{more}{OTHER}subject_prefix = \"{other}\"\n"))
+        };
+        assert_eq!(both("id|", "other|"), [""; 0]);
+        for (one, other) in [("", ""), ("id|", ""), ("id|", "id|"), ("id|", "id|x")] {
+            assert_eq!(both(one, other), ["providers.id.subject_prefix"], "{one} {other}");
+        }
+        let same =
+            OTHER.replace("/other", "/callback").replace("/callback.example", "/other.example");
+        let prefixed = named.replacen("claims =", "subject_prefix = \"id|\"\nclaims =", 1);
+        let same = format!("{prefixed}{same}subject_prefix = \"other|\"\n");
+        assert_eq!(problems_of(&same), ["providers.other.redirect_uri"]);
+        let unnamed = GOOD.replacen("claims =", "subject_prefix = \"id|\"\nclaims =", 1);
+        let unnamed = format!("{unnamed}{more}{OTHER}subject_prefix = \"other|\"\n");
+        let expected =
+            ["routes.callback.provider", "routes.ended.provider", "routes.login.provider"];
+        assert_eq!(problems_of(&unnamed), expected);
     }
 }

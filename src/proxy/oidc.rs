@@ -144,8 +144,11 @@ pub(super) async fn end_session(request: &Request<'_>) -> Option<HeaderValue> {
     let session = gateway.read_made(plan, value).await.ok()??;
     let provider = plan.providers.get(session.members.get("provider")?.as_str()?)?;
     let endpoint = gateway.end_session_endpoint(request.running(), provider)?;
-    let id_token = gateway.id_token(plan, &value.id()).await.ok().flatten();
     let settings = &provider.written;
+    let id_token = match settings.id_token_hint {
+        true => gateway.id_token(plan, &value.id()).await.ok().flatten(),
+        false => None,
+    };
     let back = settings.redirect_uri.at(written.login.then.as_deref().unwrap_or("/"));
     let mut pairs = vec![("client_id", &*settings.client_id), ("post_logout_redirect_uri", &*back)];
     pairs.extend(id_token.as_deref().map(|token| ("id_token_hint", token)));

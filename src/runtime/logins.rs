@@ -174,14 +174,19 @@ impl Gateway {
             self.store.note_session(noted).await?;
         }
         for index in &indexes {
-            let ended = self.store.read(&Keys::provider_ended(index), ENDED_BYTES_MAX).await?;
-            let ended = ended.and_then(|it| std::str::from_utf8(&it).ok()?.parse::<i64>().ok());
+            let ended = self.ended_at(index).await?;
             // What was issued in the same second may be older.
             if ended.is_some_and(|ended| known.user.issued_at <= ended) {
                 return Err(Fault::Refused("logged_out".to_owned()));
             }
         }
         Ok(())
+    }
+
+    /// When a provider said last that what stands in an index ended, Unix seconds.
+    async fn ended_at(&self, index: &str) -> Result<Option<i64>, StoreError> {
+        let ended = self.store.read(&Keys::provider_ended(index), ENDED_BYTES_MAX).await?;
+        Ok(ended.and_then(|it| std::str::from_utf8(&it).ok()?.parse().ok()))
     }
 
     /// Ends the sessions of which a provider says so (OpenID Connect Back-Channel Logout 1.0 §2.7);
@@ -233,7 +238,8 @@ impl Gateway {
             (None, None) => return Ok(0),
         };
         let ttl = provider.login_timeout().saturating_add(MARGIN);
-        let at = told.issued_at.to_string();
+        // A token may come late, behind a newer one.
+        let at = self.ended_at(&index).await?.unwrap_or_default().max(told.issued_at).to_string();
         self.store.put(&Keys::provider_ended(&index), at.as_bytes(), ttl).await?;
         let mut ended = 0;
         for _ in 0..ROUNDS_MAX {

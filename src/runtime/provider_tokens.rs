@@ -185,7 +185,9 @@ impl Gateway {
     async fn renew_tokens(&self, provider: &Provider, at: Place) -> Result<Option<String>, Fault> {
         let running = self.running();
         let plan = &running.plan;
-        let within = provider.written.timeout.saturating_add(MARGIN);
+        // The document and the keys may have to be fetched before and after the call.
+        let fetches = provider.written.keys.as_ref().map_or(Duration::ZERO, |it| it.timeout * 2);
+        let within = provider.written.timeout.saturating_add(fetches).saturating_add(MARGIN);
         let token = crate::base::http::hex::encode(&fastrand::u128(..).to_le_bytes());
         let lock = HeldLock { key: plan.keys.provider_renewal(&at.id), token };
         let begun = tokio::time::Instant::now();
