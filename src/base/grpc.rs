@@ -28,13 +28,16 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Whether a message is of a gRPC call: those need trailers, may rest, and get their errors as
 /// `grpc-status`. gRPC-Web is another protocol.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(is_type)
+}
+
+/// Whether a `Content-Type` is that of a gRPC call.
+pub fn is_type(content_type: &HeaderValue) -> bool {
     const TYPE: &[u8] = b"application/grpc";
-    headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let value = value.as_bytes();
-        value.len() >= TYPE.len()
-            && value[..TYPE.len()].eq_ignore_ascii_case(TYPE)
-            && matches!(value.get(TYPE.len()), None | Some(b'+' | b';' | b' ' | b'\t'))
-    })
+    let value = content_type.as_bytes();
+    value.len() >= TYPE.len()
+        && value[..TYPE.len()].eq_ignore_ascii_case(TYPE)
+        && matches!(value.get(TYPE.len()), None | Some(b'+' | b';' | b' ' | b'\t'))
 }
 
 /// Removes from the trailers of a call what is no metadata: fields of the connection, of framing
